@@ -1,0 +1,2 @@
+/** `@std/expect` over npm's expect; see the import map. */
+export { expect } from "expect";
