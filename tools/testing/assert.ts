@@ -3,16 +3,16 @@ import assert from "node:assert/strict";
 
 /** Fails unless `value` is truthy. */
 export function assertTrue(value: unknown, message?: string): asserts value {
-  assert.ok(value, message);
+  assert.ok(value, message!);
 }
 export { assertTrue as assert };
 /** Deep strict equality. */
 export function assertEquals<T>(actual: T, expected: T, message?: string): void {
-  assert.deepStrictEqual(actual, expected, message);
+  assert.deepStrictEqual(actual, expected, message!);
 }
 /** Deep strict inequality. */
 export function assertNotEquals<T>(actual: T, expected: T, message?: string): void {
-  assert.notDeepStrictEqual(actual, expected, message);
+  assert.notDeepStrictEqual(actual, expected, message!);
 }
 /** Fails unless |actual - expected| <= tolerance. */
 export function assertAlmostEquals(actual: number, expected: number, tolerance = 1e-7, message?: string): void {
@@ -27,7 +27,7 @@ export function assertStringIncludes(actual: string, expected: string, message?:
 }
 /** Fails unless `actual` matches. */
 export function assertMatch(actual: string, expected: RegExp, message?: string): void {
-  assert.match(actual, expected, message);
+  assert.match(actual, expected, message!);
 }
 // deno-lint-ignore no-explicit-any
 type ErrorClass<E> = abstract new (...args: any[]) => E;
