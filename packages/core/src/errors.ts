@@ -1,0 +1,51 @@
+/**
+ * What went wrong, for programs.
+ *
+ * - `invalid_argument`: the caller passed something that can't be right
+ * - `invalid_file`: bytes from outside are broken (truncated, hostile, inconsistent)
+ * - `unsupported`: well-formed, but this engine or backend has no way to do it
+ * - `not_found`: a file, model, tensor or library is missing
+ * - `out_of_memory`: what was asked for does not fit
+ * - `io`: the operating system refused
+ * - `backend`: a native library reported a failure
+ * - `internal`: a bug in this project
+ */
+export type ErrorCode =
+  | "invalid_argument"
+  | "invalid_file"
+  | "unsupported"
+  | "not_found"
+  | "out_of_memory"
+  | "io"
+  | "backend"
+  | "internal";
+
+/** Where it went wrong and what to do about it. */
+export interface ErrorDetails {
+  /** File that was being read or written. */
+  file?: string;
+  /** Byte offset in that file. */
+  offset?: number | bigint;
+  /** One sentence: what the user can do next. */
+  next?: string;
+  cause?: unknown;
+}
+
+/** The only error class that this project throws on purpose. The message is one line: what, where, what to do next. */
+export class MllmError extends Error {
+  override readonly name = "MllmError";
+  readonly code: ErrorCode;
+  readonly file?: string;
+  readonly offset?: number | bigint;
+  readonly next?: string;
+
+  constructor(code: ErrorCode, what: string, details: ErrorDetails = {}) {
+    const { file, offset, next, cause } = details;
+    const where = file === undefined ? "" : ` (${file}${offset === undefined ? "" : ` at byte ${offset}`})`;
+    super(`${what}${where}${next === undefined ? "" : `. ${next}`}`, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.file = file;
+    this.offset = offset;
+    this.next = next;
+  }
+}
