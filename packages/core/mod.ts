@@ -1,1 +1,2 @@
-export {};
+export * from "./src/errors.ts";
+export * from "./src/formats/mod.ts";
