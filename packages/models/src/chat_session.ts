@@ -1,0 +1,91 @@
+import { MllmError } from "@mllm/core";
+import type { GenerateOptions, Generation, GenerationStats } from "./generation/generate.ts";
+import type { LanguageModel } from "./language_model.ts";
+import { encodeChat } from "./template/encode_chat.ts";
+
+/** One turn of a conversation. */
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** What a conversation starts with. */
+export interface ChatSessionOptions {
+  /** System prompt; without it the template's own default applies. */
+  system?: string;
+  /** Earlier turns, user and assistant in turn. */
+  messages?: readonly ChatMessage[];
+  /** Further variables for the chat template, for instance `enable_thinking`. */
+  templateVariables?: Record<string, unknown>;
+}
+
+/** A conversation of several turns. Turns that the KV cache holds already are not run again. */
+export class ChatSession {
+  /** The turns so far, without the system prompt. */
+  messages: ChatMessage[];
+  system: string | undefined;
+  templateVariables: Record<string, unknown>;
+  /** Counts and times of the last reply. */
+  lastStats: Readonly<GenerationStats> | undefined;
+
+  /** @throws {MllmError} `unsupported` when the model has no chat template */
+  constructor(readonly model: LanguageModel, options: ChatSessionOptions = {}) {
+    if (!model.template) {
+      throw new MllmError("unsupported", "this model has no chat template, so it can't hold a conversation", {
+        file: model.checkpoint.path,
+        next: "Use `mllm generate` for plain continuation, or take an instruct model",
+      });
+    }
+    this.system = options.system;
+    this.messages = [...(options.messages ?? [])];
+    this.templateVariables = options.templateVariables ?? {};
+  }
+
+  /** The ids of the conversation so far, ready for the assistant's next turn. */
+  promptIds(): number[] {
+    const system: ChatMessage[] = this.system === undefined ? [] : [{ role: "system", content: this.system }];
+    return encodeChat(this.model.tokenizer, this.model.template!, [...system, ...this.messages], {
+      ...this.templateVariables,
+      addGenerationPrompt: true,
+    });
+  }
+
+  /**
+   * Says `text` and streams the reply. A reply that is stopped by the signal or by leaving the loop stays in the
+   * conversation as far as it came; when the turn fails before the reply starts, the conversation is as before.
+   *
+   * @throws {MllmError} `invalid_argument` when the conversation no longer fits into the context
+   * @example
+   * ```ts ignore
+   * for await (const piece of chat.send("Hello!")) Deno.stdout.writeSync(new TextEncoder().encode(piece));
+   * ```
+   */
+  async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<string> {
+    this.messages.push({ role: "user", content: text });
+    let generation: Generation | undefined;
+    try {
+      const prompt = this.promptIds();
+      const { context } = this.model;
+      if (prompt.length >= context) {
+        throw new MllmError(
+          "invalid_argument",
+          `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
+          { next: "Start again (/clear in the chat), say less, or load the model with a larger context (--context)" },
+        );
+      }
+      generation = this.model.generate(prompt, options);
+      for await (const piece of generation) if (piece.text !== "") yield piece.text;
+    } finally {
+      this.lastStats = generation?.stats;
+      if (generation && generation.tokens.length > 0) {
+        this.messages.push({ role: "assistant", content: generation.text });
+      } else this.messages.pop();
+    }
+  }
+
+  /** Forgets the turns; the system prompt stays. */
+  clear(): void {
+    this.messages = [];
+    this.lastStats = undefined;
+  }
+}

@@ -1,0 +1,185 @@
+import { MllmError } from "@mllm/core";
+import type { LanguageModel } from "../language_model.ts";
+import { Sampler, type SamplingOptions } from "../sampling/sampler.ts";
+import { StopMatcher } from "../sampling/stop_matcher.ts";
+import { StreamingDecoder } from "../tokenizer/streaming_decoder.ts";
+
+/** How to continue a prompt. */
+export interface GenerateOptions {
+  /** Most new tokens; without it, until the context is full. */
+  maxTokens?: number;
+  /** Sampler settings; what is not given comes from the model's generation config, see {@linkcode Sampler}. */
+  sampling?: Partial<SamplingOptions>;
+  /** Generation ends before the first of these strings appears in the text. */
+  stopStrings?: readonly string[];
+  /** Goes on past end-of-sequence tokens. */
+  ignoreEos?: boolean;
+  /** Ends the generation after the token or prompt chunk that is running. */
+  signal?: AbortSignal;
+  /** Leaves special tokens out of the text (default true); they are in `tokens` in any case. */
+  skipSpecial?: boolean;
+  /** Called after each prompt chunk with the prompt tokens done and their number. */
+  onPrompt?: (done: number, total: number) => void;
+}
+
+/** Why a generation ended: an EOS token, `maxTokens` or a full context, a stop string, or the signal. */
+export type StopReason = "eos" | "length" | "stop" | "aborted";
+
+/** Counts and times of one generation, complete when it has ended. Times in milliseconds. */
+export interface GenerationStats {
+  /** Tokens of the prompt. */
+  promptTokens: number;
+  /** Those of them that were in the KV cache already. */
+  cachedTokens: number;
+  /** Time to run the others. */
+  promptMs: number;
+  /** New tokens, an EOS included. */
+  generatedTokens: number;
+  /** Time from the end of the prompt to the last new token. */
+  generateMs: number;
+  stop: StopReason;
+  /** The context ran full. */
+  contextFull: boolean;
+}
+
+/** A new token and the text that became certain with it, which may be empty. */
+export interface GeneratedPiece {
+  id: number;
+  text: string;
+}
+
+/** A running generation: iterate it once for its pieces; `tokens`, `text` and `stats` grow meanwhile. */
+export interface Generation extends AsyncIterable<GeneratedPiece> {
+  readonly tokens: readonly number[];
+  readonly text: string;
+  readonly stats: Readonly<GenerationStats>;
+}
+
+/** The token loop over a model's `forward`: prompt chunks, then sample, decode and stop, one token at a time. */
+class TokenLoop implements Generation {
+  readonly tokens: number[] = [];
+  text = "";
+  readonly stats: GenerationStats;
+  readonly #eosIds: ReadonlySet<number>;
+  readonly #sampler: Sampler;
+  readonly #decoder: StreamingDecoder;
+  readonly #stops: StopMatcher;
+  #started = false;
+
+  constructor(
+    readonly model: LanguageModel,
+    readonly prompt: readonly number[],
+    readonly options: GenerateOptions,
+  ) {
+    const { maxTokens } = options;
+    if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 0)) {
+      throw new MllmError("invalid_argument", `maxTokens must be a whole number of at least 0, not ${maxTokens}`);
+    }
+    if (prompt.length === 0) {
+      throw new MllmError("invalid_argument", "the prompt has no tokens", { next: "Give a text of at least one token" });
+    }
+    this.#eosIds = new Set(options.ignoreEos ? [] : model.eosIds);
+    this.#sampler = new Sampler({ ...model.samplingDefaults, ...options.sampling });
+    this.#decoder = new StreamingDecoder(model.tokenizer, { skipSpecial: options.skipSpecial ?? true });
+    this.#stops = new StopMatcher([...(options.stopStrings ?? [])]);
+    this.stats = {
+      promptTokens: prompt.length,
+      cachedTokens: 0,
+      promptMs: 0,
+      generatedTokens: 0,
+      generateMs: 0,
+      stop: "length",
+      contextFull: false,
+    };
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<GeneratedPiece> {
+    if (this.#started) throw new MllmError("invalid_argument", "a generation can be iterated only once");
+    this.#started = true;
+    const promptStart = performance.now();
+    let logits = await this.#runPrompt();
+    const start = performance.now();
+    this.stats.promptMs = start - promptStart;
+    if (!logits) return;
+
+    const limit = this.options.maxTokens ?? Infinity;
+    let position = this.prompt.length;
+    while (this.tokens.length < limit) {
+      const id = this.#sampler.sample(logits, this.#history());
+      this.tokens.push(id);
+      this.stats.generatedTokens++;
+      this.stats.generateMs = performance.now() - start;
+      const piece = this.#accept(id);
+      if (piece.text !== "" || !piece.ended) yield { id, text: piece.text };
+      if (piece.ended) return;
+      if (this.#aborted()) break;
+      if (this.tokens.length >= limit) break;
+      if (position >= this.model.context) {
+        this.stats.contextFull = true;
+        break;
+      }
+      logits = await this.model.forward([id], position++);
+    }
+    const rest = this.#finish();
+    if (rest !== "") yield { id: this.tokens[this.tokens.length - 1], text: rest };
+  }
+
+  /** Runs what the cache lacks of the prompt; undefined when the signal came meanwhile. */
+  async #runPrompt(): Promise<Float32Array | undefined> {
+    const { model, prompt, stats } = this;
+    if (prompt.length > model.context) {
+      throw new MllmError(
+        "invalid_argument",
+        `the prompt of ${prompt.length} tokens does not fit into the context of ${model.context}`,
+        { next: "Shorten it, or load the model with a larger context" },
+      );
+    }
+    // The last token always runs: its logits are needed.
+    let done = Math.min(model.cachedPrefix(prompt), prompt.length - 1);
+    stats.cachedTokens = done;
+    let logits: Float32Array | undefined;
+    while (done < prompt.length) {
+      if (this.#aborted()) return undefined;
+      const part = prompt.slice(done, done + model.settings.chunk);
+      logits = await model.forward(part, done);
+      done += part.length;
+      this.options.onPrompt?.(done, prompt.length);
+    }
+    return logits;
+  }
+
+  #history(): readonly number[] {
+    return this.#sampler.needsHistory ? [...this.prompt, ...this.tokens] : [];
+  }
+
+  #aborted(): boolean {
+    if (!this.options.signal?.aborted) return false;
+    this.stats.stop = "aborted";
+    return true;
+  }
+
+  /** Turns a token into text and says whether generation ends with it. */
+  #accept(id: number): { text: string; ended: boolean } {
+    if (this.#eosIds.has(id)) {
+      this.stats.stop = "eos";
+      return { text: this.#finish(), ended: true };
+    }
+    const { text, stopped } = this.#stops.push(this.#decoder.push(id));
+    this.text += text;
+    if (stopped) this.stats.stop = "stop";
+    return { text, ended: stopped };
+  }
+
+  /** The text that was held back as a possible part of a character or of a stop string. */
+  #finish(): string {
+    const { text, stopped } = this.#stops.push(this.#decoder.flush());
+    const rest = stopped ? text : text + this.#stops.flush();
+    this.text += rest;
+    return rest;
+  }
+}
+
+/** Starts a generation; see {@linkcode LanguageModel.generate}. */
+export function generate(model: LanguageModel, prompt: readonly number[], options: GenerateOptions): Generation {
+  return new TokenLoop(model, prompt, options);
+}

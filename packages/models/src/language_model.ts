@@ -1,0 +1,277 @@
+import { type Backend, capture, KvCache, MllmError, type Program, Tensor } from "@mllm/core";
+import type { CausalLM } from "./causal_lm.ts";
+import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { generate, type GenerateOptions, type Generation } from "./generation/generate.ts";
+import type { ChatTemplate } from "./template/chat_template.ts";
+import type { Tokenizer } from "./tokenizer/tokenizer.ts";
+import type { MemoryReport } from "./memory.ts";
+
+/** How a loaded model runs; see `loadModel` for the defaults. */
+export interface RunSettings {
+  /** Tokens that the KV cache holds. */
+  context: number;
+  /** Most tokens of a prompt that run at once. */
+  chunk: number;
+  /** Runs op by op instead of replaying captured programs. */
+  eager: boolean;
+  kvDtype: "f32" | "f16";
+}
+
+/** Logits, and hidden states when asked for, of every token of a sequence. */
+export interface Evaluation {
+  /** f32 [tokens, vocabSize]. */
+  logits: Float32Array;
+  /** Per layer the residual stream after it, f32 [tokens, hiddenSize]. */
+  hiddenStates: Float32Array[];
+}
+
+/** A loaded model with its tokenizer, chat template and KV cache. Runs one sequence at a time. */
+export class LanguageModel implements Disposable {
+  readonly #programs = new Map<string, Program>();
+  readonly #cache: KvCache;
+  /** Tokens whose keys and values the cache holds, in order. */
+  #cached: number[] = [];
+  #busy = false;
+
+  constructor(
+    readonly backend: Backend,
+    readonly network: CausalLM,
+    readonly checkpoint: Checkpoint,
+    readonly tokenizer: Tokenizer,
+    readonly template: ChatTemplate | undefined,
+    readonly memory: MemoryReport,
+    readonly settings: RunSettings,
+    /** Milliseconds that loading took. */
+    readonly loadMs: number,
+    readonly #ownsBackend: boolean,
+  ) {
+    const { numHiddenLayers, numKeyValueHeads, headDim } = network.config;
+    this.#cache = new KvCache(backend, {
+      layers: numHiddenLayers,
+      kvHeads: numKeyValueHeads,
+      headDim,
+      capacity: settings.context,
+      dtype: settings.kvDtype,
+    });
+  }
+
+  /** Tokens that fit into the context, prompt and reply together. */
+  get context(): number {
+    return this.settings.context;
+  }
+
+  /** How many tokens at the start of `ids` are in the cache already. */
+  cachedPrefix(ids: readonly number[]): number {
+    const end = Math.min(ids.length, this.#cached.length);
+    let n = 0;
+    while (n < end && ids[n] === this.#cached[n]) n++;
+    return n;
+  }
+
+  /** Forgets the cached tokens, so that the next prompt runs from its first token. */
+  clearCache(): void {
+    this.#cached = [];
+  }
+
+  /**
+   * Runs `ids` at the positions from `position` on, which must not lie behind the tokens run so far.
+   *
+   * @returns logits of the last one, f32 [vocabSize]: a view that is valid until the next call
+   */
+  async forward(ids: readonly number[], position: number): Promise<Float32Array> {
+    this.#checkIds(ids, position);
+    const unlock = this.#lock();
+    try {
+      let logits = new Float32Array();
+      for (let start = 0; start < ids.length; start += this.settings.chunk) {
+        const part = ids.slice(start, start + this.settings.chunk);
+        this.#cached.length = position + start;
+        logits = this.settings.eager
+          ? this.#forwardEager(part, position + start)
+          : await this.#forwardCaptured(part, position + start);
+        this.#cached.push(...part);
+      }
+      return logits;
+    } finally {
+      unlock();
+    }
+  }
+
+  /** Captures and plans the programs that `forward` replays, so that the first call does not have to. */
+  prepare(): void {
+    if (this.settings.eager) return;
+    this.#program("prefill");
+    this.#program("decode");
+  }
+
+  /** Bytes of the activation arenas that are planned so far. */
+  get arenaBytes(): number {
+    return [...this.#programs.values()].reduce((sum, program) => sum + program.arenaBytes, 0);
+  }
+
+  /** The captured programs by name, for `doctor`, `bench` and tests. */
+  get programs(): ReadonlyMap<string, Program> {
+    return this.#programs;
+  }
+
+  /**
+   * Runs a whole sequence from position 0 and keeps the logits of every token.
+   *
+   * @throws {MllmError} `invalid_argument` when an id is not in the vocabulary or the sequence exceeds the context
+   */
+  async evaluate(ids: readonly number[], options: { hiddenStates?: boolean } = {}): Promise<Evaluation> {
+    this.#checkIds(ids, 0);
+    const unlock = this.#lock();
+    this.#cached = [];
+    try {
+      const { vocabSize, hiddenSize, numHiddenLayers } = this.network.config;
+      const layers = options.hiddenStates ? numHiddenLayers : 0;
+      const result: Evaluation = {
+        logits: new Float32Array(ids.length * vocabSize),
+        hiddenStates: Array.from({ length: layers }, () => new Float32Array(ids.length * hiddenSize)),
+      };
+      // Logits of every row are large (vocabSize floats each): fewer rows at a time than in `forward`.
+      const chunk = Math.min(this.settings.chunk, 128);
+      for (let start = 0; start < ids.length; start += chunk) {
+        const part = ids.slice(start, start + chunk);
+        const outputs = this.settings.eager
+          ? this.#evaluateEager(part, start, layers)
+          : await this.#evaluateCaptured(part, start, layers, chunk);
+        result.logits.set(outputs.logits, start * vocabSize);
+        outputs.hiddenStates.forEach((h, i) => result.hiddenStates[i].set(h, start * hiddenSize));
+      }
+      this.#cached = [...ids];
+      return result;
+    } finally {
+      unlock();
+    }
+  }
+
+  /**
+   * Generates a continuation of `prompt`; what the cache holds of it already is not run again.
+   *
+   * @example
+   * ```ts ignore
+   * for await (const piece of model.generate(model.tokenizer.encode("Hello"), { maxTokens: 20 })) console.log(piece.text);
+   * ```
+   */
+  generate(prompt: readonly number[], options: GenerateOptions = {}): Generation {
+    return generate(this, prompt, options);
+  }
+
+  /** A conversation on this model. */
+  chat(options: ChatSessionOptions = {}): ChatSession {
+    return new ChatSession(this, options);
+  }
+
+  /** Releases programs, cache and weights; closes the backend when `loadModel` opened it. */
+  [Symbol.dispose](): void {
+    for (const program of this.#programs.values()) program[Symbol.dispose]();
+    this.#programs.clear();
+    this.#cache[Symbol.dispose]();
+    this.network[Symbol.dispose]();
+    if (this.#ownsBackend) this.backend[Symbol.dispose]();
+  }
+
+  #lock(): () => void {
+    if (this.#busy) {
+      throw new MllmError("invalid_argument", "the model is busy with another sequence", {
+        next: "Wait for the running generation to end, or load the model a second time",
+      });
+    }
+    this.#busy = true;
+    return () => this.#busy = false;
+  }
+
+  #checkIds(ids: readonly number[], position: number): void {
+    const { vocabSize } = this.network.config;
+    if (ids.length === 0) throw new MllmError("invalid_argument", "there are no tokens to run");
+    const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (bad !== undefined) {
+      throw new MllmError("invalid_argument", `token id ${bad} is not in the vocabulary (0 to ${vocabSize - 1})`);
+    }
+    if (position > this.#cached.length) {
+      throw new MllmError("invalid_argument", `position ${position} lies behind the ${this.#cached.length} tokens run`);
+    }
+    if (position + ids.length > this.context) {
+      throw new MllmError(
+        "invalid_argument",
+        `${position + ids.length} tokens do not fit into the context of ${this.context}`,
+        { next: "Shorten the prompt, or load the model with a larger context" },
+      );
+    }
+  }
+
+  #forwardEager(ids: readonly number[], position: number): Float32Array {
+    using input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
+    using logits = this.network.forward({ ids: input, position, last: ids.length - 1, cache: this.#cache });
+    return logits.toFloat32Array();
+  }
+
+  async #forwardCaptured(ids: readonly number[], position: number): Promise<Float32Array> {
+    const program = this.#program(ids.length === 1 ? "decode" : "prefill");
+    program.inputs.ids.write(Int32Array.from(ids));
+    await program.runAsync({ tokens: ids.length, position });
+    return program.output("logits", 1);
+  }
+
+  #evaluateEager(ids: readonly number[], position: number, layers: number): Evaluation {
+    using input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
+    const hidden: Tensor[] = [];
+    const onHidden = layers > 0 ? (_: number, h: Tensor) => void hidden.push(h) : undefined;
+    using logits = this.network.forward({ ids: input, position, cache: this.#cache, onHidden });
+    const hiddenStates = hidden.map((h) => h.toFloat32Array());
+    hidden.forEach((h) => h.free());
+    return { logits: logits.toFloat32Array(), hiddenStates };
+  }
+
+  async #evaluateCaptured(
+    ids: readonly number[],
+    position: number,
+    layers: number,
+    chunk: number,
+  ): Promise<Evaluation> {
+    const program = this.#evaluationProgram(layers, chunk);
+    program.inputs.ids.write(Int32Array.from(ids));
+    await program.runAsync({ tokens: ids.length, position });
+    return {
+      logits: program.output("logits", ids.length),
+      hiddenStates: Array.from({ length: layers }, (_, i) => program.output(`hidden.${i}`, ids.length)),
+    };
+  }
+
+  #program(phase: "prefill" | "decode"): Program {
+    return this.#remember(phase, () => {
+      const tokensMax = phase === "decode" ? 1 : Math.min(this.settings.chunk, this.context);
+      return capture(
+        this.backend,
+        { tokensMax, inputs: { ids: { dtype: "i32", shape: ["tokens"] } } },
+        ({ ids }, { position, last }) => ({
+          logits: this.network.forward({ ids, position, last, cache: this.#cache }),
+        }),
+      );
+    });
+  }
+
+  #evaluationProgram(layers: number, tokensMax: number): Program {
+    return this.#remember(`evaluate ${layers}`, () =>
+      capture(
+        this.backend,
+        { tokensMax, inputs: { ids: { dtype: "i32", shape: ["tokens"] } } },
+        ({ ids }, { position }) => {
+          const outputs: Record<string, Tensor> = {};
+          const onHidden = (layer: number, h: Tensor) => void (outputs[`hidden.${layer}`] = h);
+          const input = { ids, position, cache: this.#cache, onHidden: layers > 0 ? onHidden : undefined };
+          outputs.logits = this.network.forward(input);
+          return outputs;
+        },
+      ));
+  }
+
+  #remember(name: string, make: () => Program): Program {
+    let program = this.#programs.get(name);
+    if (!program) this.#programs.set(name, program = make());
+    return program;
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * Qwen2 and Qwen2.5, dense (Qwen2 Technical Report, arXiv 2407.10671; reference implementation: Hugging Face
+ * transformers, models/qwen2/modeling_qwen2.py): a Llama-like decoder with biases on q, k and v. Names of weights and
+ * config fields are Hugging Face's.
+ */
+import { attention, kvAppend, type Linear, rope, type Tensor } from "@mllm/core";
+import type { DecoderConfig } from "../decoder/config.ts";
+import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
+import type { WeightLoader } from "../weights.ts";
+
+class Qwen2Attention implements SelfAttention {
+  readonly qProj: Linear;
+  readonly kProj: Linear;
+  readonly vProj: Linear;
+  readonly oProj: Linear;
+
+  constructor(
+    readonly config: DecoderConfig,
+    readonly layer: number,
+    name: string,
+    readonly inverseFrequencies: Tensor,
+    weights: WeightLoader,
+  ) {
+    const { hiddenSize, numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
+    this.qProj = weights.linear(`${name}.q_proj`, heads * headDim, hiddenSize, { bias: true });
+    this.kProj = weights.linear(`${name}.k_proj`, kvHeads * headDim, hiddenSize, { bias: true });
+    this.vProj = weights.linear(`${name}.v_proj`, kvHeads * headDim, hiddenSize, { bias: true });
+    this.oProj = weights.linear(`${name}.o_proj`, hiddenSize, heads * headDim);
+  }
+
+  forward(x: Tensor, { position, cache }: LayerInput): Tensor {
+    const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = this.config;
+    const turn = { position, scale: this.config.rope.attentionFactor };
+    const [tokens] = x.shape; // x: [tokens, hiddenSize]
+
+    const q = rope(this.qProj.forward(x).reshape(tokens, heads, headDim), this.inverseFrequencies, turn);
+    const k = rope(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), this.inverseFrequencies, turn);
+    const v = this.vProj.forward(x).reshape(tokens, kvHeads, headDim);
+
+    const kv = cache.layers[this.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
+    kvAppend(k, cache.pages, kv.k, { position });
+    kvAppend(v, cache.pages, kv.v, { position });
+    const window = this.config.slidingWindows[this.layer];
+    const out = attention(q, kv.k, kv.v, cache.pages, { position, window, scale: 1 / Math.sqrt(headDim) });
+    return this.oProj.forward(out.reshape(tokens, heads * headDim)); // [tokens, hiddenSize]
+  }
+}
+
+/** A Qwen2 or Qwen2.5 decoder with its language-model head. */
+export class Qwen2ForCausalLM extends DecoderForCausalLM {
+  constructor(config: DecoderConfig, weights: WeightLoader) {
+    super(config, weights, (layer, name, freqs) => new Qwen2Attention(config, layer, name, freqs, weights));
+  }
+}
