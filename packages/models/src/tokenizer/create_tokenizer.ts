@@ -1,0 +1,19 @@
+import { type GgufMetadata, tokenizerFromGguf } from "./from_gguf.ts";
+import { tokenizerFromJson } from "./from_json.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** Where a tokenizer comes from: the parsed files of a Hugging Face folder, or the metadata of a GGUF file. */
+export type TokenizerSource =
+  | { kind: "json"; tokenizer: unknown; config?: unknown }
+  | { kind: "gguf"; metadata: GgufMetadata };
+
+/**
+ * Makes the tokenizer of a checkpoint.
+ *
+ * @throws MllmError `invalid_file` for broken data, `unsupported` (by name) for kinds that this engine doesn't know
+ */
+export function createTokenizer(source: TokenizerSource): Tokenizer {
+  return source.kind === "json"
+    ? tokenizerFromJson(source.tokenizer, source.config)
+    : tokenizerFromGguf(source.metadata);
+}
