@@ -193,7 +193,8 @@ async function openIndex(path: string): Promise<SafetensorsFile> {
 /** What the first bytes look like when they are no model, as the next step of a message. */
 export function describeContent(source: ByteSource): string | undefined {
   const bytes = source.read(0, Math.min(64, source.size));
-  const text = new TextDecoder("latin1").decode(bytes);
+  // Not TextDecoder: its "latin1" is windows-1252.
+  const text = String.fromCharCode(...bytes);
   if (text.startsWith("version https://git-lfs")) {
     return "This is a Git LFS pointer, not the file itself: run `git lfs pull` in the model folder, or download the file";
   }

@@ -1,0 +1,121 @@
+import { fileExists, type GgufValue, MllmError, quoted, statFile, type WeightInfo } from "@mllm/core";
+import { openGgufCheckpoint } from "./gguf_mapping.ts";
+import { openHfFolder } from "./hf_folder.ts";
+
+/** What a tokenizer is made from. */
+export type TokenizerSource =
+  | { kind: "json"; tokenizer: object; config: object | undefined }
+  | { kind: "gguf"; metadata: Map<string, GgufValue> };
+
+/** A model on disk, opened: everything but the weights' data, which the engine maps. */
+export interface Checkpoint {
+  /** What was opened: a folder or a GGUF file. */
+  path: string;
+  format: "huggingface" | "gguf";
+  /** Hugging Face's config.json in its classic form (`normalizeConfig`); GGUF metadata is mapped to it. */
+  config: Record<string, unknown>;
+  /** File that `config` came from, for messages. */
+  configFile: string;
+  /** generation_config.json, or {} */
+  generationConfig: Record<string, unknown>;
+  /** By Hugging Face tensor name. */
+  weights: Map<string, WeightInfo>;
+  tokenizer: TokenizerSource;
+  /** Jinja source. */
+  chatTemplate?: string;
+  /** End-of-sequence ids of all sources together: config, generation config, GGUF metadata. */
+  eosIds: number[];
+  /**
+   * Rows of q_proj and k_proj are ordered for rotary pairs (2i, 2i+1), as llama.cpp's conversion of `llama` leaves them;
+   * otherwise pairs are (i, i + headDim/2).
+   */
+  ropeInterleaved: boolean;
+  /** Files, metadata keys and templates that are there but not used; model code adds config fields it never read. */
+  ignored: string[];
+}
+
+/**
+ * Opens a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file. Reads headers only.
+ * A folder without config.json that holds exactly one GGUF model opens that.
+ *
+ * @throws MllmError `not_found`, `io`, `invalid_file` or `unsupported`, naming the file and the next step
+ */
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  if (path === "" || path.includes("\0")) {
+    throw new MllmError("invalid_argument", "the path of a model is empty or has a NUL");
+  }
+  if (!fileExists(path)) {
+    throw new MllmError("not_found", "no model there", {
+      file: path,
+      next: "Check the path: a model is a folder with config.json and safetensors, or a .gguf file",
+    });
+  }
+  if (statFile(path).isDirectory) return await openDirectory(path.replace(/(?<=.)[/\\]+$/, ""));
+  const name = path.slice(path.search(/[^/\\]*$/));
+  const folder = path.slice(0, path.length - name.length) || ".";
+  if (
+    /\.safetensors(\.index\.json)?$/.test(name) ||
+    /^(config|tokenizer|tokenizer_config|generation_config)\.json$/.test(name)
+  ) {
+    throw new MllmError("invalid_file", "one file of a model folder, not a model", {
+      file: path,
+      next: `Give the folder, ${JSON.stringify(folder)}: config.json and tokenizer.json belong to the model too`,
+    });
+  }
+  // Whatever its name is, it has to be GGUF; the reader recognises what it is instead.
+  return await openGgufCheckpoint(path);
+}
+
+async function openDirectory(path: string): Promise<Checkpoint> {
+  if (fileExists(`${path}/config.json`)) return await openHfFolder(path);
+  const names = listNames(path);
+  const ggufs = names.filter((name) => name.endsWith(".gguf") && !/-(?!00001)\d{5}-of-\d{5}\.gguf$/.test(name));
+  if (ggufs.length === 1) return await openGgufCheckpoint(`${path}/${ggufs[0]}`);
+  let next = "A model folder has config.json, tokenizer.json and *.safetensors; or give a .gguf file";
+  if (ggufs.length > 1) next = `Name one of its GGUF files: ${ggufs.slice(0, 8).join(", ")}`;
+  else if (names.includes("adapter_config.json")) next = "This is a LoRA adapter: merge it into its base model first";
+  else if (names.some((name) => name.endsWith(".safetensors"))) {
+    next = "config.json is missing: download the whole folder";
+  } else if (names.some((name) => /\.(bin|pt|pth)$/.test(name))) {
+    next = "It holds PyTorch pickles only: get the safetensors or GGUF form of the model";
+  }
+  throw new MllmError("not_found", "no model in this folder: there is no config.json", { file: path, next });
+}
+
+/** Names of the entries of a directory, sorted; at most 10,000. */
+export function listNames(path: string): string[] {
+  const names: string[] = [];
+  try {
+    for (const entry of Deno.readDirSync(path)) {
+      names.push(entry.name);
+      if (names.length >= 10_000) break;
+    }
+  } catch (error) {
+    throw new MllmError("io", "can't list the folder", {
+      file: path,
+      next: "Check that this user may read it (and Deno's --allow-read)",
+      cause: error,
+    });
+  }
+  return names.sort();
+}
+
+/** Architectures whose checkpoints can be opened; `modelFamily` says which of them run. */
+const openedTypes: readonly string[] = ["qwen2", "qwen3", "llama"];
+
+/**
+ * Refuses architectures early that no release, or only a later one, opens.
+ *
+ * @throws MllmError `unsupported` naming the architecture
+ */
+export function checkModelType(modelType: string, file: string): void {
+  if (openedTypes.includes(modelType)) return;
+  const next = "This release runs Qwen2, Qwen2.5 and Qwen3 (dense)";
+  const later = (what: string): never => {
+    throw new MllmError("unsupported", `${what} in a later release`, { file, next });
+  };
+  if (/^gemma/.test(modelType)) later(`this is a Gemma model (${quoted(modelType)}); Gemma comes`);
+  if (/^(clip|mmproj)$/.test(modelType)) later("this is the vision part of a model (mmproj), not a model; images come");
+  if (/moe|vl$|phi3|mistral/.test(modelType)) later(`models of the architecture ${quoted(modelType)} come`);
+  throw new MllmError("unsupported", `the architecture ${quoted(modelType)} is not supported`, { file, next });
+}
