@@ -1,1 +1,23 @@
-export {};
+/**
+ * Language models in plain TypeScript on any `@mllm/core` backend: checkpoints, tokenizers, chat templates, sampling,
+ * generation and conversations.
+ *
+ * @module
+ */
+export type { CausalLM, ForwardInput } from "./src/causal_lm.ts";
+export { type ChatMessage, ChatSession, type ChatSessionOptions } from "./src/chat_session.ts";
+export { type Checkpoint, openCheckpoint, type TokenizerSource } from "./src/checkpoint.ts";
+export * from "./src/config_reader.ts";
+export type { DecoderConfig } from "./src/decoder/config.ts";
+export { type ModelFamily, modelFamilies } from "./src/families.ts";
+export type {
+  GeneratedPiece,
+  GenerateOptions,
+  Generation,
+  GenerationStats,
+  StopReason,
+} from "./src/generation/generate.ts";
+export { type Evaluation, LanguageModel, type LanguageModelParts, type RunSettings } from "./src/language_model.ts";
+export { type InspectedModel, inspectModel, loadModel, type LoadOptions } from "./src/load_model.ts";
+export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
+export { type LoadProgress, WeightLoader, type WeightSource } from "./src/weights.ts";

@@ -26,26 +26,34 @@ export interface Evaluation {
   hiddenStates: Float32Array[];
 }
 
+/** What `loadModel` puts together. */
+export interface LanguageModelParts {
+  backend: Backend;
+  network: CausalLM;
+  checkpoint: Checkpoint;
+  tokenizer: Tokenizer;
+  template: ChatTemplate | undefined;
+  memory: MemoryReport;
+  settings: RunSettings;
+  /** Milliseconds that loading took. */
+  loadMs: number;
+  /** The backend is closed with the model. */
+  ownsBackend: boolean;
+}
+
 /** A loaded model with its tokenizer, chat template and KV cache. Runs one sequence at a time. */
 export class LanguageModel implements Disposable {
+  readonly #parts: LanguageModelParts;
   readonly #programs = new Map<string, Program>();
   readonly #cache: KvCache;
   /** Tokens whose keys and values the cache holds, in order. */
   #cached: number[] = [];
   #busy = false;
 
-  constructor(
-    readonly backend: Backend,
-    readonly network: CausalLM,
-    readonly checkpoint: Checkpoint,
-    readonly tokenizer: Tokenizer,
-    readonly template: ChatTemplate | undefined,
-    readonly memory: MemoryReport,
-    readonly settings: RunSettings,
-    /** Milliseconds that loading took. */
-    readonly loadMs: number,
-    readonly #ownsBackend: boolean,
-  ) {
+  /** Use `loadModel`. */
+  constructor(parts: LanguageModelParts) {
+    this.#parts = parts;
+    const { backend, network, settings } = parts;
     const { numHiddenLayers, numKeyValueHeads, headDim } = network.config;
     this.#cache = new KvCache(backend, {
       layers: numHiddenLayers,
@@ -54,6 +62,41 @@ export class LanguageModel implements Disposable {
       capacity: settings.context,
       dtype: settings.kvDtype,
     });
+  }
+
+  get backend(): Backend {
+    return this.#parts.backend;
+  }
+
+  get network(): CausalLM {
+    return this.#parts.network;
+  }
+
+  get checkpoint(): Checkpoint {
+    return this.#parts.checkpoint;
+  }
+
+  get tokenizer(): Tokenizer {
+    return this.#parts.tokenizer;
+  }
+
+  /** The chat template, when the model has one. */
+  get template(): ChatTemplate | undefined {
+    return this.#parts.template;
+  }
+
+  /** What was estimated before loading. */
+  get memory(): MemoryReport {
+    return this.#parts.memory;
+  }
+
+  get settings(): Readonly<RunSettings> {
+    return this.#parts.settings;
+  }
+
+  /** Milliseconds that loading took. */
+  get loadMs(): number {
+    return this.#parts.loadMs;
   }
 
   /** Tokens that fit into the context, prompt and reply together. */
@@ -171,7 +214,7 @@ export class LanguageModel implements Disposable {
     this.#programs.clear();
     this.#cache[Symbol.dispose]();
     this.network[Symbol.dispose]();
-    if (this.#ownsBackend) this.backend[Symbol.dispose]();
+    if (this.#parts.ownsBackend) this.backend[Symbol.dispose]();
   }
 
   #lock(): () => void {

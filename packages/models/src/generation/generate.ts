@@ -76,7 +76,9 @@ class TokenLoop implements Generation {
       throw new MllmError("invalid_argument", `maxTokens must be a whole number of at least 0, not ${maxTokens}`);
     }
     if (prompt.length === 0) {
-      throw new MllmError("invalid_argument", "the prompt has no tokens", { next: "Give a text of at least one token" });
+      throw new MllmError("invalid_argument", "the prompt has no tokens", {
+        next: "Give a text of at least one token",
+      });
     }
     this.#eosIds = new Set(options.ignoreEos ? [] : model.eosIds);
     this.#sampler = new Sampler({ ...model.samplingDefaults, ...options.sampling });

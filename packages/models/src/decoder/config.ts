@@ -1,0 +1,109 @@
+import { MllmError, type RopeParameters, ropeParameters } from "@mllm/core";
+import { type ConfigReader, readBoolean, readInt, readNumber, readString } from "../config_reader.ts";
+
+/** Dimensions and constants of a Llama-like decoder; the fields mean what Hugging Face's config.json means by them. */
+export interface DecoderConfig {
+  readonly modelType: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numHiddenLayers: number;
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly maxPositionEmbeddings: number;
+  readonly rmsNormEps: number;
+  readonly tieWordEmbeddings: boolean;
+  readonly attentionBias: boolean;
+  /** Inverse frequencies and attention factor of the rotary embedding. */
+  readonly rope: RopeParameters;
+  /** Sliding window of each layer, in tokens; undefined for full attention. */
+  readonly slidingWindows: readonly (number | undefined)[];
+}
+
+/** In what families differ when their config is read. */
+export interface DecoderDefaults {
+  modelType: string;
+  /** Value of `attention_bias` when the field is absent; families without the field fix it. */
+  attentionBias: boolean;
+}
+
+/** Fields that say nothing about inference, or repeat what other fields say. */
+const WITHOUT_INFLUENCE = [
+  "architectures",
+  "attention_dropout",
+  "bos_token_id",
+  "eos_token_id",
+  "pad_token_id",
+  "initializer_range",
+  "torch_dtype",
+  "transformers_version",
+  "use_cache",
+  "model_type",
+  "_name_or_path",
+];
+
+function readSlidingWindows(reader: ConfigReader, layers: number): (number | undefined)[] {
+  const used = readBoolean(reader, "use_sliding_window", { default: false });
+  const window = reader.has("sliding_window") ? readInt(reader, "sliding_window") : undefined;
+  const fullLayers = readInt(reader, "max_window_layers", { min: 0, default: layers });
+  const types = reader.take("layer_types");
+  if (types !== undefined) return readLayerTypes(reader, types, layers, window);
+  return Array.from({ length: layers }, (_, layer) => used && layer >= fullLayers ? window : undefined);
+}
+
+/** `layer_types` of newer configs decides per layer and has the last word. */
+function readLayerTypes(reader: ConfigReader, types: unknown, layers: number, window?: number): (number | undefined)[] {
+  if (!Array.isArray(types) || types.length !== layers) {
+    return reader.fail("layer_types", `is not a list of ${layers} names`);
+  }
+  return types.map((type) => {
+    if (type === "full_attention") return undefined;
+    if (type === "sliding_attention" && window !== undefined) return window;
+    return reader.fail("layer_types", "holds something else than full_attention and (with sliding_window) sliding_attention");
+  });
+}
+
+/**
+ * Reads and checks the fields that Llama-like decoders share.
+ *
+ * @throws {MllmError} `invalid_file` or `unsupported`, naming file and field
+ */
+export function readDecoderConfig(reader: ConfigReader, defaults: DecoderDefaults): DecoderConfig {
+  reader.consume(...WITHOUT_INFLUENCE);
+  readString(reader, "hidden_act", { oneOf: ["silu"] });
+  const hiddenSize = readInt(reader, "hidden_size");
+  const numAttentionHeads = readInt(reader, "num_attention_heads");
+  const numKeyValueHeads = readInt(reader, "num_key_value_heads", { default: numAttentionHeads });
+  if (numAttentionHeads % numKeyValueHeads !== 0) {
+    reader.fail("num_key_value_heads", `(${numKeyValueHeads}) does not divide num_attention_heads (${numAttentionHeads})`);
+  }
+  if (!reader.has("head_dim") && hiddenSize % numAttentionHeads !== 0) {
+    reader.fail("num_attention_heads", `(${numAttentionHeads}) does not divide hidden_size (${hiddenSize})`);
+  }
+  const headDim = readInt(reader, "head_dim", { default: hiddenSize / numAttentionHeads });
+  if (headDim % 2 !== 0) reader.fail("head_dim", `is ${headDim}; the rotary embedding needs an even number`);
+  const numHiddenLayers = readInt(reader, "num_hidden_layers");
+  const maxPositionEmbeddings = readInt(reader, "max_position_embeddings");
+  if (reader.has("partial_rotary_factor") && readNumber(reader, "partial_rotary_factor") !== 1) {
+    throw new MllmError("unsupported", "partial_rotary_factor other than 1 is not known for this architecture", {
+      file: reader.file,
+    });
+  }
+  return {
+    modelType: defaults.modelType,
+    vocabSize: readInt(reader, "vocab_size"),
+    hiddenSize,
+    intermediateSize: readInt(reader, "intermediate_size"),
+    numHiddenLayers,
+    numAttentionHeads,
+    numKeyValueHeads,
+    headDim,
+    maxPositionEmbeddings,
+    rmsNormEps: readNumber(reader, "rms_norm_eps", { min: 0, max: 1 }),
+    tieWordEmbeddings: readBoolean(reader, "tie_word_embeddings", { default: false }),
+    attentionBias: readBoolean(reader, "attention_bias", { default: defaults.attentionBias }),
+    rope: readRope(reader, headDim, maxPositionEmbeddings),
+    slidingWindows: readSlidingWindows(reader, numHiddenLayers),
+  };
+}

@@ -1,0 +1,131 @@
+import { type Activations, Backend, type BackendPlugin, MllmError, openBackend } from "@mllm/core";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
+import { ConfigReader, readString } from "./config_reader.ts";
+import type { DecoderConfig } from "./decoder/config.ts";
+import { type ModelFamily, modelFamily } from "./families.ts";
+import { LanguageModel, type RunSettings } from "./language_model.ts";
+import { checkMemory, estimateMemory, type MemoryReport } from "./memory.ts";
+import { ChatTemplate } from "./template/chat_template.ts";
+import { createTokenizer } from "./tokenizer/create_tokenizer.ts";
+import { type LoadProgress, WeightLoader } from "./weights.ts";
+
+/** How to load and run a model. */
+export interface LoadOptions {
+  /** A plugin to open, or a backend that is open already (and stays open when the model is disposed). */
+  backend: BackendPlugin | Backend;
+  /** For a plugin: ISA level, see `doctor` for the list. Default: the best of this machine. */
+  level?: string;
+  /** For a plugin: threads including the caller. Default: one per physical core. */
+  threads?: number;
+  /** For a plugin: how quantised weights meet activations. Default "i8". */
+  activations?: Activations;
+  /** Tokens that the KV cache holds. Default: the model's limit, at most 8192. */
+  context?: number;
+  /** Element type of the KV cache. Default: f32 with f32 activations, else f16. */
+  kvDtype?: "f32" | "f16";
+  /** Runs op by op instead of replaying captured programs. Default false. */
+  eager?: boolean;
+  /** Most prompt tokens that run at once. Default 512. */
+  chunk?: number;
+  /** Bytes that may be used. Default: the memory that the system says is available. */
+  memoryLimit?: number;
+  /** Called while weights load. */
+  onProgress?: LoadProgress;
+}
+
+const CONTEXT_DEFAULT_MAX = 8192;
+const CHUNK_DEFAULT = 512;
+
+/** A checkpoint whose config is read and checked, before any weight is loaded. */
+export interface InspectedModel {
+  checkpoint: Checkpoint;
+  family: ModelFamily;
+  config: DecoderConfig;
+  /** Fields of config.json that the engine has no use for. */
+  ignored: string[];
+}
+
+/**
+ * Opens a checkpoint and reads its config.
+ *
+ * @throws {MllmError} `not_found`, `invalid_file`, or `unsupported` for an unknown architecture or config value
+ */
+export async function inspectModel(path: string): Promise<InspectedModel> {
+  const checkpoint = await openCheckpoint(path);
+  const reader = new ConfigReader(checkpoint.config, checkpoint.configFile);
+  const family = modelFamily(readString(reader, "model_type"), checkpoint.path);
+  const config = family.readConfig(reader);
+  return { checkpoint, family, config, ignored: [...reader.ignored(), ...checkpoint.ignored] };
+}
+
+function readSettings(options: LoadOptions, config: DecoderConfig, activations: Activations): RunSettings {
+  const whole = (name: string, value: number, min: number, max: number) => {
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new MllmError("invalid_argument", `${name} must be a whole number from ${min} to ${max}, not ${value}`);
+  };
+  const limit = config.maxPositionEmbeddings;
+  return {
+    context: whole("the context", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
+    chunk: whole("the chunk", options.chunk ?? CHUNK_DEFAULT, 1, 1 << 16),
+    eager: options.eager ?? false,
+    kvDtype: options.kvDtype ?? (activations === "f32" ? "f32" : "f16"),
+  };
+}
+
+/** Memory that the system can give now; what the backend says the machine has where that may not be asked. */
+function availableMemory(backend: Backend): number {
+  try {
+    return Deno.systemMemoryInfo().available;
+  } catch {
+    return backend.device.memoryBytes;
+  }
+}
+
+function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, onProgress?: LoadProgress) {
+  const weights = new WeightLoader(backend, checkpoint, onProgress);
+  try {
+    const network = family.build(config, weights);
+    weights.finish();
+    return network;
+  } catch (error) {
+    weights[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function load(path: string, options: LoadOptions, backend: Backend, owned: boolean): Promise<LanguageModel> {
+  const start = performance.now();
+  const inspected = await inspectModel(path);
+  const { checkpoint, config } = inspected;
+  const settings = readSettings(options, config, backend.activations);
+  const tokenizer = createTokenizer(checkpoint.tokenizer);
+  const template = checkpoint.chatTemplate === undefined ? undefined : new ChatTemplate(checkpoint.chatTemplate);
+  const memory: MemoryReport = estimateMemory(backend, config, checkpoint.weights.values(), settings);
+  checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
+  const network = buildNetwork(inspected, backend, options.onProgress);
+  const loadMs = performance.now() - start;
+  return new LanguageModel({ backend, network, checkpoint, tokenizer, template, memory, settings, loadMs, ownsBackend: owned });
+}
+
+/**
+ * Loads a model: a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file, as it is.
+ *
+ * @throws {MllmError} `not_found` or `invalid_file` for a missing or broken file, `unsupported` for an architecture that
+ * this release does not run, `out_of_memory` (with the numbers) when it does not fit, `invalid_argument` for bad options
+ * @example
+ * ```ts ignore
+ * import { x86 } from "@mllm/backend-x86";
+ * using model = await loadModel("models/Qwen3-0.6B", { backend: x86 });
+ * ```
+ */
+export async function loadModel(path: string, options: LoadOptions): Promise<LanguageModel> {
+  if (options.backend instanceof Backend) return await load(path, options, options.backend, false);
+  const { level, threads, activations } = options;
+  const backend = await openBackend(options.backend, { level, threads, activations });
+  try {
+    return await load(path, options, backend, true);
+  } catch (error) {
+    backend[Symbol.dispose]();
+    throw error;
+  }
+}

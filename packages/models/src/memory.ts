@@ -1,0 +1,60 @@
+import { type Backend, dtypes, MllmError, type WeightInfo } from "@mllm/core";
+import type { DecoderConfig } from "./decoder/config.ts";
+
+/** What a model needs of memory, in bytes, known before anything is loaded. */
+export interface MemoryReport {
+  /** Weights as packed for the kernels; parts that are read from the mapped file count too. */
+  weights: number;
+  /** The KV cache at its full context; the system commits it page by page as it fills. */
+  kv: number;
+  /** Activations, an upper estimate from the model's dimensions. */
+  arena: number;
+  total: number;
+}
+
+/** What the estimate depends on beside the model. */
+export interface MemorySettings {
+  context: number;
+  chunk: number;
+  kvDtype: "f32" | "f16";
+}
+
+/** Bytes of one weight on the backend: packed when it is a matrix, f32 otherwise. */
+function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo, config: DecoderConfig): number {
+  if (shape.length !== 2) return shape.reduce((product, dim) => product * dim, 4);
+  const isTable = name === "model.embed_tokens.weight" && !config.tieWordEmbeddings;
+  return isTable ? bytes : backend.packedSize(dtype, shape[0], shape[1]).bytes;
+}
+
+/** Estimates what loading a checkpoint will take. */
+export function estimateMemory(
+  backend: Backend,
+  config: DecoderConfig,
+  weights: Iterable<WeightInfo>,
+  { context, chunk, kvDtype }: MemorySettings,
+): MemoryReport {
+  const { numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim, hiddenSize, intermediateSize, vocabSize } = config;
+  let sum = 0;
+  for (const weight of weights) sum += weightBytes(backend, weight, config);
+  const kv = 2 * numHiddenLayers * numKeyValueHeads * headDim * context * dtypes[kvDtype].blockBytes;
+  // Live at once, per token: residual and its norm (with an int8 copy), then q, k, v, their rotated copies and the
+  // attention's result, or gate, up and their product.
+  const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;
+  const perToken = 3 * hiddenSize + Math.max(heads + numAttentionHeads * headDim, 3 * intermediateSize);
+  const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + vocabSize * 8;
+  return { weights: sum, kv, arena, total: sum + kv + arena };
+}
+
+const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+/** Refuses what can't fit. @throws {MllmError} `out_of_memory` with the numbers */
+export function checkMemory({ weights, kv, arena, total }: MemoryReport, availableBytes: number, file: string): void {
+  if (total <= availableBytes) return;
+  throw new MllmError(
+    "out_of_memory",
+    `the model needs ${mib(total)} (weights ${mib(weights)}, KV cache ${mib(kv)}, activations ${mib(arena)}) and ${
+      mib(availableBytes)
+    } are available`,
+    { file, next: "Use a smaller context (--context), a more strongly quantised file, or a smaller model" },
+  );
+}

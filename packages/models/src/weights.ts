@@ -1,0 +1,135 @@
+import { type Backend, copy, Embedding, Linear, type MappedFile, MllmError, packWeight, RmsNorm, Tensor } from "@mllm/core";
+import type { WeightInfo } from "@mllm/core";
+
+/** Called while weights load, with the bytes done and their sum. */
+export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
+
+/** What the file of a model gives to a loader. */
+export interface WeightSource {
+  readonly path: string;
+  readonly weights: ReadonlyMap<string, WeightInfo>;
+}
+
+/**
+ * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
+ * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes.
+ */
+export class WeightLoader implements Disposable {
+  readonly #files = new Map<string, MappedFile>();
+  readonly #owned: Disposable[] = [];
+  readonly #packed = new Map<string, Tensor>();
+  readonly #used = new Set<string>();
+  readonly #totalBytes: number;
+  #doneBytes = 0;
+
+  constructor(
+    readonly backend: Backend,
+    readonly source: WeightSource,
+    readonly onProgress: LoadProgress = () => {},
+  ) {
+    this.#totalBytes = [...source.weights.values()].reduce((sum, weight) => sum + weight.bytes, 0);
+  }
+
+  /** A linear layer [outFeatures, inFeatures] from `name.weight` and, with `bias`, `name.bias`. */
+  linear(name: string, outFeatures: number, inFeatures: number, options: { bias?: boolean } = {}): Linear {
+    const weight = this.#pack(`${name}.weight`, [outFeatures, inFeatures]);
+    return new Linear(weight, options.bias ? this.#vector(`${name}.bias`, outFeatures) : undefined);
+  }
+
+  /** An RMSNorm over `size` elements from `name.weight`. */
+  rmsNorm(name: string, size: number, eps: number): RmsNorm {
+    return new RmsNorm(this.#vector(`${name}.weight`, size), eps);
+  }
+
+  /**
+   * A table [count, size] from `name.weight`. A tied one is packed, and shared with the head by `tiedHead`; any other
+   * is read where it lies in the file, row by row.
+   */
+  embedding(name: string, count: number, size: number, tied: boolean): Embedding {
+    const full = `${name}.weight`;
+    if (tied) return new Embedding(this.#pack(full, [count, size]));
+    return new Embedding(this.#own(this.#mapped(full, [count, size], "table")));
+  }
+
+  /** The language-model head that shares the packed table of `embedding(name, …, tied = true)`. */
+  tiedHead(name: string): Linear {
+    const table = this.#packed.get(`${name}.weight`);
+    if (!table) throw new MllmError("internal", `${name} was not loaded as a tied embedding`);
+    return new Linear(table);
+  }
+
+  /** An f32 vector that is computed, not loaded. */
+  constant(values: Float32Array<ArrayBuffer>): Tensor {
+    return this.#own(Tensor.from(this.backend, values, [values.length]));
+  }
+
+  /**
+   * Ends loading: files from which nothing is read any more are unmapped.
+   *
+   * @returns names of weights in the files that the model did not ask for
+   */
+  finish(): string[] {
+    for (const file of this.#files.values()) file[Symbol.dispose](); // tensors that borrow from one keep it mapped
+    this.#files.clear();
+    return [...this.source.weights.keys()].filter((name) => !this.#used.has(name));
+  }
+
+  /** Releases all weights. */
+  [Symbol.dispose](): void {
+    this.finish();
+    for (const resource of this.#owned.splice(0)) resource[Symbol.dispose]();
+    this.#packed.clear();
+  }
+
+  #own<T extends Disposable>(resource: T): T {
+    this.#owned.push(resource);
+    return resource;
+  }
+
+  #info(name: string, shape: readonly number[]): WeightInfo {
+    const info = this.source.weights.get(name);
+    if (!info) {
+      throw new MllmError("invalid_file", `the weight ${name} [${shape}] is missing`, {
+        file: this.source.path,
+        next: "Check that the file is complete and belongs to this config",
+      });
+    }
+    if (info.shape.length !== shape.length || info.shape.some((dim, i) => dim !== shape[i])) {
+      throw new MllmError("invalid_file", `the weight ${name} has shape [${info.shape}], the config asks for [${shape}]`, {
+        file: info.file,
+        offset: info.offset,
+        next: "Check that weights and config belong to the same model",
+      });
+    }
+    this.#used.add(name);
+    return info;
+  }
+
+  /** A tensor over the mapped file. `use` "table" maps the file apart, so that the pages read for packing can go. */
+  #mapped(name: string, shape: readonly number[], use: "source" | "table"): Tensor {
+    const { file: path, offset, dtype } = this.#info(name, shape);
+    const key = `${use} ${path}`;
+    let file = this.#files.get(key);
+    if (!file) this.#files.set(key, file = this.backend.mapFile(path));
+    return Tensor.fromAddress(this.backend, file.address + BigInt(offset), dtype, shape, file, { name });
+  }
+
+  #pack(name: string, shape: readonly [number, number]): Tensor {
+    using source = this.#mapped(name, shape, "source");
+    const packed = this.#own(packWeight(source).named(name));
+    this.#packed.set(name, packed);
+    this.#report(name);
+    return packed;
+  }
+
+  #vector(name: string, size: number): Tensor {
+    using source = this.#mapped(name, [size], "source");
+    this.#report(name);
+    return this.#own(copy(source, { dtype: "f32" }).named(name));
+  }
+
+  #report(name: string): void {
+    this.#doneBytes += this.source.weights.get(name)!.bytes;
+    this.onProgress(this.#doneBytes, this.#totalBytes);
+  }
+}
