@@ -1,0 +1,228 @@
+/** The commands of the chat: what begins with a slash. */
+import { MllmError } from "@mllm/core";
+import { Settings } from "../settings.ts";
+import { nearest } from "../suggest.ts";
+import { readConversation, writeConversation } from "./conversation_file.ts";
+import { mebibytes, perSecond, statsLine } from "./stats_line.ts";
+import type { Talk } from "./talk.ts";
+
+/** Switches of the chat itself. */
+export interface ChatSwitches {
+  stats: boolean;
+  wordwrap: boolean;
+  history: boolean;
+}
+
+export interface CommandContext {
+  talk: Talk;
+  switches: ChatSwitches;
+  print(text: string): void;
+  /** Files that this session loaded or saved: saving there again is no surprise. */
+  ownFiles: Set<string>;
+  /** Expands a leading `~`. */
+  home?: string;
+}
+
+interface Command {
+  name: string;
+  aliases?: readonly string[];
+  usage: string;
+  doc: string;
+  /** Answers true to leave the chat. */
+  run(context: CommandContext, argument: string): void | boolean | Promise<void | boolean>;
+}
+
+const SWITCHES: Record<keyof ChatSwitches, string> = {
+  stats: "speed after each reply",
+  wordwrap: "wrap replies at words",
+  history: "keep what is typed for the next time",
+};
+
+function printSettings({ talk, switches, print }: CommandContext): void {
+  const width = Math.max(...Settings.names.map((name) => name.length));
+  const rows = (Object.keys(SWITCHES) as (keyof ChatSwitches)[]).map((name) =>
+    `  ${name.padEnd(width)}  ${(switches[name] ? "on" : "off").padEnd(8)}  ${SWITCHES[name]}`
+  );
+  print(
+    `${talk.settings.list()}\n${
+      rows.join("\n")
+    }\n/set NAME VALUE changes one, /set NAME default or /set reset goes back.`,
+  );
+}
+
+function set(context: CommandContext, argument: string): void {
+  const { talk, switches, print } = context;
+  const [, name = "", value = ""] = /^(\S*)\s*([\s\S]*)$/.exec(argument) ?? [];
+  if (name === "") return printSettings(context);
+  if (name === "reset") {
+    talk.settings.reset(value === "" ? undefined : value);
+    return print(value === "" ? "All settings are the model's own again." : `${value} is the model's own again.`);
+  }
+  if (name in SWITCHES) {
+    if (value !== "on" && value !== "off") {
+      throw new MllmError("invalid_argument", `${name} is on or off, not "${value}"`);
+    }
+    switches[name as keyof ChatSwitches] = value === "on";
+    return print(`${name}: ${value}`);
+  }
+  if (value === "") {
+    const now = talk.settings.get(name);
+    return print(`${name}: ${now === undefined ? "default" : JSON.stringify(now)}`);
+  }
+  if (value === "default" || value === "reset") {
+    talk.settings.reset(name);
+    return print(`${name}: default`);
+  }
+  talk.settings.setText(name, value);
+  print(`${name}: ${JSON.stringify(talk.settings.get(name))}`);
+}
+
+function system({ talk, print }: CommandContext, argument: string): void {
+  const { conversation } = talk;
+  if (argument === "") {
+    return print(
+      conversation.system === undefined ? "There is no system prompt." : `System prompt: ${conversation.system}`,
+    );
+  }
+  conversation.system = argument === "none" ? undefined : argument;
+  const when = conversation.messages.length === 0
+    ? ""
+    : " It holds for the whole conversation from the next message on.";
+  print(`${argument === "none" ? "The system prompt is removed." : "The system prompt is set."}${when}`);
+}
+
+function path({ home }: CommandContext, argument: string, command: string): string {
+  const text = argument.replace(/^"(.*)"$/, "$1");
+  if (text === "") throw new MllmError("invalid_argument", `${command} needs a file: ${command} talk.json`);
+  return home !== undefined && text.startsWith("~/") ? home + text.slice(1) : text;
+}
+
+async function save(context: CommandContext, argument: string, replace: boolean): Promise<void> {
+  const { talk, ownFiles, print } = context;
+  const file = path(context, argument, "/save");
+  const { messages, system } = talk.conversation;
+  await writeConversation(file, { model: talk.modelName, system, messages, settings: talk.settings.toJson() }, {
+    replace: replace || ownFiles.has(file),
+  });
+  ownFiles.add(file);
+  print(`${messages.length} messages saved to ${file}`);
+}
+
+async function load(context: CommandContext, argument: string): Promise<void> {
+  const { talk, ownFiles, print } = context;
+  const file = path(context, argument, "/load");
+  const saved = await readConversation(file);
+  try {
+    talk.settings.replace(saved.settings);
+  } catch (error) {
+    throw new MllmError("invalid_file", `its settings are not right: ${(error as Error).message}`, {
+      file,
+      cause: error,
+    });
+  }
+  talk.conversation.clear();
+  talk.conversation.system = saved.system;
+  talk.conversation.messages = saved.messages;
+  ownFiles.add(file);
+  const other = saved.model !== undefined && saved.model !== talk.modelName ? `, held with ${saved.model}` : "";
+  print(`${saved.messages.length} messages loaded from ${file}${other}`);
+}
+
+function stats({ talk, print }: CommandContext): void {
+  const { model, totals, conversation } = talk;
+  const last = conversation.lastStats;
+  const { weights, kv, arena } = model.memory;
+  const used = last === undefined ? 0 : last.promptTokens + last.generatedTokens;
+  print([
+    `model      ${talk.modelName}, loaded in ${(model.loadMs / 1000).toFixed(2)} s`,
+    `memory     weights ${mebibytes(weights)}, KV cache ${mebibytes(kv)}, activations ${mebibytes(arena)}`,
+    `context    ${used} of ${model.context} tokens used`,
+    `last       ${last === undefined ? "no reply yet" : statsLine(last)}`,
+    `all        ${totals.replies} replies, ${totals.promptTokens} prompt tokens (${totals.cachedTokens} cached, ` +
+    `${perSecond(totals.promptTokens - totals.cachedTokens, totals.promptMs)} t/s), ` +
+    `${totals.generatedTokens} generated (${perSecond(totals.generatedTokens, totals.generateMs)} t/s)`,
+  ].join("\n"));
+}
+
+function help({ print }: CommandContext): void {
+  const width = Math.max(...COMMANDS.map((command) => command.usage.length)) + 2;
+  print([
+    ...COMMANDS.map((command) => `  ${command.usage.padEnd(width)}${command.doc}`),
+    "",
+    '  Several lines: """ before and after, or \\ or Alt+Enter at the end of a line. Pasted text goes in as it is.',
+    "  Ctrl+C stops a reply, Ctrl+D leaves. A message that begins with a slash: put two.",
+  ].join("\n"));
+}
+
+const COMMANDS: readonly Command[] = [
+  { name: "help", aliases: ["?"], usage: "/help", doc: "this list", run: help },
+  {
+    name: "clear",
+    usage: "/clear",
+    doc: "start again: forgets the conversation, keeps the system prompt",
+    run: ({ talk, print }) => {
+      talk.conversation.clear();
+      print("The conversation starts again.");
+    },
+  },
+  { name: "system", usage: "/system [TEXT]", doc: "show or set the system prompt (none removes it)", run: system },
+  { name: "set", usage: "/set [NAME VALUE]", doc: "show or change how replies are made", run: set },
+  {
+    name: "save",
+    usage: "/save FILE",
+    doc: "save the conversation (/save! replaces a file)",
+    run: (c, a) => save(c, a, false),
+  },
+  { name: "load", usage: "/load FILE", doc: "go on with a saved conversation", run: load },
+  { name: "stats", usage: "/stats", doc: "speed, memory and context", run: stats },
+  { name: "bye", aliases: ["exit", "quit"], usage: "/bye", doc: "leave (so does Ctrl+D)", run: () => true },
+];
+
+function find(name: string): Command | undefined {
+  return COMMANDS.find((command) => command.name === name || command.aliases?.includes(name));
+}
+
+/** `/name argument`, or undefined when the text is a message. */
+function parse(text: string): { name: string; argument: string } | undefined {
+  const match = /^\/([^\s/]*)(?:\s+([\s\S]*))?$/.exec(text.trim());
+  return match === null ? undefined : { name: match[1].toLowerCase(), argument: (match[2] ?? "").trim() };
+}
+
+/** True when the text is a command that exists. */
+export function isCommand(text: string): boolean {
+  const parsed = parse(text);
+  return parsed !== undefined && (parsed.name === "save!" || find(parsed.name) !== undefined);
+}
+
+/** True when the text looks like a command, known or not. */
+export function looksLikeCommand(text: string): boolean {
+  return parse(text) !== undefined;
+}
+
+/** Runs a command; answers true to leave. Throws `invalid_argument` for an unknown one, with a suggestion. */
+export async function runCommand(context: CommandContext, text: string): Promise<boolean> {
+  const { name, argument } = parse(text)!;
+  if (name === "save!") {
+    await save(context, argument, true);
+    return false;
+  }
+  const command = find(name);
+  if (command === undefined) {
+    const meant = nearest(name, COMMANDS.map((one) => one.name));
+    throw new MllmError("invalid_argument", `there is no command /${name}`, {
+      next: meant === undefined ? "/help lists them" : `Did you mean /${meant}?`,
+    });
+  }
+  return await command.run(context, argument) === true;
+}
+
+/** What Tab can make of a text. */
+export function completeCommand(text: string): string[] {
+  const setting = /^\/set\s+(\S*)$/.exec(text);
+  if (setting !== null) {
+    return [...Settings.names, ...Object.keys(SWITCHES), "reset"].filter((name) => name.startsWith(setting[1]))
+      .map((name) => `/set ${name}`);
+  }
+  if (!/^\/\S*$/.test(text)) return [];
+  return COMMANDS.map((command) => `/${command.name}`).filter((name) => name.startsWith(text));
+}

@@ -1,0 +1,121 @@
+/** The chat as a program: options, loading, and one of its three forms (terminal, pipe, one shot). */
+import type { Engine, LoadedModel, ModelChoice } from "../engine.ts";
+import { reportError } from "../errors.ts";
+import type { Host } from "../host.ts";
+import { helpText, type OptionSpec, parseOptions, UsageError } from "../options.ts";
+import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
+import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
+import { HistoryFile, stateFolder } from "../terminal/history.ts";
+import { ProgressBar } from "../terminal/progress.ts";
+import { styleFor } from "../terminal/style.ts";
+import { runOnce, runPipeChat } from "./pipe_chat.ts";
+import { Talk } from "./talk.ts";
+import { runTerminalChat } from "./terminal_chat.ts";
+
+const CHAT_OPTIONS: readonly OptionSpec[] = [
+  { ...MODEL_OPTION, doc: `${MODEL_OPTION.doc} (default: the small demonstration model that comes along)` },
+  { name: "prompt", short: "p", value: "TEXT", doc: "one message; prints the reply and ends" },
+  { name: "system", short: "s", value: "TEXT", doc: "system prompt" },
+  { name: "max-tokens", short: "n", aliases: ["n-predict"], value: "N", doc: "most tokens of a reply" },
+  ...SAMPLING_OPTIONS,
+  ...RUN_OPTIONS,
+  { name: "no-history", doc: "keep nothing that is typed (also MLLM_NOHISTORY=1)" },
+  HELP_OPTION,
+];
+
+const HELP = `Talk to a model on this machine.
+
+  chat [options]              on a terminal: a conversation; /help there lists its commands
+  chat [options] < FILE       each line is a message; replies alone on stdout
+  chat [options] -p TEXT      one message, one reply
+
+Options:
+${helpText(CHAT_OPTIONS)}
+`;
+
+/** Finds the demonstration model. */
+export type FindEmbeddedModel = () => Promise<string>;
+
+/** Shown when the demonstration model answers. */
+function demonstrationNote(command: string): string {
+  return [
+    "This is the demonstration model inside mllm: a few million parameters that know a little about this project",
+    "and small talk, and make things up beyond that. For a real one, get any Qwen3 or Qwen2.5 model as a Hugging Face",
+    `folder or GGUF file and start with:  ${command} --model PATH`,
+  ].join("\n");
+}
+
+function modelName(choice: ModelChoice): string {
+  if (choice.isEmbedded) return "mllm demonstration";
+  return choice.path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
+}
+
+export interface ChatProgram {
+  engine: Engine;
+  findEmbeddedModel: FindEmbeddedModel;
+  /** How the user starts this program, for hints. */
+  command: string;
+}
+
+/** Runs the chat; answers with the exit code (0, 1 for a failure, 2 for wrong usage) and never throws. */
+export async function chatMain(args: readonly string[], host: Host, program: ChatProgram): Promise<number> {
+  try {
+    return await chat(args, host, program);
+  } catch (error) {
+    return reportError(host, error);
+  }
+}
+
+async function chat(args: readonly string[], host: Host, program: ChatProgram): Promise<number> {
+  const options = parseOptions(args, CHAT_OPTIONS);
+  if (options.has("help")) {
+    host.stdout.write(HELP);
+    return 0;
+  }
+  const prompt = options.text("prompt");
+  if (prompt !== undefined && prompt.trim() === "") throw new UsageError("--prompt is empty");
+  const settings = settingsFromOptions(options);
+  const maxTokens = options.integer("max-tokens", 1);
+  if (maxTokens !== undefined) settings.set("max_tokens", maxTokens);
+  const run = runOptions(options);
+  const given = options.text("model");
+  const choice: ModelChoice = given === undefined
+    ? { path: await program.findEmbeddedModel(), isEmbedded: true }
+    : { path: given, isEmbedded: false };
+  using model = await loadWithBar(host, program.engine, choice.path, run);
+  const talk = new Talk(model, model.chat({ system: options.text("system") }), settings, modelName(choice));
+  if (prompt !== undefined) {
+    await runOnce(host, talk, prompt);
+    return 0;
+  }
+  const isTerminal = host.stdin.isTerminal && host.stdout.isTerminal && host.env("TERM") !== "dumb";
+  if (!isTerminal) {
+    await runPipeChat(host, talk);
+    return 0;
+  }
+  const style = styleFor(true, host.env);
+  const hello = `${style.bold(talk.modelName)} ${
+    style.dim(
+      `· context ${model.context} tokens · loaded in ${(model.loadMs / 1000).toFixed(2)} s · /help, Ctrl+D leaves`,
+    )
+  }`;
+  const greeting = choice.isEmbedded ? `${style.dim(demonstrationNote(program.command))}\n${hello}` : hello;
+  return await runTerminalChat(host, talk, { greeting, historyFile: historyFile(host, options.has("no-history")) });
+}
+
+function historyFile(host: Host, off: boolean): HistoryFile | undefined {
+  const folder = stateFolder(host.env);
+  if (off || folder === undefined || (host.env("MLLM_NOHISTORY") ?? "") !== "") return undefined;
+  return new HistoryFile(`${folder}${folder.includes("\\") ? "\\" : "/"}history`);
+}
+
+/** Loads with a progress bar on stderr, where that is a terminal. */
+export async function loadWithBar(
+  host: Host,
+  engine: Engine,
+  path: string,
+  run: Parameters<Engine["load"]>[1],
+): Promise<LoadedModel> {
+  using bar = new ProgressBar(host.stderr, () => host.columns());
+  return await engine.load(path, { ...run, onProgress: (what, done, total) => bar.update(what, done, total) });
+}

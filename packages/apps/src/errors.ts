@@ -1,0 +1,42 @@
+/** Errors on their way to the user: one line each, never a stack trace unless MLLM_DEBUG asks for it. */
+import { MllmError } from "@mllm/core";
+import type { Host } from "./host.ts";
+import { UsageError } from "./options.ts";
+
+/** The operating system's words, without Deno's call site. */
+export function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return oneLine(text).replace(/\s*\(os error \d+\).*$/, "").replace(
+    /: (open|stat|rename|readfile|writefile|mkdir) .*$/,
+    "",
+  );
+}
+
+function oneLine(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\x00-\x1f\x7f]+/g, " ").trim();
+}
+
+/** One line for stderr. */
+export function errorLine(error: unknown): string {
+  if (error instanceof MllmError) return `mllm: ${oneLine(error.message)}`;
+  if (error instanceof Deno.errors.NotCapable) {
+    return `mllm: Deno does not permit this: ${oneLine(error.message)}`;
+  }
+  const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return `mllm: something went wrong inside: ${oneLine(what)}. MLLM_DEBUG=1 shows where`;
+}
+
+/** Reports an error and answers with the exit code: 0 when the reader went away, 2 for wrong usage, else 1. */
+export function reportError(host: Host, error: unknown): number {
+  if (error instanceof Deno.errors.BrokenPipe) return 0;
+  try {
+    host.stderr.write(`${errorLine(error)}\n`);
+    if ((host.env("MLLM_DEBUG") ?? "") !== "" && error instanceof Error) {
+      host.stderr.write(`${error.stack}\n${error.cause === undefined ? "" : `caused by ${error.cause}\n`}`);
+    }
+  } catch {
+    // Nobody reads stderr: the exit code has to do.
+  }
+  return error instanceof UsageError ? 2 : 1;
+}

@@ -1,0 +1,119 @@
+/**
+ * The world as a program sees it: standard streams, environment, window, signals. Everything in `apps` gets it passed,
+ * so that tests can be the world.
+ */
+
+/** Where text goes. */
+export interface Output {
+  readonly isTerminal: boolean;
+  /** Writes all of it. Throws `BrokenPipe` when nobody reads any more. */
+  write(text: string): void;
+}
+
+/** Where bytes come from. */
+export interface Input {
+  readonly isTerminal: boolean;
+  /** As `Deno.stdin.read`: bytes read, or null at the end. */
+  read(buffer: Uint8Array): Promise<number | null>;
+  /** Switches the terminal's own line editing and echo off or on. */
+  setRaw(on: boolean): void;
+}
+
+export type HostSignal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGWINCH" | "SIGCONT";
+
+export interface Host {
+  readonly stdin: Input;
+  readonly stdout: Output;
+  readonly stderr: Output;
+  /** Size of the window; 80 x 24 where there is none. */
+  columns(): number;
+  rows(): number;
+  /** Undefined also where reading it is not permitted. */
+  env(name: string): string | undefined;
+  /** Listens; returns a function that stops listening. */
+  onSignal(signal: HostSignal, listener: () => void): () => void;
+  /** Ends the process at once. */
+  exit(code: number): never;
+}
+
+/** Exit code of a program that a signal ended: 128 + its number. */
+export const SIGNAL_EXIT = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+
+function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  let bytes = new TextEncoder().encode(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(stream.writeSync(bytes));
+    } catch (error) {
+      // The pipe's reader is slow and the pipe does not block: wait a moment and go on.
+      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
+    }
+  }
+}
+
+/** The real world. */
+export function denoHost(): Host {
+  const size = () => {
+    try {
+      return Deno.consoleSize();
+    } catch {
+      return { columns: 80, rows: 24 };
+    }
+  };
+  const output = (stream: typeof Deno.stdout | typeof Deno.stderr): Output => ({
+    isTerminal: stream.isTerminal(),
+    write: (text) => writeAll(stream, text),
+  });
+  return {
+    stdin: {
+      isTerminal: Deno.stdin.isTerminal(),
+      read: (buffer) => Deno.stdin.read(buffer),
+      setRaw: (on) => Deno.stdin.setRaw(on),
+    },
+    stdout: output(Deno.stdout),
+    stderr: output(Deno.stderr),
+    columns: () => size().columns || 80, // a terminal that does not know its size says 0
+    rows: () => size().rows || 24,
+    env: (name) => {
+      try {
+        return Deno.env.get(name);
+      } catch {
+        return undefined;
+      }
+    },
+    onSignal: (signal, listener) => {
+      if (Deno.build.os === "windows" && signal !== "SIGINT") return () => {};
+      Deno.addSignalListener(signal, listener);
+      return () => Deno.removeSignalListener(signal, listener);
+    },
+    exit: (code) => Deno.exit(code),
+  };
+}
+
+/** The lines of an input, without their line ends; an unfinished last line counts. */
+export async function* readLines(input: Input): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  const buffer = new Uint8Array(64 << 10);
+  let pending = "";
+  while (true) {
+    const count = await input.read(buffer);
+    pending += count === null ? decoder.decode() : decoder.decode(buffer.subarray(0, count), { stream: true });
+    const lines = pending.split("\n");
+    pending = lines.pop()!;
+    for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
+    if (count === null) break;
+  }
+  if (pending !== "") yield pending;
+}
+
+/** Everything there is to read, as text. */
+export async function readAll(input: Input): Promise<string> {
+  const decoder = new TextDecoder();
+  const buffer = new Uint8Array(64 << 10);
+  let text = "";
+  for (let count = await input.read(buffer); count !== null; count = await input.read(buffer)) {
+    text += decoder.decode(buffer.subarray(0, count), { stream: true });
+  }
+  return text + decoder.decode();
+}

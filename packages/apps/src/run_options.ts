@@ -1,0 +1,52 @@
+/** The options that every command with a model has, and what they mean to the engine. */
+import type { RunOptions } from "./engine.ts";
+import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
+
+export const MODEL_OPTION: OptionSpec = {
+  name: "model",
+  short: "m",
+  value: "PATH",
+  doc: "a Hugging Face folder or a GGUF file",
+};
+export const HELP_OPTION: OptionSpec = { name: "help", short: "h", doc: "this text" };
+
+export const RUN_OPTIONS: readonly OptionSpec[] = [
+  {
+    name: "backend",
+    value: "NAME",
+    doc: "x86, or one level of it: x86:portable, x86:avx2, x86:avxvnni, x86:avx512vnni",
+  },
+  { name: "threads", short: "t", value: "N", doc: "threads to use (default: one per core)" },
+  {
+    name: "activations",
+    value: "KIND",
+    doc: "i8 (default; fast with quantised weights) or f32 (nothing rounded but the weights)",
+  },
+  {
+    name: "context",
+    short: "c",
+    aliases: ["ctx-size"],
+    value: "N",
+    doc: "tokens that prompt and reply may have together",
+  },
+  { name: "chunk", value: "N", doc: "tokens of a prompt that run at once" },
+  { name: "kv-type", value: "TYPE", doc: "element type of the KV cache: f32 or f16" },
+  { name: "eager", doc: "run op by op instead of replaying a captured program" },
+];
+
+/** The run options, checked. */
+export function runOptions(options: ParsedOptions): RunOptions {
+  const backend = options.text("backend");
+  if (backend !== undefined && !/^[\w-]+(:[\w-]+)?$/.test(backend)) {
+    throw new UsageError(`--backend can't be "${backend}"`, "Write a name, or name:level as in x86:avx2");
+  }
+  return {
+    backend,
+    threads: options.integer("threads", 1, 1024),
+    activations: options.oneOf("activations", ["i8", "f32"]),
+    context: options.integer("context", 1, 1 << 24),
+    chunk: options.integer("chunk", 1, 1 << 20),
+    kvDtype: options.oneOf("kv-type", ["f32", "f16"]),
+    eager: options.has("eager") ? true : undefined,
+  };
+}

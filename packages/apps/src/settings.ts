@@ -1,0 +1,242 @@
+/** How replies are made: the settings of `/set` in the chat and of the sampling options on command lines. */
+import { MllmError } from "@mllm/core";
+import type { GenerateSettings, SamplingSettings } from "./engine.ts";
+import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
+import { nearest } from "./suggest.ts";
+
+/** One setting. `field` is its name in the sampler; without it the setting is about the generation. */
+interface SettingSpec {
+  name: string;
+  field?: keyof SamplingSettings;
+  kind: "number" | "integer" | "texts";
+  min?: number;
+  max?: number;
+  doc: string;
+}
+
+const SPECS: readonly SettingSpec[] = [
+  {
+    name: "temperature",
+    field: "temperature",
+    kind: "number",
+    min: 0,
+    max: 100,
+    doc: "0 always takes the likeliest token",
+  },
+  { name: "top_k", field: "topK", kind: "integer", min: 0, doc: "choose among the k likeliest tokens; 0: among all" },
+  {
+    name: "top_p",
+    field: "topP",
+    kind: "number",
+    min: 0,
+    max: 1,
+    doc: "choose among the likeliest that together reach p; 1: all",
+  },
+  {
+    name: "min_p",
+    field: "minP",
+    kind: "number",
+    min: 0,
+    max: 1,
+    doc: "drop tokens less likely than p times the likeliest",
+  },
+  {
+    name: "repeat_penalty",
+    field: "repetitionPenalty",
+    kind: "number",
+    min: 0.01,
+    max: 100,
+    doc: "above 1: avoid repetition",
+  },
+  {
+    name: "repeat_last_n",
+    field: "penaltyLastN",
+    kind: "integer",
+    min: -1,
+    doc: "tokens that penalties look back on; -1: all",
+  },
+  {
+    name: "frequency_penalty",
+    field: "frequencyPenalty",
+    kind: "number",
+    min: -100,
+    max: 100,
+    doc: "per earlier occurrence",
+  },
+  {
+    name: "presence_penalty",
+    field: "presencePenalty",
+    kind: "number",
+    min: -100,
+    max: 100,
+    doc: "for having occurred",
+  },
+  { name: "seed", field: "seed", kind: "integer", min: 0, doc: "the same seed gives the same reply" },
+  { name: "max_tokens", kind: "integer", min: 1, doc: "most tokens of a reply" },
+  { name: "stop", kind: "texts", doc: 'texts that end a reply: /set stop "END" "User:"' },
+];
+
+/** A setting's value. */
+export type SettingValue = number | readonly string[];
+
+/** Texts in quotes (with JSON's escapes) or without blanks. */
+function parseTexts(text: string): string[] {
+  const out: string[] = [];
+  for (const match of text.matchAll(/"(?:[^"\\]|\\.)*"|\S+/g)) {
+    if (!match[0].startsWith('"')) out.push(match[0]);
+    else {
+      try {
+        out.push(JSON.parse(match[0]));
+      } catch {
+        throw new MllmError("invalid_argument", `${match[0]} is not a text in quotes`);
+      }
+    }
+  }
+  return out.filter((stop) => stop !== "");
+}
+
+/** Values that differ from the model's own. */
+export class Settings {
+  #values = new Map<string, SettingValue>();
+
+  /** Names, in the order of the list. */
+  static get names(): string[] {
+    return SPECS.map((spec) => spec.name);
+  }
+
+  static #spec(name: string): SettingSpec {
+    const wanted = name.toLowerCase().replaceAll("-", "_");
+    const spec = SPECS.find((one) => one.name === (ALIASES[wanted] ?? wanted));
+    if (spec !== undefined) return spec;
+    const meant = nearest(wanted, Settings.names);
+    throw new MllmError("invalid_argument", `there is no setting "${name}"`, {
+      next: meant === undefined ? `There are: ${Settings.names.join(", ")}` : `Did you mean ${meant}?`,
+    });
+  }
+
+  /** Sets from text. Throws `invalid_argument` for an unknown name or a value out of range. */
+  setText(name: string, text: string): void {
+    const spec = Settings.#spec(name);
+    if (spec.kind === "texts") {
+      this.#values.set(spec.name, parseTexts(text));
+      return;
+    }
+    this.set(name, /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN, text);
+  }
+
+  /** Sets a value, checked. */
+  set(name: string, value: unknown, shown: string = JSON.stringify(value) ?? "nothing"): void {
+    const spec = Settings.#spec(name);
+    if (spec.kind === "texts") {
+      if (!Array.isArray(value) || !value.every((one) => typeof one === "string")) {
+        throw new MllmError("invalid_argument", `${spec.name} needs texts, not ${shown}`);
+      }
+      this.#values.set(spec.name, value);
+      return;
+    }
+    const { min = -Infinity, max = spec.kind === "integer" ? Number.MAX_SAFE_INTEGER : Infinity } = spec;
+    const isRight = typeof value === "number" && value >= min && value <= max &&
+      (spec.kind === "number" || Number.isSafeInteger(value));
+    if (!isRight) {
+      const what = spec.kind === "integer" ? "a whole number" : "a number";
+      const range = max === Infinity || max === Number.MAX_SAFE_INTEGER
+        ? `of at least ${min}`
+        : `from ${min} to ${max}`;
+      throw new MllmError("invalid_argument", `${spec.name} needs ${what} ${range}, not ${shown}`);
+    }
+    this.#values.set(spec.name, value);
+  }
+
+  /** Goes back to the model's own value: of one setting, or of all. */
+  reset(name?: string): void {
+    if (name === undefined) this.#values.clear();
+    else this.#values.delete(Settings.#spec(name).name);
+  }
+
+  get(name: string): SettingValue | undefined {
+    return this.#values.get(Settings.#spec(name).name);
+  }
+
+  /** One line per setting: name, value, what it does. */
+  list(): string {
+    const widest = Math.max(...SPECS.map((spec) => spec.name.length));
+    return SPECS.map((spec) => {
+      const value = this.#values.get(spec.name);
+      const shown = value === undefined
+        ? "default"
+        : typeof value === "number"
+        ? String(value)
+        : value.map((v) => JSON.stringify(v)).join(" ") || "none";
+      return `  ${spec.name.padEnd(widest)}  ${shown.padEnd(8)}  ${spec.doc}`;
+    }).join("\n");
+  }
+
+  /** What differs from the model's own values, for a file. */
+  toJson(): Record<string, SettingValue> {
+    return Object.fromEntries(this.#values);
+  }
+
+  /** Replaces everything by what `toJson` gave. Throws `invalid_argument` and changes nothing when it is not right. */
+  replace(json: Record<string, unknown>): void {
+    const fresh = new Settings();
+    for (const [name, value] of Object.entries(json)) fresh.set(name, value);
+    this.#values = fresh.#values;
+  }
+
+  /** For the engine. */
+  toGenerate(): GenerateSettings {
+    const sampling: Partial<SamplingSettings> = {};
+    for (const spec of SPECS) {
+      const value = this.#values.get(spec.name);
+      if (spec.field !== undefined && typeof value === "number") sampling[spec.field] = value;
+    }
+    const maxTokens = this.#values.get("max_tokens");
+    const stop = this.#values.get("stop");
+    return {
+      sampling,
+      ...(typeof maxTokens === "number" ? { maxTokens } : {}),
+      ...(Array.isArray(stop) ? { stopStrings: stop } : {}),
+    };
+  }
+}
+
+const ALIASES: Record<string, string> = {
+  temp: "temperature",
+  repetition_penalty: "repeat_penalty",
+  num_predict: "max_tokens",
+  n_predict: "max_tokens",
+  stop_strings: "stop",
+};
+
+/** The same settings as command-line options. */
+export const SAMPLING_OPTIONS: readonly OptionSpec[] = [
+  { name: "greedy", doc: "always take the likeliest token (--temp 0)" },
+  { name: "temp", aliases: ["temperature"], value: "T", doc: "temperature; 0 is greedy" },
+  { name: "top-k", value: "K", doc: "choose among the K likeliest tokens" },
+  { name: "top-p", value: "P", doc: "choose among the likeliest that together reach P" },
+  { name: "min-p", value: "P", doc: "drop tokens less likely than P times the likeliest" },
+  { name: "repeat-penalty", aliases: ["repetition-penalty"], value: "X", doc: "above 1: avoid repetition" },
+  { name: "repeat-last-n", value: "N", doc: "tokens that penalties look back on" },
+  { name: "frequency-penalty", value: "X", doc: "penalty per earlier occurrence" },
+  { name: "presence-penalty", value: "X", doc: "penalty for having occurred" },
+  { name: "seed", value: "N", doc: "the same seed gives the same text" },
+  { name: "stop", value: "TEXT", doc: "end before this text appears (may be repeated)" },
+];
+
+const OPTION_SETTINGS: Record<string, string> = { temp: "temperature" };
+
+/** The sampling options as settings. Throws UsageError for a value out of range. */
+export function settingsFromOptions(options: ParsedOptions): Settings {
+  const settings = new Settings();
+  for (const { name } of SAMPLING_OPTIONS) {
+    if (name === "greedy" || name === "stop" || !options.has(name)) continue;
+    try {
+      settings.setText(OPTION_SETTINGS[name] ?? name, options.text(name)!);
+    } catch (error) {
+      throw new UsageError(`--${name}: ${(error as Error).message}`);
+    }
+  }
+  if (options.has("greedy")) settings.set("temperature", 0);
+  if (options.has("stop")) settings.set("stop", options.texts("stop").filter((stop) => stop !== ""));
+  return settings;
+}
