@@ -9,7 +9,7 @@ export { type ChatMessage, ChatSession, type ChatSessionOptions } from "./src/ch
 export { type Checkpoint, openCheckpoint, type TokenizerSource } from "./src/checkpoint.ts";
 export * from "./src/config_reader.ts";
 export type { DecoderConfig } from "./src/decoder/config.ts";
-export { type ModelFamily, modelFamilies } from "./src/families.ts";
+export { modelFamilies, type ModelFamily } from "./src/families.ts";
 export type {
   GeneratedPiece,
   GenerateOptions,
@@ -20,4 +20,5 @@ export type {
 export { type Evaluation, LanguageModel, type LanguageModelParts, type RunSettings } from "./src/language_model.ts";
 export { type InspectedModel, inspectModel, loadModel, type LoadOptions } from "./src/load_model.ts";
 export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
+export { type Perplexity, perplexity } from "./src/perplexity.ts";
 export { type LoadProgress, WeightLoader, type WeightSource } from "./src/weights.ts";

@@ -11,7 +11,12 @@ const { getLlama, LlamaLogLevel } = await import(
 );
 const promptCount = Number(p), generateCount = Number(n);
 const loadStart = performance.now();
-const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: Number(threads) });
+const llama = await getLlama({
+  gpu: false,
+  build: "never",
+  logLevel: LlamaLogLevel.error,
+  maxThreads: Number(threads),
+});
 const loaded = await llama.loadModel({ modelPath: model, gpuLayers: 0 });
 const context = await loaded.createContext({
   contextSize: promptCount + generateCount + 64,

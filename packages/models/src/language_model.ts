@@ -1,4 +1,4 @@
-import { type Backend, capture, KvCache, MllmError, type Program, Tensor } from "@mllm/core";
+import { type Backend, capture, crossEntropy, KvCache, MllmError, type Program, Tensor } from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -6,6 +6,9 @@ import { generate, type GenerateOptions, type Generation } from "./generation/ge
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import type { MemoryReport } from "./memory.ts";
+
+/** Logits of every row are large (vocabSize floats each): fewer rows at a time than in `forward`. */
+const LOGIT_ROWS_MAX = 128;
 
 /** How a loaded model runs; see `loadModel` for the defaults. */
 export interface RunSettings {
@@ -174,8 +177,7 @@ export class LanguageModel implements Disposable {
         logits: new Float32Array(ids.length * vocabSize),
         hiddenStates: Array.from({ length: layers }, () => new Float32Array(ids.length * hiddenSize)),
       };
-      // Logits of every row are large (vocabSize floats each): fewer rows at a time than in `forward`.
-      const chunk = Math.min(this.settings.chunk, 128);
+      const chunk = Math.min(this.settings.chunk, LOGIT_ROWS_MAX);
       for (let start = 0; start < ids.length; start += chunk) {
         const part = ids.slice(start, start + chunk);
         const outputs = this.settings.eager
@@ -185,6 +187,34 @@ export class LanguageModel implements Disposable {
         outputs.hiddenStates.forEach((h, i) => result.hiddenStates[i].set(h, start * hiddenSize));
       }
       this.#cached = [...ids];
+      return result;
+    } finally {
+      unlock();
+    }
+  }
+
+  /**
+   * Negative log-likelihood, in nats, of each token of a sequence but the first, given those before it.
+   *
+   * @returns f32 [ids.length - 1]
+   * @throws {MllmError} `invalid_argument` for fewer than two ids, unknown ids, or more than the context holds
+   */
+  async score(ids: readonly number[]): Promise<Float32Array> {
+    this.#checkIds(ids, 0);
+    if (ids.length < 2) throw new MllmError("invalid_argument", "a score needs at least two tokens");
+    const unlock = this.#lock();
+    this.#cached = [];
+    try {
+      const result = new Float32Array(ids.length - 1);
+      const chunk = Math.min(this.settings.chunk, LOGIT_ROWS_MAX);
+      const program = this.#scoreProgram(chunk);
+      for (let start = 0; start < result.length; start += chunk) {
+        const targets = ids.slice(start + 1, start + 1 + chunk);
+        program.inputs.ids.write(Int32Array.from(ids.slice(start, start + targets.length)));
+        program.inputs.targets.write(Int32Array.from(targets));
+        await program.runAsync({ tokens: targets.length, position: start });
+        result.set(program.output("nll", targets.length), start);
+      }
       return result;
     } finally {
       unlock();
@@ -309,6 +339,20 @@ export class LanguageModel implements Disposable {
           outputs.logits = this.network.forward(input);
           return outputs;
         },
+      ));
+  }
+
+  #scoreProgram(tokensMax: number): Program {
+    return this.#remember("score", () =>
+      capture(
+        this.backend,
+        {
+          tokensMax,
+          inputs: { ids: { dtype: "i32", shape: ["tokens"] }, targets: { dtype: "i32", shape: ["tokens"] } },
+        },
+        ({ ids, targets }, { position }) => ({
+          nll: crossEntropy(this.network.forward({ ids, position, cache: this.#cache }), targets),
+        }),
       ));
   }
 

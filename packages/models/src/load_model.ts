@@ -104,7 +104,17 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
   const network = buildNetwork(inspected, backend, options.onProgress);
   const loadMs = performance.now() - start;
-  return new LanguageModel({ backend, network, checkpoint, tokenizer, template, memory, settings, loadMs, ownsBackend: owned });
+  return new LanguageModel({
+    backend,
+    network,
+    checkpoint,
+    tokenizer,
+    template,
+    memory,
+    settings,
+    loadMs,
+    ownsBackend: owned,
+  });
 }
 
 /**

@@ -33,7 +33,8 @@ export function estimateMemory(
   weights: Iterable<WeightInfo>,
   { context, chunk, kvDtype }: MemorySettings,
 ): MemoryReport {
-  const { numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim, hiddenSize, intermediateSize, vocabSize } = config;
+  const { numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim, hiddenSize, intermediateSize, vocabSize } =
+    config;
   let sum = 0;
   for (const weight of weights) sum += weightBytes(backend, weight, config);
   const kv = 2 * numHiddenLayers * numKeyValueHeads * headDim * context * dtypes[kvDtype].blockBytes;

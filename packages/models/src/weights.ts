@@ -1,4 +1,14 @@
-import { type Backend, copy, Embedding, Linear, type MappedFile, MllmError, packWeight, RmsNorm, Tensor } from "@mllm/core";
+import {
+  type Backend,
+  copy,
+  Embedding,
+  Linear,
+  type MappedFile,
+  MllmError,
+  packWeight,
+  RmsNorm,
+  Tensor,
+} from "@mllm/core";
 import type { WeightInfo } from "@mllm/core";
 
 /** Called while weights load, with the bytes done and their sum. */
@@ -95,11 +105,15 @@ export class WeightLoader implements Disposable {
       });
     }
     if (info.shape.length !== shape.length || info.shape.some((dim, i) => dim !== shape[i])) {
-      throw new MllmError("invalid_file", `the weight ${name} has shape [${info.shape}], the config asks for [${shape}]`, {
-        file: info.file,
-        offset: info.offset,
-        next: "Check that weights and config belong to the same model",
-      });
+      throw new MllmError(
+        "invalid_file",
+        `the weight ${name} has shape [${info.shape}], the config asks for [${shape}]`,
+        {
+          file: info.file,
+          offset: info.offset,
+          next: "Check that weights and config belong to the same model",
+        },
+      );
     }
     this.#used.add(name);
     return info;
