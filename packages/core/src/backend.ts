@@ -1,0 +1,339 @@
+/**
+ * Backends: what a plugin gives, what an opened one can do.
+ * @module
+ */
+import { CommandWriter } from "./command.ts";
+import { type DType, dtypeFromId, dtypes } from "./dtype.ts";
+import { type ErrorCode, MllmError } from "./errors.ts";
+import { type KernelRow, KernelSelector } from "./kernel_selector.ts";
+import * as abi from "./native/abi.ts";
+import { type NativeLibrary, openLibrary } from "./native/library.ts";
+import type { Allocator, Owner } from "./storage.ts";
+
+export type { KernelRow } from "./kernel_selector.ts";
+
+/** A backend as a package offers it: a library and what to know about it before it is opened. */
+export interface BackendPlugin {
+  /** Short name, as in `--backend x86`. */
+  readonly name: string;
+  /** One sentence. */
+  readonly description: string;
+  /** Names of ISA levels, lowest first; empty when there is nothing to choose. */
+  readonly levels: readonly string[];
+  /** Path of the native library; may unpack it first. Throws MllmError when there is none, saying why. */
+  library(): Promise<string>;
+  /** Rows of the kernel selector, the first that fits decides. */
+  readonly kernelRows: readonly KernelRow[];
+}
+
+/** What a backend says about the machine. */
+export interface DeviceInfo {
+  readonly name: string;
+  readonly available: boolean;
+  /** Why it is not available, naming the fix. */
+  readonly reason?: string;
+  readonly cpu?: string;
+  /** The level in use (or, before opening, the best one). */
+  readonly level: string;
+  /** Levels this machine can run, lowest first. */
+  readonly levels: readonly string[];
+  readonly features: readonly string[];
+  readonly cores: number;
+  readonly memoryBytes: number;
+}
+
+/** How quantised weights meet activations: int8 per block of 32 inside (fast), or f32 untouched (exact). */
+export type Activations = "i8" | "f32";
+
+/** Choices when opening a backend. */
+export interface BackendOptions {
+  /** ISA level by name; the best of this machine when absent. */
+  readonly level?: string;
+  /** Threads including the caller; one per physical core when absent. */
+  readonly threads?: number;
+  /** Default "i8". */
+  readonly activations?: Activations;
+}
+
+const statusCodes: readonly ErrorCode[] = [
+  "internal",
+  "invalid_argument",
+  "unsupported",
+  "out_of_memory",
+  "io",
+  "internal",
+];
+
+/** A file mapped read-only. Tensors borrowed from it keep it mapped after it is disposed. */
+export class MappedFile implements Disposable, Owner {
+  #references = 1;
+  #disposed = false;
+
+  constructor(readonly address: bigint, readonly bytes: number, readonly path: string, readonly unmap: () => void) {}
+
+  retain(): void {
+    if (this.#references === 0) {
+      throw new MllmError("invalid_argument", "the file is no longer mapped", { file: this.path });
+    }
+    this.#references++;
+  }
+
+  release(): void {
+    if (--this.#references === 0) this.unmap();
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.release();
+  }
+}
+
+function describe(library: NativeLibrary): DeviceInfo {
+  let bytes = new Uint8Array(4096);
+  const length = Number(library.describe(bytes, BigInt(bytes.length)));
+  if (length > bytes.length) {
+    bytes = new Uint8Array(length);
+    library.describe(bytes, BigInt(length));
+  }
+  const json = JSON.parse(new TextDecoder().decode(bytes.subarray(0, length)));
+  return {
+    name: String(json.name),
+    available: json.available === true,
+    reason: json.reason || undefined,
+    cpu: json.cpu || undefined,
+    level: json.level ?? "",
+    levels: json.levels ?? [],
+    features: json.features ?? [],
+    cores: json.cores ?? 1,
+    memoryBytes: json.memory_bytes ?? 0,
+  };
+}
+
+function readError(library: NativeLibrary, handle: bigint): string {
+  const bytes = new Uint8Array(1024);
+  const length = Number(library.lastError(handle, bytes, BigInt(bytes.length)));
+  return new TextDecoder().decode(bytes.subarray(0, Math.min(length, bytes.length))) || "the backend gave no reason";
+}
+
+/** Says what a plugin finds on this machine. Never throws: what is missing becomes `available: false` and a reason. */
+export async function probeBackend(plugin: BackendPlugin): Promise<DeviceInfo> {
+  try {
+    return describe(openLibrary(await plugin.library()));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return {
+      name: plugin.name,
+      available: false,
+      reason,
+      level: "",
+      levels: [],
+      features: [],
+      cores: 0,
+      memoryBytes: 0,
+    };
+  }
+}
+
+/**
+ * Opens a backend. Throws `unsupported` when the machine lacks what it needs or the level is not one of its levels,
+ * `invalid_argument` for a bad thread count, and what `plugin.library()` throws.
+ */
+export async function openBackend(plugin: BackendPlugin, options: BackendOptions = {}): Promise<Backend> {
+  const { level, threads = 0, activations = "i8" } = options;
+  if (!Number.isInteger(threads) || threads < 0 || threads > 1024) {
+    throw new MllmError("invalid_argument", `${threads} threads are not possible: 1 to 1024`);
+  }
+  const library = openLibrary(await plugin.library());
+  const device = describe(library);
+  if (!device.available) {
+    throw new MllmError(
+      "unsupported",
+      `backend ${plugin.name} is not available: ${device.reason ?? "no reason given"}`,
+    );
+  }
+  if (level !== undefined && !device.levels.includes(level)) {
+    throw new MllmError("unsupported", `backend ${plugin.name} can't run at level "${level}" on this machine`, {
+      next: `It has ${device.levels.join(", ")}`,
+    });
+  }
+  const bytes = new Uint8Array(abi.OpenOptions.size);
+  new DataView(bytes.buffer).setUint32(abi.OpenOptions.offset.threads, threads, true);
+  new TextEncoder().encodeInto(level ?? "", bytes.subarray(abi.OpenOptions.offset.level, bytes.length - 1));
+  const handle = library.open(bytes);
+  if (handle === 0n) throw new MllmError("backend", `backend ${plugin.name} did not open: ${readError(library, 0n)}`);
+  return new Backend(
+    plugin,
+    { ...device, level: level ?? device.level },
+    threads || device.cores,
+    activations,
+    library,
+    handle,
+  );
+}
+
+/** An opened backend: memory, mapped files, and the execution of op records. Made by `openBackend`. */
+export class Backend implements Disposable, Allocator {
+  readonly selector: KernelSelector;
+  /** For one op at a time; reused by every eager op. */
+  readonly writer: CommandWriter;
+  #memoryInUse = 0;
+  #allocations = 0;
+  #closed = false;
+  readonly #sizes = new Map<bigint, number>();
+  readonly #writerAddress: bigint;
+
+  constructor(
+    readonly plugin: BackendPlugin,
+    readonly device: DeviceInfo,
+    readonly threads: number,
+    readonly activations: Activations,
+    readonly library: NativeLibrary,
+    readonly handle: bigint,
+  ) {
+    this.selector = new KernelSelector(plugin.kernelRows, device.level);
+    this.writer = new CommandWriter(1);
+    this.#writerAddress = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.writer.bytes)));
+  }
+
+  /** Bytes of tensors, caches and programs that are not freed yet. */
+  get memoryInUse(): number {
+    return this.#memoryInUse;
+  }
+
+  /** Number of pieces of memory that are not freed yet. */
+  get liveAllocations(): number {
+    return this.#allocations;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** New memory, 64-byte aligned, not cleared. Throws `out_of_memory`. Give it back with `free`. */
+  alloc(bytes: number): bigint {
+    const address = BigInt(this.allocate(bytes));
+    this.#sizes.set(address, bytes);
+    return address;
+  }
+
+  /** Gives memory from `alloc` back. Throws `invalid_argument` for any other address. */
+  free(address: bigint): void {
+    const bytes = this.#sizes.get(address);
+    if (bytes === undefined) throw new MllmError("invalid_argument", `free: ${address} did not come from alloc`);
+    this.#sizes.delete(address);
+    this.release(Number(address), bytes);
+  }
+
+  /** `alloc` for owners that remember the size themselves. */
+  allocate(bytes: number): number {
+    this.#check();
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new MllmError("invalid_argument", `${bytes} bytes can't be allocated`);
+    }
+    const address = Number(this.library.alloc(this.handle, BigInt(Math.max(bytes, 1))));
+    if (address === 0) {
+      throw new MllmError(
+        "out_of_memory",
+        `${(bytes / 2 ** 20).toFixed(1)} MiB more than the ${
+          (this.#memoryInUse / 2 ** 20).toFixed(1)
+        } MiB in use do not fit`,
+      );
+    }
+    this.#memoryInUse += bytes;
+    this.#allocations++;
+    return address;
+  }
+
+  /** `free` for owners that remember the size themselves. */
+  release(address: number, bytes: number): void {
+    this.#memoryInUse -= bytes;
+    this.#allocations--;
+    this.library.free(this.handle, BigInt(address));
+  }
+
+  /** Maps a file read-only. Throws `not_found` or `io`. */
+  mapFile(path: string): MappedFile {
+    this.#check();
+    const out = new Uint8Array(abi.MappedFile.size);
+    const status = this.library.mapFile(this.handle, new TextEncoder().encode(`${path}\0`), out);
+    if (status !== 0) {
+      throw new MllmError("io", `the file can't be mapped: ${this.lastError()}`, { file: path });
+    }
+    const view = new DataView(out.buffer);
+    const address = view.getBigUint64(abi.MappedFile.offset.address, true);
+    const bytes = view.getBigUint64(abi.MappedFile.offset.bytes, true);
+    return new MappedFile(address, Number(bytes), path, () => {
+      if (!this.#closed) this.library.unmapFile(this.handle, address, bytes);
+    });
+  }
+
+  /** Bytes and element type of weights [n, k] in panel16 layout. Throws `unsupported` when they can't be packed. */
+  packedSize(dtype: DType, n: number, k: number): { bytes: number; dtype: DType } {
+    this.#check();
+    const out = new Uint8Array(4);
+    const bytes = Number(this.library.packedBytes(this.handle, dtypes[dtype].id, BigInt(n), BigInt(k), out));
+    if (bytes === 0) {
+      throw new MllmError("unsupported", `pack_weight: backend ${this.plugin.name} can't pack ${dtype} [${n}, ${k}]`);
+    }
+    return { bytes, dtype: dtypeFromId(new DataView(out.buffer).getUint32(0, true)) };
+  }
+
+  /** Runs the command in `writer`; `describe` gives the text for an error. */
+  submitOne(describe: () => string): void {
+    this.#check();
+    const status = this.library.submit(this.handle, this.#writerAddress, 1n);
+    if (status !== 0) throw this.failure(status, describe());
+  }
+
+  /** Runs `count` encoded commands from the start of `commands`, one after the other. */
+  submit(commands: CommandWriter, count: number): void {
+    this.#check();
+    const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(commands.bytes)));
+    const status = this.library.submit(this.handle, address, BigInt(count));
+    if (status !== 0) throw this.failure(status, `submit of ${count} commands`);
+  }
+
+  /** Why a command can't run here, or undefined when it can. `command` is one encoded record. */
+  unsupportedReason(command: Uint8Array<ArrayBuffer>): string | undefined {
+    this.#check();
+    return this.library.supports(this.handle, command) === 1 ? undefined : this.lastError();
+  }
+
+  /** Hands a program to native code, which copies it; the handle goes to `library.run` and `library.destroy`. */
+  compile(commands: CommandWriter, count: number, arenaBytes: number, tokensMax: number): bigint {
+    this.#check();
+    const bytes = new Uint8Array(abi.ProgramDesc.size);
+    const view = new DataView(bytes.buffer);
+    const { offset } = abi.ProgramDesc;
+    const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(commands.bytes)));
+    view.setBigUint64(offset.commands, address, true);
+    view.setBigUint64(offset.commandCount, BigInt(count), true);
+    view.setBigUint64(offset.arenaBytes, BigInt(arenaBytes), true);
+    view.setBigUint64(offset.tokensMax, BigInt(tokensMax), true);
+    const program = this.library.compile(this.handle, bytes);
+    if (program === 0n) throw new MllmError("backend", `the program did not compile: ${this.lastError()}`);
+    return program;
+  }
+
+  /** The text of the last failure. */
+  lastError(): string {
+    return readError(this.library, this.handle);
+  }
+
+  /** An error for a status that is not ok. */
+  failure(status: number, what: string): MllmError {
+    return new MllmError(statusCodes[status] ?? "backend", `${what}: ${this.lastError()}`);
+  }
+
+  /** Closes the backend. Memory of tensors that still live goes with it: free them first. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.library.close(this.handle);
+  }
+
+  #check(): void {
+    if (this.#closed) throw new MllmError("invalid_argument", `backend ${this.plugin.name} is closed`);
+  }
+}

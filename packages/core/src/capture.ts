@@ -1,0 +1,133 @@
+/**
+ * Capture: runs a model's code once with symbolic token count and position, and gives a program that replays it.
+ * @module
+ */
+import type { Backend } from "./backend.ts";
+import { Graph } from "./capture/graph.ts";
+import { removeDeadCode } from "./capture/passes/dead_code.ts";
+import { fuse } from "./capture/passes/fuse.ts";
+import { useInPlace } from "./capture/passes/in_place.ts";
+import { type PassReport, Program } from "./capture/program.ts";
+import { graphTensor, viewOf } from "./capture/record.ts";
+import type { DType } from "./dtype.ts";
+import { MllmError } from "./errors.ts";
+import { copy } from "./ops/elementwise.ts";
+import type { Dim, Register, TokenDim } from "./scalar.ts";
+import type { Tensor } from "./tensor.ts";
+import { tidy } from "./tidy.ts";
+import { describeView } from "./view.ts";
+
+/** Type and shape of an input of a program; "tokens" stands for the token count of a run and may only come first. */
+export interface InputSpec {
+  readonly dtype: DType;
+  readonly shape: readonly (number | "tokens")[];
+}
+
+/** A rewrite of the graph that keeps every bit of the outputs; returns how often it applied. */
+export interface Pass {
+  readonly name: string;
+  run(graph: Graph): number;
+}
+
+/** The passes of `capture`, in order; the memory plan always follows. */
+export const defaultPasses: readonly Pass[] = [
+  { name: "dead_code", run: removeDeadCode },
+  { name: "fuse", run: fuse },
+  { name: "in_place", run: useInPlace },
+];
+
+/** What to capture. */
+export interface CaptureOptions<Names extends string = string> {
+  /** The largest token count of a run. */
+  readonly tokensMax: number;
+  readonly inputs: Readonly<Record<Names, InputSpec>>;
+}
+
+/** The run-time values that captured code can use. */
+export interface CaptureRegisters {
+  /** The token count, as a dim of `reshape` and as an op parameter. */
+  readonly tokens: TokenDim & Register;
+  /** Position of the first token. */
+  readonly position: Register;
+  /** tokens - 1. */
+  readonly last: Register;
+  /** position + tokens. */
+  readonly context: Register;
+}
+
+/** Choices of `capture`. */
+export interface CaptureSettings {
+  /** Instead of `defaultPasses`. */
+  readonly passes?: readonly Pass[];
+}
+
+/**
+ * Records `fn` and compiles it. `fn` gets a tensor per input and returns tensors by name: the outputs of the program.
+ * Tensors made before (weights, caches) are used where they are, and kept alive by the program.
+ *
+ * Throws `unsupported` when the backend lacks an op, by op, types and shapes, and whatever `fn` throws.
+ */
+export function capture<Names extends string>(
+  backend: Backend,
+  options: CaptureOptions<Names>,
+  fn: (inputs: Record<Names, Tensor>, registers: CaptureRegisters) => Record<string, Tensor>,
+  settings: CaptureSettings = {},
+): Program {
+  const { tokensMax } = options;
+  if (!Number.isSafeInteger(tokensMax) || tokensMax < 1) {
+    throw new MllmError("invalid_argument", `capture: tokensMax must be a positive integer, not ${tokensMax}`);
+  }
+  const tokens = { symbol: "tokens", max: tokensMax, register: "tokens" } as const;
+  const graph = new Graph(backend, tokens);
+  try {
+    tidy(() => {
+      const inputs = makeInputs(graph, options.inputs);
+      const registers: CaptureRegisters = {
+        tokens,
+        position: { register: "position" },
+        last: { register: "last" },
+        context: { register: "context" },
+      };
+      for (const [name, tensor] of Object.entries(fn(inputs, registers))) markOutput(graph, name, tensor);
+    });
+  } finally {
+    graph.sealed = true;
+  }
+  const report: PassReport[] = [{ name: "capture", changes: graph.nodes.length }];
+  for (const pass of settings.passes ?? defaultPasses) report.push({ name: pass.name, changes: pass.run(graph) });
+  return new Program(graph, report);
+}
+
+function makeInputs<Names extends string>(
+  graph: Graph,
+  specs: Readonly<Record<Names, InputSpec>>,
+): Record<Names, Tensor> {
+  const tensors = {} as Record<Names, Tensor>;
+  for (const name of Object.keys(specs) as Names[]) {
+    const { dtype, shape } = specs[name];
+    const dims: Dim[] = shape.map((dim) => dim === "tokens" ? graph.tokens : dim);
+    const tensor = graphTensor(graph, dtype, dims).named(name);
+    if (tensor.storage.kind === "graph") tensor.storage.role = "input";
+    graph.inputs.set(name, viewOf(tensor));
+    tensors[name] = tensor;
+  }
+  return tensors;
+}
+
+/** Outputs lie alone and contiguous in memory of their own; what does not is copied there. */
+function markOutput(graph: Graph, name: string, tensor: Tensor): void {
+  tensor.assertLive(`capture: output "${name}"`);
+  const { storage } = tensor;
+  if (storage.kind === "graph" && storage.graph !== graph) {
+    throw new MllmError("invalid_argument", `capture: output "${name}" belongs to another capture`);
+  }
+  if (storage.kind === "memory") {
+    throw new MllmError("invalid_argument", `capture: output "${name}" (${describeView(tensor)}) depends on no input`);
+  }
+  const own = storage.role !== "input" && tensor.isContiguous;
+  const out = own ? tensor : copy(tensor);
+  if (out.storage.kind === "graph") out.storage.role = "output";
+  graph.outputs.set(name, viewOf(out));
+}
+
+export { Program } from "./capture/program.ts";

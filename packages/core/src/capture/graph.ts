@@ -1,0 +1,88 @@
+/**
+ * The recorded form of a model: op records over buffers that have no address yet.
+ * @module
+ */
+import type { Backend } from "../backend.ts";
+import type { OpName } from "../native/abi.ts";
+import type { Scalar, TokenDim } from "../scalar.ts";
+import type { MemoryStorage, Storage } from "../storage.ts";
+import type { View } from "../view.ts";
+
+/**
+ * Where a buffer of a graph will live: written by the caller before a run, read by the caller after it, or inside the
+ * arena only.
+ */
+export type BufferRole = "input" | "output" | "temporary";
+
+/** A buffer that a graph reads or writes; its place is decided when the program is made. */
+export class GraphBuffer {
+  readonly kind = "graph";
+  version = 0;
+  readonly isFreed = false;
+  role: BufferRole = "temporary";
+
+  constructor(readonly graph: Graph, readonly id: number, readonly bytes: number) {}
+
+  /** Nothing to count: the memory plan decides lifetimes. */
+  retain(): void {}
+  release(): void {}
+}
+
+/** One recorded op. Passes replace nodes and views; they never change them. */
+export interface GraphNode {
+  readonly op: OpName;
+  readonly inputs: readonly (View | undefined)[];
+  readonly outputs: readonly View[];
+  readonly ints: readonly Scalar[];
+  readonly floats: readonly number[];
+}
+
+/** A program while it is being recorded and improved. */
+export class Graph {
+  nodes: GraphNode[] = [];
+  readonly inputs = new Map<string, View>();
+  readonly outputs = new Map<string, View>();
+  /** Memory outside the graph that nodes read or write: kept alive by the program. */
+  readonly externals = new Set<MemoryStorage>();
+  /** Set when recording is over: ops on its tensors fail from then on. */
+  sealed = false;
+  #buffers = 0;
+
+  constructor(readonly backend: Backend, readonly tokens: TokenDim) {}
+
+  /** A new buffer; `bytes` is its size at the largest token count. */
+  buffer(bytes: number): GraphBuffer {
+    return new GraphBuffer(this, this.#buffers++, bytes);
+  }
+
+  /** Appends a node in program order. */
+  push(node: GraphNode): void {
+    this.nodes.push(node);
+    for (const view of [...node.inputs, ...node.outputs]) {
+      if (view?.storage.kind === "memory") this.externals.add(view.storage);
+    }
+    for (const view of node.outputs) view.storage.version++;
+  }
+}
+
+/** The views of a node that lie in `storage`, inputs first. */
+export function viewsIn(node: GraphNode, storage: Storage): View[] {
+  return [...node.inputs, ...node.outputs].filter((view): view is View => view?.storage === storage);
+}
+
+/** Whether a node reads `storage`. */
+export function reads(node: GraphNode, storage: Storage): boolean {
+  return node.inputs.some((view) => view?.storage === storage);
+}
+
+/** Whether a node writes `storage`. */
+export function writes(node: GraphNode, storage: Storage): boolean {
+  return node.outputs.some((view) => view.storage === storage);
+}
+
+/** A node with every view of one storage moved to another. */
+export function moveStorage(node: GraphNode, from: Storage, to: Storage): GraphNode {
+  const move = <T extends View | undefined>(view: T): T =>
+    view?.storage === from ? { ...view, storage: to } as T : view;
+  return { ...node, inputs: node.inputs.map(move), outputs: node.outputs.map(move) };
+}

@@ -1,0 +1,90 @@
+/**
+ * Replaces pairs of ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu.
+ * @module
+ */
+import type { OpName } from "../../native/abi.ts";
+import { identical } from "../../ops/call.ts";
+import { sameShape } from "../../scalar.ts";
+import { isContiguous, type View } from "../../view.ts";
+import { type Graph, type GraphBuffer, type GraphNode, reads, writes } from "../graph.ts";
+import { type Usage, usageOf } from "../usage.ts";
+
+/** A rule looks at a node and one of its earlier producers, and gives the node that does both. */
+type Rule = (producer: GraphNode, node: GraphNode, usage: Map<GraphBuffer, Usage>) => GraphNode | undefined;
+
+/** Fuses until nothing changes; returns how many pairs became one. */
+export function fuse(graph: Graph): number {
+  let fused = 0;
+  for (let at = 0; at < graph.nodes.length; at++) {
+    const found = findPair(graph, at);
+    if (found === undefined) continue;
+    graph.nodes[at] = found.node;
+    graph.nodes.splice(found.producer, 1);
+    at--;
+    fused++;
+  }
+  return fused;
+}
+
+const rules: Partial<Record<OpName, Rule>> = { rmsnorm: fuseResidual, mul: fuseSwiglu };
+
+function findPair(graph: Graph, at: number): { node: GraphNode; producer: number } | undefined {
+  const node = graph.nodes[at];
+  const rule = rules[node.op];
+  if (rule === undefined) return undefined;
+  const usage = usageOf(graph);
+  for (const view of node.inputs) {
+    if (view?.storage.kind !== "graph") continue;
+    const writers = usage.get(view.storage)?.writes ?? [];
+    const producer = writers.length === 1 ? writers[0] : -1;
+    if (producer < 0 || producer >= at || !canMove(graph, producer, at)) continue;
+    const made = rule(graph.nodes[producer], node, usage);
+    if (made !== undefined) return { node: made, producer };
+  }
+  return undefined;
+}
+
+/** Whether a node may run just before a later one: nothing between reads its results or writes its operands. */
+function canMove(graph: Graph, from: number, to: number): boolean {
+  const moved = graph.nodes[from];
+  for (let i = from + 1; i < to; i++) {
+    const between = graph.nodes[i];
+    if (moved.outputs.some(({ storage }) => reads(between, storage) || writes(between, storage))) return false;
+    if (moved.inputs.some((view) => view !== undefined && writes(between, view.storage))) return false;
+  }
+  return true;
+}
+
+const dense = (view: View): boolean => isContiguous(view.shape, view.strides);
+
+function fuseResidual(add: GraphNode, norm: GraphNode): GraphNode | undefined {
+  const [a, b] = add.inputs as View[];
+  const sum = add.outputs[0];
+  if (add.op !== "add" || !sameShape(a.shape, b.shape) || !identical(sum, norm.inputs[0]!)) return undefined;
+  if (![a, b, sum, norm.outputs[0]].every(dense) || norm.outputs[0].storage === sum.storage) return undefined;
+  if (norm.outputs[0].storage === a.storage || norm.outputs[0].storage === b.storage) return undefined;
+  return {
+    op: "rmsnorm_residual",
+    inputs: [a, b, norm.inputs[1]],
+    outputs: [sum, norm.outputs[0]],
+    ints: [],
+    floats: norm.floats,
+  };
+}
+
+function fuseSwiglu(silu: GraphNode, mul: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
+  const gate = silu.inputs[0]!;
+  const activated = silu.outputs[0];
+  if (silu.op !== "silu" || activated.storage.kind !== "graph" || activated.storage.role !== "temporary") {
+    return undefined;
+  }
+  // The result of silu itself is gone after the fusion, so nothing else may want it.
+  if (usage.get(activated.storage)!.reads.length !== 1 || gate.storage === activated.storage) return undefined;
+  const [a, b] = mul.inputs as View[];
+  const up = identical(a, activated) ? b : identical(b, activated) ? a : undefined;
+  if (up === undefined || up.storage === activated.storage || !sameShape(up.shape, gate.shape)) return undefined;
+  // In place over one operand is fine only when that operand is not read again for another element.
+  const out = mul.outputs[0];
+  if (out.storage === gate.storage && !identical(out, gate)) return undefined;
+  return { op: "swiglu", inputs: [gate, up], outputs: [out], ints: [], floats: [] };
+}

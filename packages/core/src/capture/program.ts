@@ -1,0 +1,289 @@
+/**
+ * A compiled program: replayed with one native call per run.
+ * @module
+ */
+import type { Backend } from "../backend.ts";
+import { CommandWriter, type Place, writeI64 } from "../command.ts";
+import type { DType } from "../dtype.ts";
+import { MllmError } from "../errors.ts";
+import { type NumberArray, toStored } from "../host_data.ts";
+import * as abi from "../native/abi.ts";
+import { chooseKernel } from "../ops/call.ts";
+import { maxDim, maxShape, registerIds } from "../scalar.ts";
+import { describeCall } from "../shape.ts";
+import { MemoryStorage } from "../storage.ts";
+import { describeView, elementCount, type View } from "../view.ts";
+import type { Graph, GraphBuffer, GraphNode } from "./graph.ts";
+import { planGraph } from "./passes/memory_plan.ts";
+
+/** What one pass did. */
+export interface PassReport {
+  readonly name: string;
+  readonly changes: number;
+}
+
+/** The values of the registers for one run. */
+export interface RunOptions {
+  /** Tokens in this run, 1 to tokensMax. */
+  readonly tokens: number;
+  /** Position of the first of them in the sequence. */
+  readonly position: number;
+}
+
+/** An input of a program, written before a run; it keeps its contents between runs. */
+export interface ProgramInput {
+  readonly dtype: DType;
+  /** Sets the first values; the rest is left as it is. */
+  write(values: NumberArray): void;
+}
+
+/** One command, for inspection. */
+export interface ProgramCommand {
+  readonly op: abi.OpName;
+  /** The op and its operands. */
+  readonly text: string;
+  readonly variant: number;
+  readonly threads: number;
+  /** Why this kernel. */
+  readonly reason: string;
+}
+
+/** What one command cost over all profiled runs. */
+export interface ProfileEntry {
+  readonly op: abi.OpName;
+  readonly text: string;
+  readonly variant: number;
+  readonly calls: number;
+  readonly ns: number;
+}
+
+/** A recorded model with planned memory. Dispose it to give its memory back. */
+export class Program implements Disposable {
+  readonly inputs: Readonly<Record<string, ProgramInput>>;
+  readonly commands: readonly ProgramCommand[];
+  /** What the passes did. */
+  readonly passes: readonly PassReport[];
+  /** Bytes of the arena that holds all temporaries. */
+  readonly arenaBytes: number;
+  /** The most bytes of temporaries that live at one time: no arena could be smaller. */
+  readonly lowerBoundBytes: number;
+  readonly tokensMax: number;
+  /** The largest position + tokens that the caches hold. */
+  readonly contextMax: number;
+  readonly backend: Backend;
+  readonly #outputs: ReadonlyMap<string, View>;
+  readonly #storages: ReadonlyMap<GraphBuffer, MemoryStorage>;
+  readonly #externals: readonly MemoryStorage[];
+  readonly #registers: MemoryStorage;
+  readonly #registerWords: Uint32Array;
+  readonly #registerAddress: bigint;
+  readonly #handle: bigint;
+  #busy = false;
+  #disposed = false;
+
+  /** Plans and compiles a finished graph; called by `capture`. */
+  constructor(graph: Graph, passes: readonly PassReport[]) {
+    const { backend } = graph;
+    const plan = planGraph(graph);
+    this.backend = backend;
+    this.passes = passes;
+    this.arenaBytes = plan.arenaBytes;
+    this.lowerBoundBytes = plan.lowerBoundBytes;
+    this.tokensMax = graph.tokens.max;
+    this.contextMax = contextMax(graph.nodes);
+    this.#outputs = graph.outputs;
+    this.#externals = [...new Set(graph.nodes.flatMap(externals))];
+    const storages = new Map<GraphBuffer, MemoryStorage>();
+    this.#storages = storages;
+    this.#registers = MemoryStorage.allocate(backend, abi.Registers.size);
+    const registers = this.#registers.bytesView();
+    this.#registerWords = new Uint32Array(registers.buffer, registers.byteOffset, abi.Registers.size / 4);
+    this.#registerAddress = BigInt(this.#registers.address);
+    try {
+      for (const view of [...graph.inputs.values(), ...graph.outputs.values()]) {
+        const buffer = view.storage as GraphBuffer;
+        if (!storages.has(buffer)) storages.set(buffer, MemoryStorage.allocate(backend, buffer.bytes));
+      }
+      const place = (view: View): Place => {
+        const buffer = view.storage as GraphBuffer;
+        const own = storages.get(buffer);
+        if (own !== undefined) return { space: "address", offset: own.address };
+        return { space: "arena", offset: plan.offsets.get(buffer)! };
+      };
+      const compiled = compile(graph, place, plan.arenaBytes);
+      this.#handle = compiled.handle;
+      this.commands = compiled.commands;
+    } catch (error) {
+      for (const storage of [this.#registers, ...storages.values()]) storage.release();
+      throw error;
+    }
+    for (const storage of this.#externals) storage.retain();
+    this.inputs = Object.fromEntries([...graph.inputs].map(([name, view]) => [name, this.#input(name, view)]));
+  }
+
+  /** Names of the outputs. */
+  get outputNames(): string[] {
+    return [...this.#outputs.keys()];
+  }
+
+  /**
+   * Runs all commands. Throws `invalid_argument` for a token count or position out of range, `backend` errors with the
+   * native text.
+   */
+  run(options: RunOptions): void {
+    this.#setRegisters(options);
+    const status = this.backend.library.run(this.backend.handle, this.#handle, this.#registerAddress);
+    if (status !== 0) throw this.backend.failure(status, "run");
+  }
+
+  /** Like `run` on another thread; the program can't be used until the promise settles. */
+  async runAsync(options: RunOptions): Promise<void> {
+    this.#setRegisters(options);
+    this.#busy = true;
+    try {
+      const status = await this.backend.library.runAsync(this.backend.handle, this.#handle, this.#registerAddress);
+      if (status !== 0) throw this.backend.failure(status, "run");
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /**
+   * The f32 output of the last run, row-major, for its first `tokens` rows when it has a symbolic dim: a view without a
+   * copy, valid until the next run or dispose.
+   */
+  output(name: string, tokens: number = this.tokensMax): Float32Array<ArrayBuffer> {
+    const { buffer, offset, count } = this.#output(name, tokens, "f32");
+    return new Float32Array(buffer, offset, count);
+  }
+
+  /** As `output`, for an i32 output. */
+  outputInts(name: string, tokens: number = this.tokensMax): Int32Array<ArrayBuffer> {
+    const { buffer, offset, count } = this.#output(name, tokens, "i32");
+    return new Int32Array(buffer, offset, count);
+  }
+
+  /** Cost of each command over the runs since the first call, which starts the measuring. */
+  profile(): ProfileEntry[] {
+    this.#check();
+    const { size, offset } = abi.ProfileRow;
+    const rows = new Uint8Array(Math.max(1, this.commands.length) * size);
+    const { library, handle } = this.backend;
+    const count = Number(library.profile(handle, this.#handle, rows, BigInt(this.commands.length)));
+    const view = new DataView(rows.buffer);
+    return this.commands.slice(0, count).map(({ op, text }, i) => ({
+      op,
+      text,
+      variant: view.getUint32(i * size + offset.variant, true),
+      calls: Number(view.getBigUint64(i * size + offset.calls, true)),
+      ns: Number(view.getBigUint64(i * size + offset.ns, true)),
+    }));
+  }
+
+  /** Gives back the native program, its arena and its inputs and outputs. Again is harmless. */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    if (this.#busy) throw new MllmError("invalid_argument", "the program is running: await it before disposing it");
+    this.#disposed = true;
+    if (!this.backend.isClosed) this.backend.library.destroy(this.backend.handle, this.#handle);
+    for (const storage of [this.#registers, ...this.#storages.values(), ...this.#externals]) storage.release();
+  }
+
+  #check(): void {
+    if (this.#disposed) throw new MllmError("invalid_argument", "the program was disposed");
+    if (this.#busy) throw new MllmError("invalid_argument", "the program is running: await it first");
+    if (this.backend.isClosed) throw new MllmError("invalid_argument", "the backend of the program is closed");
+  }
+
+  #setRegisters({ tokens, position }: RunOptions): void {
+    this.#check();
+    if (!Number.isSafeInteger(tokens) || tokens < 1 || tokens > this.tokensMax) {
+      throw new MllmError("invalid_argument", `run: ${tokens} tokens are not in 1..${this.tokensMax}`);
+    }
+    if (!Number.isSafeInteger(position) || position < 0 || position + tokens > this.contextMax) {
+      throw new MllmError(
+        "invalid_argument",
+        `run: ${tokens} tokens at position ${position} leave the context of ${this.contextMax}`,
+      );
+    }
+    const words = this.#registerWords;
+    writeI64(words, registerIds.tokens * 2, tokens);
+    writeI64(words, registerIds.position * 2, position);
+    writeI64(words, registerIds.last * 2, tokens - 1);
+    writeI64(words, registerIds.context * 2, position + tokens);
+  }
+
+  #input(name: string, view: View): ProgramInput {
+    const storage = this.#storages.get(view.storage as GraphBuffer)!;
+    return {
+      dtype: view.dtype,
+      write: (values) => {
+        this.#check();
+        const stored = toStored(values, view.dtype);
+        if (stored.byteLength > storage.bytes) {
+          throw new MllmError(
+            "invalid_argument",
+            `input "${name}": ${values.length} values do not fit ${describeView(view)}`,
+          );
+        }
+        storage.bytesView().set(new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength));
+      },
+    };
+  }
+
+  #output(name: string, tokens: number, dtype: DType): { buffer: ArrayBuffer; offset: number; count: number } {
+    this.#check();
+    const view = this.#outputs.get(name);
+    if (view === undefined) {
+      throw new MllmError("invalid_argument", `the program has no output "${name}"`, {
+        next: `It has ${this.outputNames.join(", ")}`,
+      });
+    }
+    if (view.dtype !== dtype) {
+      throw new MllmError("invalid_argument", `output "${name}" is ${describeView(view)}, not ${dtype}`);
+    }
+    if (!Number.isSafeInteger(tokens) || tokens < 0 || tokens > this.tokensMax) {
+      throw new MllmError("invalid_argument", `output "${name}": ${tokens} tokens are not in 0..${this.tokensMax}`);
+    }
+    const bytes = this.#storages.get(view.storage as GraphBuffer)!.bytesView();
+    const shape = view.shape.map((dim) => typeof dim === "number" ? dim : tokens);
+    return { buffer: bytes.buffer, offset: bytes.byteOffset + view.byteOffset, count: elementCount(shape) };
+  }
+}
+
+function externals(node: GraphNode): MemoryStorage[] {
+  return [...node.inputs, ...node.outputs].flatMap((view) =>
+    view?.storage instanceof MemoryStorage ? [view.storage] : []
+  );
+}
+
+function compile(
+  graph: Graph,
+  place: (view: View) => Place,
+  arenaBytes: number,
+): { handle: bigint; commands: ProgramCommand[] } {
+  const { backend, nodes } = graph;
+  const writer = new CommandWriter(Math.max(1, nodes.length));
+  const commands = nodes.map((node, i): ProgramCommand => {
+    const { variant, threads, reason } = chooseKernel(backend.selector, node.op, node.inputs);
+    writer.write(i, { ...node, variant, threads }, place);
+    return { op: node.op, text: describeCall(node.op, node.inputs), variant, threads, reason };
+  });
+  return { handle: backend.compile(writer, nodes.length, arenaBytes, graph.tokens.max), commands };
+}
+
+/** The smallest capacity among the page tables that the program walks; unlimited without any. */
+function contextMax(nodes: readonly GraphNode[]): number {
+  let most = Number.MAX_SAFE_INTEGER;
+  for (const node of nodes) {
+    const [pages, cache] = node.op === "kv_append"
+      ? [node.inputs[1]!, node.outputs[0]]
+      : node.op === "attention"
+      ? [node.inputs[3]!, node.inputs[1]!]
+      : [];
+    if (pages !== undefined && cache !== undefined) {
+      most = Math.min(most, maxShape(pages.shape)[0] * maxDim(cache.shape[2]));
+    }
+  }
+  return most;
+}

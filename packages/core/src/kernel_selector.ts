@@ -1,0 +1,88 @@
+/**
+ * Which kernel variant runs an op, on how many threads, and why.
+ *
+ * A plugin brings rows; the first that fits decides. Choices never change results beyond rounding, and on CPU backends
+ * not at all.
+ * @module
+ */
+import type { DType } from "./dtype.ts";
+import type { OpName } from "./native/abi.ts";
+
+/** One token at a time, or many. */
+export type Phase = "decode" | "prefill";
+
+/** A rule of the selector. Absent conditions always hold. */
+export interface KernelRow {
+  /** The op, or "*" for all. */
+  readonly op: OpName | "*";
+  /** Element types of the deciding operand: the weight of `linear` and `embedding`, else the first input. */
+  readonly dtypes?: readonly DType[];
+  /** ISA level by name. */
+  readonly level?: string;
+  readonly phase?: Phase | "any";
+  /** Elements of the largest operand, both bounds inclusive. */
+  readonly minElements?: number;
+  readonly maxElements?: number;
+  /** Kernel variant; 0 is the default of the level. */
+  readonly variant: number;
+  /** Threads at most; 0 is all of the pool. */
+  readonly threads: number;
+  /** One sentence for `mllm doctor`. */
+  readonly reason: string;
+}
+
+/** What the selector is asked: one op with its deciding type and size. */
+export interface KernelQuery {
+  readonly op: OpName;
+  readonly dtype: DType;
+  readonly phase: Phase;
+  /** Elements of the largest operand. */
+  readonly elements: number;
+}
+
+/** The answer: the row that fitted. */
+export type KernelChoice = Pick<KernelRow, "variant" | "threads" | "reason">;
+
+const fallback: KernelChoice = {
+  variant: 0,
+  threads: 0,
+  reason: "no row of the table fits: the default kernel of the level on all threads",
+};
+
+/** Chooses kernels by the rows of a plugin, in their order. */
+export class KernelSelector {
+  readonly #byOp = new Map<OpName, readonly KernelRow[]>();
+
+  /** Keeps the rows that can hold at this ISA level. */
+  constructor(readonly rows: readonly KernelRow[], readonly level: string) {}
+
+  /** The first row that fits, or the backend's default with a reason that says so. */
+  choose(op: OpName, dtype: DType, phase: Phase, elements: number): KernelChoice {
+    for (const row of this.#rowsOf(op)) {
+      if (row.minElements !== undefined && elements < row.minElements) continue;
+      if (row.maxElements !== undefined && elements > row.maxElements) continue;
+      if (row.phase !== undefined && row.phase !== "any" && row.phase !== phase) continue;
+      if (row.dtypes !== undefined && !row.dtypes.includes(dtype)) continue;
+      return row;
+    }
+    return fallback;
+  }
+
+  /** One line that says what is chosen for a query and why. */
+  explain({ op, dtype, phase, elements }: KernelQuery): string {
+    const { variant, threads, reason } = this.choose(op, dtype, phase, elements);
+    const on = threads === 0 ? "all threads" : threads === 1 ? "1 thread" : `${threads} threads`;
+    return `${op} ${dtype} ${phase}, ${elements} elements at ${this.level}: variant ${variant} on ${on}: ${reason}`;
+  }
+
+  #rowsOf(op: OpName): readonly KernelRow[] {
+    let rows = this.#byOp.get(op);
+    if (rows === undefined) {
+      rows = this.rows.filter((row) =>
+        (row.op === op || row.op === "*") && (row.level === undefined || row.level === this.level)
+      );
+      this.#byOp.set(op, rows);
+    }
+    return rows;
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * The paged cache of keys and values.
+ * @module
+ */
+import type { Backend } from "./backend.ts";
+import { MllmError } from "./errors.ts";
+import { Tensor } from "./tensor.ts";
+import { keep } from "./tidy.ts";
+
+/** Size and type of a cache. */
+export interface KvCacheOptions {
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Tokens that fit; rounded up to whole pages. */
+  readonly capacity: number;
+  /** Tokens per page; 64 when absent. */
+  readonly pageSize?: number;
+  /** Element type; "f16" when absent. */
+  readonly dtype?: "f32" | "f16";
+}
+
+/** Keys and values of one layer: [pages, kvHeads, pageSize, headDim]. */
+export interface KvLayer {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/**
+ * Keys and values of all layers, in pages of tokens. The caller gives positions; to forget a tail, go on at a smaller
+ * position.
+ */
+export class KvCache implements Disposable {
+  readonly layers: readonly KvLayer[];
+  /** i32 [pages]: physical page of each logical page. */
+  readonly pages: Tensor;
+  /** Tokens that fit. */
+  readonly capacity: number;
+  readonly pageSize: number;
+  /** Bytes of all keys and values. */
+  readonly bytes: number;
+
+  /** Throws `invalid_argument` for sizes below 1 and `out_of_memory`. */
+  constructor(readonly backend: Backend, readonly options: KvCacheOptions) {
+    const { layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" } = options;
+    for (const [name, value] of Object.entries({ layers, kvHeads, headDim, capacity, pageSize })) {
+      if (!Number.isSafeInteger(value) || value < 1) {
+        throw new MllmError("invalid_argument", `KvCache: ${name} must be a positive integer, not ${value}`);
+      }
+    }
+    const pages = Math.ceil(capacity / pageSize);
+    this.pageSize = pageSize;
+    this.capacity = pages * pageSize;
+    this.bytes = KvCache.bytesFor(options);
+    const made: Tensor[] = [];
+    const make = (): Tensor => {
+      // Pages are zeroed so that what lies behind the last token is finite.
+      const tensor = keep(Tensor.zeros(backend, [pages, kvHeads, pageSize, headDim], dtype));
+      made.push(tensor);
+      return tensor;
+    };
+    try {
+      this.layers = Array.from(
+        { length: layers },
+        (_, i) => ({ k: make().named(`k.${i}`), v: make().named(`v.${i}`) }),
+      );
+      this.pages = keep(Tensor.from(backend, Int32Array.from({ length: pages }, (_, i) => i), [pages])).named("pages");
+    } catch (error) {
+      for (const tensor of made) tensor.free();
+      throw error;
+    }
+  }
+
+  /** Bytes that a cache with these options takes. */
+  static bytesFor({ layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" }: KvCacheOptions): number {
+    return Math.ceil(capacity / pageSize) * pageSize * kvHeads * headDim * layers * 2 * (dtype === "f16" ? 2 : 4);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { k, v } of this.layers) {
+      k.free();
+      v.free();
+    }
+    this.pages.free();
+  }
+}

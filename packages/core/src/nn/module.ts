@@ -1,0 +1,45 @@
+/**
+ * The base of blocks with weights.
+ * @module
+ */
+import { Tensor } from "../tensor.ts";
+
+/** A block that owns tensors and other blocks in its fields; disposing it frees them all. */
+export abstract class Module implements Disposable {
+  /** Every tensor of this block and of the blocks in its fields, each once, with the path of fields to it. */
+  parameters(): Map<string, Tensor> {
+    const found = new Map<string, Tensor>();
+    collect(this, "", found, new Set());
+    return found;
+  }
+
+  /** Bytes of the memory behind all parameters; shared memory counts once. */
+  get parameterBytes(): number {
+    const storages = new Set([...this.parameters().values()].map((tensor) => tensor.storage));
+    return [...storages].reduce((sum, storage) => sum + storage.bytes, 0);
+  }
+
+  [Symbol.dispose](): void {
+    for (const tensor of this.parameters().values()) tensor.free();
+  }
+}
+
+function collect(value: unknown, path: string, found: Map<string, Tensor>, seen: Set<unknown>): void {
+  if (typeof value !== "object" || value === null || seen.has(value)) return;
+  if (value instanceof Tensor) {
+    seen.add(value);
+    found.set(path, value);
+  } else if (Array.isArray(value) || value instanceof Module) {
+    seen.add(value);
+    for (const [key, item] of Object.entries(value)) collect(item, path === "" ? key : `${path}.${key}`, found, seen);
+  }
+}
+
+/** The tensor itself when it is f32, else an f32 copy (and the given one is freed). For norms, biases, tables of angles. */
+export function asF32(tensor: Tensor, widen: (tensor: Tensor) => Tensor): Tensor {
+  if (tensor.dtype === "f32") return tensor;
+  const wide = widen(tensor);
+  wide.name = tensor.name;
+  tensor.free();
+  return wide;
+}

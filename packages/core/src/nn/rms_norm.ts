@@ -1,0 +1,29 @@
+/**
+ * RMSNorm with its weight.
+ * @module
+ */
+import { copy } from "../ops/elementwise.ts";
+import { rmsnorm, rmsnormResidual } from "../ops/norm.ts";
+import type { Tensor } from "../tensor.ts";
+import { asF32, Module } from "./module.ts";
+
+/** x / sqrt(mean(x²) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019). */
+export class RmsNorm extends Module {
+  readonly weight: Tensor;
+
+  /** weight: [n] of any float type, owned from now on; offset is 1 for Gemma, else 0. */
+  constructor(weight: Tensor, readonly eps: number, readonly offset = 0) {
+    super();
+    this.weight = asF32(weight, (w) => copy(w, { dtype: "f32" }));
+  }
+
+  /** x: f32 [..., n] → like x. */
+  forward(x: Tensor): Tensor {
+    return rmsnorm(x, this.weight, { eps: this.eps, offset: this.offset });
+  }
+
+  /** sum = x + residual, out = norm of the sum, as one op. */
+  forwardResidual(x: Tensor, residual: Tensor): { sum: Tensor; out: Tensor } {
+    return rmsnormResidual(x, residual, this.weight, { eps: this.eps, offset: this.offset });
+  }
+}

@@ -1,0 +1,28 @@
+/**
+ * Rotary embedding with its frequencies.
+ * @module
+ */
+import type { Backend } from "../backend.ts";
+import { rope, type RopeOptions } from "../ops/rows.ts";
+import { Tensor } from "../tensor.ts";
+import { Module } from "./module.ts";
+import type { RopeFrequencies } from "./rope.ts";
+
+/** Turns queries and keys by their positions. */
+export class RotaryEmbedding extends Module {
+  /** f32 [rotaryDim / 2] */
+  readonly invFreq: Tensor;
+  readonly attentionFactor: number;
+
+  /** Copies the frequencies to the backend. */
+  constructor(backend: Backend, { invFreq, attentionFactor }: RopeFrequencies, readonly interleaved = false) {
+    super();
+    this.invFreq = Tensor.from(backend, invFreq, [invFreq.length]).named("inv_freq");
+    this.attentionFactor = attentionFactor;
+  }
+
+  /** x: f32 [tokens, heads, headDim] → like x. */
+  forward(x: Tensor, options: Pick<RopeOptions, "position" | "positions" | "out">): Tensor {
+    return rope(x, this.invFreq, { ...options, interleaved: this.interleaved, scale: this.attentionFactor });
+  }
+}

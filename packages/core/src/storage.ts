@@ -1,0 +1,99 @@
+/**
+ * What views share: a piece of backend memory with a reference count, or a buffer of a graph that is being recorded.
+ * @module
+ */
+import type { GraphBuffer } from "./capture/graph.ts";
+import { MllmError } from "./errors.ts";
+
+/** Something that must live as long as memory borrowed from it (a mapped file). */
+export interface Owner {
+  retain(): void;
+  release(): void;
+}
+
+/** Where memory comes from and goes back to: the part of `Backend` that storages need. */
+export interface Allocator {
+  readonly isClosed: boolean;
+  allocate(bytes: number): number;
+  release(address: number, bytes: number): void;
+}
+
+interface Held {
+  readonly allocator: Allocator;
+  readonly address: number;
+  readonly bytes: number;
+  readonly owner?: Owner;
+}
+
+function giveBack(held: Held): void {
+  if (held.owner !== undefined) held.owner.release();
+  else if (!held.allocator.isClosed) held.allocator.release(held.address, held.bytes);
+}
+
+/** The last resort for tensors that nobody freed: when no view of a storage is reachable, its memory goes back. */
+const finalizer = new FinalizationRegistry<Held>(giveBack);
+
+/** Memory of a backend, shared by every view of it. Starts with one reference. */
+export class MemoryStorage {
+  readonly kind = "memory";
+  /** Counts writes, so that values derived from the contents know when they are stale. */
+  version = 0;
+  #references = 1;
+  #view?: Uint8Array<ArrayBuffer>;
+  readonly #held: Held;
+
+  private constructor(held: Held) {
+    this.#held = held;
+    finalizer.register(this, held, this);
+  }
+
+  /** New uninitialised memory, 64-byte aligned. Throws `out_of_memory`. */
+  static allocate(allocator: Allocator, bytes: number): MemoryStorage {
+    return new MemoryStorage({ allocator, address: allocator.allocate(bytes), bytes });
+  }
+
+  /** Memory that belongs to `owner`, which is retained for as long. */
+  static borrow(allocator: Allocator, address: number, bytes: number, owner: Owner): MemoryStorage {
+    owner.retain();
+    return new MemoryStorage({ allocator, address, bytes, owner });
+  }
+
+  get address(): number {
+    return this.#held.address;
+  }
+
+  get bytes(): number {
+    return this.#held.bytes;
+  }
+
+  /** True once every reference is gone. */
+  get isFreed(): boolean {
+    return this.#references === 0;
+  }
+
+  retain(): void {
+    if (this.#references === 0) throw new MllmError("internal", "a freed storage can't be retained");
+    this.#references++;
+  }
+
+  release(): void {
+    if (this.#references === 0) throw new MllmError("internal", "a storage was released once too often");
+    if (--this.#references > 0) return;
+    finalizer.unregister(this);
+    this.#view = undefined;
+    giveBack(this.#held);
+  }
+
+  /** The memory itself, without a copy. Valid until the storage is freed. */
+  bytesView(): Uint8Array<ArrayBuffer> {
+    if (this.#view === undefined) {
+      if (this.bytes === 0) return new Uint8Array(0);
+      const pointer = Deno.UnsafePointer.create(BigInt(this.address));
+      this.#view = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer!, this.bytes));
+    }
+    return this.#view;
+  }
+}
+
+/** Real memory, or a buffer of a graph under capture. */
+export type Storage = MemoryStorage | GraphBuffer;
