@@ -21,7 +21,7 @@ export interface DecodeOptions {
 export interface Tokenizer {
   /** Number of ids, unused ones included: the highest id + 1. The model's logits may be wider (padding). */
   readonly vocabSize: number;
-  /** Token ids of a text. Lone surrogates count as U+FFFD. Throws `invalid_argument` beyond 64 Mi characters. */
+  /** Token ids of a text. Lone surrogates count as U+FFFD. Throws `invalid_argument` beyond 16 Mi characters. */
   encode(text: string, options?: EncodeOptions): number[];
   /** Text of ids: their bytes joined, read as UTF-8 with U+FFFD for what is not valid. Ids without a token give nothing. */
   decode(ids: readonly number[], options?: DecodeOptions): string;
@@ -71,7 +71,7 @@ const endOfTurnTexts = [
   "</s>",
 ];
 
-const textLengthMax = 64 * 1024 * 1024;
+const textLengthMax = 16 * 1024 * 1024;
 
 /** The one implementation of Tokenizer. */
 export class VocabularyTokenizer implements Tokenizer {
