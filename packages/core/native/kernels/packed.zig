@@ -193,25 +193,37 @@ pub fn Panel(comptime kind: Kind) type {
 
         /// Block `b` of one column: the scalar oracle of `dequantize`, and what `embedding` reads.
         pub fn column(self: @This(), b: usize, c: usize, out: *[32]f32) void {
-            const codes = self.codes + b * f.code_bytes;
-            for (out, 0..) |*value, i| {
+            for (0..groups) |g| {
+                const scale, const min, const codes = self.columnGroup(b, c, g);
+                for (out[g * f.group ..][0..f.group], codes) |*value, code| {
+                    const product = scale * @as(f32, @floatFromInt(code));
+                    value.* = if (f.has_min) product + min else product;
+                }
+            }
+        }
+
+        /// Scale, minimum and codes (zero point taken off) of group `g` of block `b` of one column.
+        pub fn columnGroup(self: @This(), b: usize, c: usize, g: usize) struct { f32, f32, [f.group]i32 } {
+            const record = self.codes + b * f.code_bytes;
+            var codes: [f.group]i32 = undefined;
+            for (&codes, g * f.group..) |*code, i| {
                 const step = i / 4;
                 const at = c * 4 + i % 4;
-                const code: u32 = switch (kind) {
-                    .q8_0, .q8_g16 => codes[step * 64 + at],
+                const unsigned: u32 = switch (kind) {
+                    .q8_0, .q8_g16 => record[step * 64 + at],
                     else => blk: {
-                        const low = (codes[step % 4 * 64 + at] >> @intCast(step / 4 * 4)) & 15;
+                        const low = (record[step % 4 * 64 + at] >> @intCast(step / 4 * 4)) & 15;
                         break :blk switch (kind) {
-                            .q5_0 => low | (codes[256 + at] >> @intCast(step) & 1) << 4,
-                            .q6_k => low | (codes[256 + step / 4 * 64 + at] >> @intCast(step % 4 * 2) & 3) << 4,
+                            .q5_0 => low | (record[256 + at] >> @intCast(step) & 1) << 4,
+                            .q6_k => low | (record[256 + step / 4 * 64 + at] >> @intCast(step % 4 * 2) & 3) << 4,
                             else => low,
                         };
                     },
                 };
-                const scale, const min = self.columnScale(b, c, i / f.group);
-                const product = scale * @as(f32, @floatFromInt(@as(i32, @intCast(code)) - f.zero));
-                value.* = if (f.has_min) product + min else product;
+                code.* = @as(i32, @intCast(unsigned)) - f.zero;
             }
+            const scale, const min = self.columnScale(b, c, g);
+            return .{ scale, min, codes };
         }
 
         fn columnScale(self: @This(), b: usize, c: usize, g: usize) struct { f32, f32 } {

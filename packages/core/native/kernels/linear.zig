@@ -1,0 +1,168 @@
+//! Op `linear`: x @ w^T + bias over packed weights, by the dtype of x: linear_i8.zig (q8a) or linear_f32.zig (f32).
+//!
+//! Few rows (GEMV) read the packed codes once, straight into registers; more rows (GEMM) unpack a panel into scratch
+//! and run all rows over it. Both take every output element through the same float operations in the same order, so
+//! its bits depend neither on the number of rows nor on threads or tiles. Variants: 0 chooses, 1 GEMV, 2 GEMM.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const dot = @import("dot.zig");
+const packed_weights = @import("packed.zig");
+const linear_f32 = @import("linear_f32.zig");
+const linear_i8 = @import("linear_i8.zig");
+
+/// Most rows that GEMV takes at once.
+pub const gemv_rows = 4;
+
+/// A checked linear command.
+pub const Problem = struct {
+    rows: usize,
+    n: usize,
+    k: usize,
+    kind: packed_weights.Kind,
+    x: [*]const u8,
+    x_row_bytes: usize,
+    weights: [*]const u8,
+    panel_bytes: usize,
+    out: [*]align(4) f32,
+    out_row: usize,
+    bias: ?[*]align(4) const f32,
+
+    pub fn panels(self: *const Problem) usize {
+        return (self.n + 15) / 16;
+    }
+
+    pub inline fn panelAt(self: *const Problem, p: usize) [*]const u8 {
+        return self.weights + p * self.panel_bytes;
+    }
+
+    pub inline fn xRow(self: *const Problem, r: usize) [*]const u8 {
+        return self.x + r * self.x_row_bytes;
+    }
+
+    /// Writes 16 columns of one row and adds the bias.
+    pub inline fn store(self: *const Problem, r: usize, p: usize, acc: [dot.per_panel]dot.F) void {
+        const out = self.out + r * self.out_row + p * 16;
+        if (p * 16 + 16 <= self.n) {
+            inline for (0..dot.per_panel) |v| {
+                var value = acc[v];
+                if (self.bias) |bias| value += bias[p * 16 + v * dot.width ..][0..dot.width].*;
+                out[v * dot.width ..][0..dot.width].* = value;
+            }
+        } else {
+            const values: [16]f32 = @bitCast(acc);
+            for (0..self.n - p * 16) |c| out[c] = if (self.bias) |bias| values[c] + bias[p * 16 + c] else values[c];
+        }
+    }
+};
+
+fn rowsOf(desc: *const abi.TensorDesc) usize {
+    var rows: usize = 1;
+    for (desc.shape[0..desc.rank -| 1]) |n| rows *= @intCast(n);
+    return rows;
+}
+
+fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
+    return cmd.variant == 2 or (cmd.variant != 1 and rows > gemv_rows);
+}
+
+fn isF32(desc: *const abi.TensorDesc) bool {
+    return desc.dtype == @intFromEnum(abi.Dtype.f32);
+}
+
+fn check(ctx: *context.Context, cmd: *const abi.Command) ?Problem {
+    const x = &cmd.inputs[0];
+    const w = &cmd.inputs[1];
+    const out = &cmd.outputs[0];
+    const bad: ?[*:0]const u8 = reason: {
+        if (w.rank != 2 or w.layout != @intFromEnum(abi.Layout.panel16)) break :reason "linear: weights must be packed (panel16)";
+        const kind = packed_weights.kindOf(w.dtype) orelse break :reason "linear: weights of this dtype are not supported";
+        if (x.rank < 1 or x.shape[x.rank - 1] != w.shape[1]) break :reason "linear: x and w differ in k";
+        if (out.rank < 1 or out.shape[out.rank - 1] != w.shape[0] or rowsOf(out) != rowsOf(x)) break :reason "linear: wrong shape of the output";
+        if (!isF32(out) or out.strides[out.rank - 1] != 1) break :reason "linear: the output must be f32 with contiguous rows";
+        const k: usize = @intCast(w.shape[1]);
+        if (!kind.isFloat() and k % 32 != 0) break :reason "linear: k must be a multiple of 32";
+        if (isF32(x)) {
+            if (x.strides[x.rank - 1] != 1) break :reason "linear: rows of x must be contiguous";
+        } else if (x.dtype != @intFromEnum(abi.Dtype.q8a)) {
+            break :reason "linear: x must be f32 or q8a";
+        } else if (kind.isFloat()) break :reason "linear: x must be f32 for float weights";
+        const bias = &cmd.inputs[2];
+        const has_bias = cmd.input_count > 2 and bias.rank != 0;
+        if (has_bias and (!isF32(bias) or bias.rank != 1 or bias.shape[0] != w.shape[0] or bias.strides[0] != 1)) {
+            break :reason "linear: bias must be contiguous f32 [n]";
+        }
+        const stride: usize = if (x.rank > 1) @intCast(x.strides[x.rank - 2]) else k;
+        return .{
+            .rows = rowsOf(x),
+            .n = @intCast(w.shape[0]),
+            .k = k,
+            .kind = kind,
+            .x = @ptrFromInt(x.data),
+            .x_row_bytes = if (isF32(x)) stride * 4 else abi.q8aRowBytes(k),
+            .weights = @ptrFromInt(w.data),
+            .panel_bytes = packed_weights.panelBytes(kind, k),
+            .out = @ptrFromInt(out.data),
+            .out_row = if (out.rank > 1) @intCast(out.strides[out.rank - 2]) else 0,
+            .bias = if (has_bias) @ptrFromInt(bias.data) else null,
+        };
+    };
+    ctx.fail(bad.?);
+    return null;
+}
+
+/// Inputs: x f32 or q8a [rows, k], w panel16 [n, k], bias f32 [n] or absent. Output: f32 [rows, n].
+pub fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
+    const problem = check(ctx, cmd) orelse return;
+    if (problem.rows == 0 or problem.n == 0) return;
+    const gemm = usesGemm(cmd, problem.rows);
+    switch (problem.kind) {
+        inline else => |kind| {
+            if (isF32(&cmd.inputs[0])) {
+                if (gemm) linear_f32.gemm(kind, ctx, &problem) else linear_f32.gemv(kind, ctx, &problem);
+            } else if (comptime !kind.isFloat()) {
+                if (gemm) linear_i8.gemm(kind, ctx, &problem) else linear_i8.gemv(kind, ctx, &problem);
+            }
+        },
+    }
+}
+
+/// Scratch of GEMM: the rows of x in tile order, and unpacked weights per thread.
+pub fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    const x = &cmd.inputs[0];
+    if (x.rank < 1) return 0;
+    const rows = rowsOf(x);
+    if (!usesGemm(cmd, rows)) return 0;
+    const kind = packed_weights.kindOf(cmd.inputs[1].dtype) orelse return 0;
+    const k: usize = @intCast(x.shape[x.rank - 1]);
+    if (isF32(x)) return linear_f32.scratchBytes(kind, rows, k, threads);
+    if (kind.isFloat()) return 0;
+    return linear_i8.scratchBytes(kind, rows, k, threads);
+}
+
+/// Tasks of a GEMM: groups of panels times blocks of row tiles, enough of them to keep all threads busy.
+pub const Tasks = struct {
+    groups: usize,
+    row_blocks: usize,
+    tiles: usize,
+
+    pub fn init(groups: usize, tiles: usize, threads: usize) Tasks {
+        const wanted = if (threads == 1 or groups >= 4 * threads) 1 else (4 * threads + groups - 1) / groups;
+        return .{ .groups = groups, .row_blocks = @max(1, @min(wanted, tiles / 4)), .tiles = tiles };
+    }
+
+    pub fn count(self: Tasks) usize {
+        return self.groups * self.row_blocks;
+    }
+
+    /// Group of panels and row tiles of a task; the blocks of one group follow each other.
+    pub fn at(self: Tasks, task: usize) struct { group: usize, first: usize, end: usize } {
+        const block = task % self.row_blocks;
+        return .{
+            .group = task / self.row_blocks,
+            .first = self.tiles * block / self.row_blocks,
+            .end = self.tiles * (block + 1) / self.row_blocks,
+        };
+    }
+};

@@ -1,0 +1,195 @@
+//! `linear` with f32 activations: every output element is one chain of multiply-adds over k, in order of k.
+//!
+//! Weights are widened to f32 exactly as the reference dequantises them (packed.zig), nothing else is rounded.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const dot = @import("dot.zig");
+const packed_weights = @import("packed.zig");
+const linear = @import("linear.zig");
+
+const F = dot.F;
+const Kind = packed_weights.Kind;
+const Problem = linear.Problem;
+
+const tile_rows = switch (dot.level) {
+    .avx512vnni => 8,
+    .avx2, .avxvnni => 6,
+    .portable => 2,
+};
+const tile_panels = if (dot.level == .avx512vnni) 3 else 1;
+
+/// Vector `v` of the 16 columns at step `k` of a float panel.
+inline fn loadWeights(comptime kind: Kind, base: [*]const u8, k: usize, comptime v: usize) F {
+    const size = if (kind == .f32) 4 else 2;
+    const p = base + (k * 16 + v * dot.width) * size;
+    const bytes = p[0 .. dot.width * size].*;
+    return switch (kind) {
+        .f32 => @bitCast(bytes),
+        .f16 => dot.halfToFloat(dot.width, @bitCast(bytes)),
+        .bf16 => widen: {
+            const bits: @Vector(dot.width, u16) = @bitCast(bytes);
+            break :widen @bitCast(@as(@Vector(dot.width, u32), bits) << @splat(16));
+        },
+        else => comptime unreachable,
+    };
+}
+
+// ---- few rows: widened in registers or in a block-sized buffer
+
+pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
+    const share = ctx.range(problem.panels(), 1);
+    var first: usize = 0;
+    while (first < problem.rows) : (first += linear.gemv_rows) {
+        switch (@min(linear.gemv_rows, problem.rows - first)) {
+            inline 1...linear.gemv_rows => |rows| {
+                // Several panels at once: one chain of dependent additions per element would wait for itself.
+                const together = if (rows == 1) 4 else 2;
+                var p = share.start;
+                while (p + together <= share.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p);
+                while (p < share.end) : (p += 1) gemvPanels(kind, rows, 1, problem, first, p);
+            },
+            else => unreachable,
+        }
+    }
+}
+
+fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize, problem: *const Problem, first: usize, p0: usize) void {
+    var x: [rows][*]align(4) const f32 = undefined;
+    inline for (0..rows) |m| x[m] = @ptrCast(@alignCast(problem.xRow(first + m)));
+    var acc: [rows][panels][dot.per_panel]F = @splat(@splat(@splat(@splat(0))));
+    var base: [panels][*]const u8 = undefined;
+    inline for (0..panels) |p| base[p] = problem.panelAt(p0 + p);
+    if (comptime kind.isFloat()) {
+        for (0..problem.k) |k| {
+            inline for (0..panels) |p| {
+                const size = if (kind == .f32) 64 else 32;
+                if (kind == .f32 or k % 2 == 0) @prefetch(base[p] + k * size + 1024, .{});
+                inline for (0..dot.per_panel) |v| {
+                    const w = loadWeights(kind, base[p], k, v);
+                    inline for (0..rows) |m| acc[m][p][v] = dot.fma(w, @splat(x[m][k]), acc[m][p][v]);
+                }
+            }
+        }
+    } else {
+        const f = comptime packed_weights.form(kind);
+        var buffer: [panels][32 * 16]f32 align(64) = undefined;
+        for (0..problem.k / 32) |b| {
+            inline for (0..panels) |p| {
+                const panel = packed_weights.Panel(kind).init(base[p], problem.k);
+                inline for (0..f.code_bytes / 64) |line| @prefetch(panel.codes + b * f.code_bytes + 1024 + line * 64, .{});
+                panel.dequantize(b, &buffer[p]);
+            }
+            for (0..32) |k| {
+                inline for (0..panels) |p| inline for (0..dot.per_panel) |v| {
+                    const w: F = buffer[p][k * 16 + v * dot.width ..][0..dot.width].*;
+                    inline for (0..rows) |m| acc[m][p][v] = dot.fma(w, @splat(x[m][b * 32 + k]), acc[m][p][v]);
+                };
+            }
+        }
+    }
+    inline for (0..panels) |p| inline for (0..rows) |m| problem.store(first + m, p0 + p, acc[m][p]);
+}
+
+// ---- many rows: x in tile order, panels widened to f32 [k][16]
+
+pub fn scratchBytes(kind: Kind, rows: usize, k: usize, threads: u32) u64 {
+    return rowsBytes(rows, k) + @as(u64, threads) * panelScratch(kind, k);
+}
+
+fn rowsBytes(rows: usize, k: usize) usize {
+    return std.mem.alignForward(usize, rows * k * 4, 64);
+}
+
+fn panelScratch(kind: Kind, k: usize) usize {
+    return if (kind == .f32) 0 else tile_panels * k * 64;
+}
+
+pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
+    const k = problem.k;
+    const rows_base: [*]align(64) f32 = @ptrCast(ctx.scratch.ptr);
+    const tiles = (problem.rows + tile_rows - 1) / tile_rows;
+    const share = ctx.range(tiles, 1);
+    for (share.start..share.end) |t| prepareTile(problem, t, rows_base + t * tile_rows * k);
+    ctx.barrier();
+
+    const own_base = ctx.scratch.ptr + rowsBytes(problem.rows, k) + ctx.thread * panelScratch(kind, k);
+    const own: [*]align(64) f32 = @ptrCast(@alignCast(own_base));
+    const tasks = linear.Tasks.init((problem.panels() + tile_panels - 1) / tile_panels, tiles, ctx.threads);
+    var unpacked: usize = std.math.maxInt(usize);
+    var panels: [tile_panels][*]align(64) const f32 = undefined;
+    while (true) {
+        const task = ctx.take();
+        if (task >= tasks.count()) break;
+        const at = tasks.at(task);
+        if (at.group != unpacked) inline for (0..tile_panels) |i| {
+            // The last group may lack panels: their place repeats the last one and is not stored.
+            const base = problem.panelAt(@min(at.group * tile_panels + i, problem.panels() - 1));
+            if (kind == .f32) {
+                panels[i] = @ptrCast(@alignCast(base));
+            } else {
+                widenPanel(kind, base, k, own + i * k * 16);
+                panels[i] = @alignCast(own + i * k * 16);
+            }
+        };
+        unpacked = at.group;
+        for (at.first..at.end) |t| {
+            const x = rows_base + t * tile_rows * k;
+            switch (@min(tile_rows, problem.rows - t * tile_rows)) {
+                inline 1...tile_rows => |rows| runTile(rows, problem, t, at.group, x, &panels),
+                else => unreachable,
+            }
+        }
+    }
+}
+
+/// Rows of a tile as [k][rows].
+fn prepareTile(problem: *const Problem, t: usize, out: [*]f32) void {
+    const rows: usize = @min(tile_rows, problem.rows - t * tile_rows);
+    for (0..rows) |m| {
+        const x: [*]align(4) const f32 = @ptrCast(@alignCast(problem.xRow(t * tile_rows + m)));
+        for (0..problem.k) |k| out[k * rows + m] = x[k];
+    }
+}
+
+fn widenPanel(comptime kind: Kind, base: [*]const u8, k: usize, out: [*]f32) void {
+    if (comptime kind.isFloat()) {
+        for (0..k) |i| inline for (0..dot.per_panel) |v| {
+            out[i * 16 + v * dot.width ..][0..dot.width].* = loadWeights(kind, base, i, v);
+        };
+    } else {
+        const panel = packed_weights.Panel(kind).init(base, k);
+        for (0..k / 32) |b| panel.dequantize(b, out + b * 32 * 16);
+    }
+}
+
+fn runTile(
+    comptime rows: usize,
+    problem: *const Problem,
+    t: usize,
+    group: usize,
+    x_base: [*]const f32,
+    panels: *const [tile_panels][*]align(64) const f32,
+) void {
+    const w_base = panels.*;
+    var acc: [rows][tile_panels][dot.per_panel]F = @splat(@splat(@splat(@splat(0))));
+    var x = x_base;
+    for (0..problem.k) |k| {
+        var w: [tile_panels][dot.per_panel]F = undefined;
+        inline for (0..tile_panels) |p| inline for (0..dot.per_panel) |v| {
+            w[p][v] = w_base[p][k * 16 + v * dot.width ..][0..dot.width].*;
+        };
+        inline for (0..rows) |m| {
+            const value: F = @splat(x[m]);
+            inline for (0..tile_panels) |p| inline for (0..dot.per_panel) |v| {
+                acc[m][p][v] = dot.fma(w[p][v], value, acc[m][p][v]);
+            };
+        }
+        x += rows;
+    }
+    inline for (0..tile_panels) |i| {
+        const p = group * tile_panels + i;
+        if (p < problem.panels()) inline for (0..rows) |m| problem.store(t * tile_rows + m, p, acc[m][i]);
+    }
+}

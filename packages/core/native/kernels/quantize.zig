@@ -1,0 +1,148 @@
+//! Op `quantize_rows`: f32 rows to q8a (abi.q8aRowBytes has the layout).
+//!
+//! scale = max|x| / 127 and code = round to nearest even (x / scale) per 32 elements, as ggml's q8_0 but with an f32
+//! scale. A block with a NaN or an infinity gets the scale NaN, so it stays visible in every product. Sums of 16 codes
+//! stand beside: they carry zero points and minima of the weights.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const Rows = @import("weights.zig").Rows;
+const offset = @import("weights.zig").offset;
+
+/// The three arrays of one q8a row.
+pub const Row = struct {
+    codes: [*]const i8,
+    scales: [*]align(4) const f32,
+    sums: [*]align(2) const i16,
+
+    pub inline fn init(base: [*]const u8, k: usize) Row {
+        return .{
+            .codes = @ptrCast(base),
+            .scales = @ptrCast(@alignCast(base + k)),
+            .sums = @ptrCast(@alignCast(base + k + k / 32 * 4)),
+        };
+    }
+};
+
+/// Inputs: x f32 [rows, k]. Output: q8a [rows, k]. Threads share the blocks of all rows.
+pub fn quantize_rows(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
+    const desc = &cmd.inputs[0];
+    if (desc.dtype != @intFromEnum(abi.Dtype.f32)) return ctx.fail("quantize_rows: x must be f32");
+    const x = Rows.init(desc);
+    if (x.k == 0 or x.k % 32 != 0) return ctx.fail("quantize_rows: k must be a multiple of 32");
+    if (x.item_bytes != 4) return ctx.fail("quantize_rows: rows of x must be contiguous");
+    const out: [*]u8 = @ptrFromInt(cmd.outputs[0].data);
+    const row_bytes = abi.q8aRowBytes(x.k);
+    const blocks = x.k / 32;
+    const share = ctx.range(x.rows * blocks, 64);
+    for (share.start..share.end) |i| {
+        const b = i % blocks;
+        const base = out + i / blocks * row_bytes;
+        const scales: [*]f32 = @ptrCast(@alignCast(base + x.k));
+        const sums: [*]i16 = @ptrCast(@alignCast(base + x.k + blocks * 4));
+        const values: *align(4) const [32]f32 = @ptrCast(@alignCast(x.row(i / blocks) + b * 128));
+        scales[b] = quantizeBlock(values, @ptrCast(base + b * 32), sums[b * 2 ..][0..2]);
+    }
+}
+
+const V = @Vector(16, f32);
+const I = @Vector(16, i32);
+
+fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) f32 {
+    const halves = [2]V{ x[0..16].*, x[16..32].* };
+    // Magnitudes compare as integers, and so NaN and infinity come out on top.
+    const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
+    const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
+    const largest = @reduce(.Max, @max(bits[0] & magnitude, bits[1] & magnitude));
+    const scale = @as(f32, @bitCast(largest)) / 127;
+    if (largest >= 0x7f800000 or scale == 0) {
+        codes.* = @splat(0);
+        sums.* = @splat(0);
+        return if (largest >= 0x7f800000) std.math.nan(f32) else 0;
+    }
+    inline for (halves, 0..) |half, h| {
+        const code = roundClamped(half / @as(V, @splat(scale)));
+        codes[h * 16 ..][0..16].* = @as(@Vector(16, i8), @intCast(code));
+        sums[h] = @intCast(@reduce(.Add, code));
+    }
+    return scale;
+}
+
+/// Round to nearest even, at most ±127 (a subnormal scale may be rounded so far down that more would come out).
+inline fn roundClamped(x: V) I {
+    const limit: V = @splat(127);
+    const magic: V = @splat(0x1.8p23); // its last bit is worth 1
+    const rounded = @max(@min(x, limit), -limit) + magic;
+    return @as(I, @bitCast(rounded)) - @as(I, @bitCast(magic));
+}
+
+/// Scalar oracle.
+fn oracle(x: []const f32, codes: []i8) f32 {
+    var largest: f32 = 0;
+    for (x) |v| {
+        if (!std.math.isFinite(v)) {
+            @memset(codes, 0);
+            return std.math.nan(f32);
+        }
+        largest = @max(largest, @abs(v));
+    }
+    const scale = largest / 127;
+    for (x, codes) |v, *c| {
+        if (scale == 0) {
+            c.* = 0;
+            continue;
+        }
+        const y: f64 = std.math.clamp(v / scale, -127, 127);
+        const below = @floor(y);
+        const up = y - below > 0.5 or (y - below == 0.5 and @mod(below, 2) != 0);
+        c.* = @intFromFloat(if (up) below + 1 else below);
+    }
+    return scale;
+}
+
+test "quantize_rows equals the oracle" {
+    const testing = @import("testing.zig");
+    const gpa = std.testing.allocator;
+    var prng = std.Random.DefaultPrng.init(5);
+    const random = prng.random();
+    for ([_]usize{ 1, 2, 3, 9 }) |rows| for ([_]usize{ 32, 64, 96, 1024 }) |k| for ([_]u32{ 1, 2, 3 }) |threads| {
+        const x = try gpa.alloc(f32, rows * (k + 3));
+        defer gpa.free(x);
+        for (x) |*v| v.* = random.floatNorm(f32);
+        for (0..k / 32) |b| switch (random.uintLessThan(u8, 6)) {
+            0 => @memset(x[b * 32 ..][0..32], 0),
+            1 => x[b * 32 + 5] = std.math.nan(f32),
+            2 => x[b * 32 + 6] = -std.math.inf(f32),
+            3 => for (x[b * 32 ..][0..32]) |*v| {
+                v.* = @bitCast(random.uintLessThan(u32, 400)); // subnormal
+            },
+            4 => for (x[b * 32 ..][0..32], 0..) |*v, i| {
+                v.* = if (i == 0) 127 else @as(f32, @floatFromInt(random.intRangeAtMost(i8, -100, 100))) + 0.5; // ties
+            },
+            else => {},
+        };
+        const bytes = abi.q8aRowBytes(k);
+        const out = try gpa.alignedAlloc(u8, .@"64", rows * bytes);
+        defer gpa.free(out);
+        var cmd: abi.Command = .{ .input_count = 1, .output_count = 1 };
+        cmd.inputs[0] = testing.describe(.f32, @intFromPtr(x.ptr), &.{ rows, k });
+        cmd.inputs[0].strides[0] = @intCast(k + 3);
+        cmd.outputs[0] = testing.describe(.q8a, @intFromPtr(out.ptr), &.{ rows, k });
+        try testing.run(quantize_rows, null, &cmd, threads);
+        for (0..rows) |r| {
+            const row = Row.init(out.ptr + r * bytes, k);
+            for (0..k / 32) |b| {
+                var codes: [32]i8 = undefined;
+                const scale = oracle(x[r * (k + 3) + b * 32 ..][0..32], &codes);
+                try testing.expectBits(scale, row.scales[b]);
+                try std.testing.expectEqualSlices(i8, &codes, row.codes[b * 32 ..][0..32]);
+                for (0..2) |h| {
+                    var sum: i16 = 0;
+                    for (codes[h * 16 ..][0..16]) |c| sum += c;
+                    try std.testing.expectEqual(sum, row.sums[b * 2 + h]);
+                }
+            }
+        }
+    };
+}
