@@ -6,15 +6,9 @@ import type { Talk } from "./talk.ts";
 
 /** One message, one reply with a line end after it. Notes about how it ended go to stderr. */
 export async function runOnce(host: Host, talk: Talk, text: string): Promise<void> {
-  let last = "";
-  const stats = await talk.reply(text, {
-    onText: (piece) => {
-      host.stdout.write(piece);
-      if (piece !== "") last = piece;
-    },
-  });
+  const stats = await talk.reply(text, { onText: (piece) => host.stdout.write(piece) });
   host.stdout.write("\n");
-  const note = stats === undefined || last === undefined ? undefined : endNote(stats, talk.model.context);
+  const note = stats === undefined ? undefined : endNote(stats, talk.model.context);
   if (note !== undefined) host.stderr.write(`mllm: ${note}\n`);
 }
 

@@ -1,7 +1,7 @@
 /** The chat on a terminal. */
 import { errorLine } from "../errors.ts";
 import { type Host, SIGNAL_EXIT } from "../host.ts";
-import { History, HistoryFile } from "../terminal/history.ts";
+import { History, type HistoryFile } from "../terminal/history.ts";
 import { KeyDecoder, type TerminalInput } from "../terminal/keys.ts";
 import { type EditResult, LineEditor } from "../terminal/line_editor.ts";
 import { ProgressBar } from "../terminal/progress.ts";
@@ -194,7 +194,7 @@ class TerminalChat {
   /** Reads keys until the input ends, whatever else goes on. */
   async #pump(): Promise<void> {
     const buffer = new Uint8Array(READ_BYTES);
-    let timer: number | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     while (true) {
       const count = await this.#host.stdin.read(buffer).catch(() => null);
       clearTimeout(timer);

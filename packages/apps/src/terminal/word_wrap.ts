@@ -30,7 +30,7 @@ export class WordWrapper {
     const limit = Math.max(10, this.#columns() - 1);
     let out = "";
     // deno-lint-ignore no-control-regex
-    for (const grapheme of graphemes(piece.replace(/\r\n?/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, ""))) {
+    for (const grapheme of graphemes(piece.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, ""))) {
       out += grapheme === "\n" ? this.#newline() : this.#put(grapheme, limit);
     }
     return out;
