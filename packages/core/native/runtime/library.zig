@@ -1,0 +1,239 @@
+//! The functions of a CPU backend's table, over a platform that says which levels there are and which can run here.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const errors = @import("errors.zig");
+const os = @import("os.zig");
+const wait = @import("wait.zig");
+const Device = @import("device.zig").Device;
+
+/// An ISA level of a library.
+pub const Level = struct {
+    name: []const u8,
+    kernels: *const fn () callconv(.c) *const context.KernelTable,
+};
+
+/// Devices open at once in a process.
+const devices_max = 64;
+
+const Slot = struct {
+    /// 0 while nothing is open here; else generation << 8 | slot + 1.
+    handle: std.atomic.Value(u64) = .init(0),
+    device: Device = undefined,
+};
+
+/// Builds the table of functions. `platform` gives `name`, `levels` (lowest first), `isSupported(level) bool`,
+/// `cpuName(buffer) []const u8`, `threadsPerCore() u32`, `writeFeatures(json) !void` and
+/// `packedBytes(dtype, n, k, *packed_dtype) u64`.
+pub fn Library(comptime platform: type) type {
+    return struct {
+        var lock: wait.Lock = .{};
+        var slots: [devices_max]Slot = @splat(.{});
+        var generation: u64 = 0;
+
+        pub const table: abi.Backend = .{
+            .describe = describe,
+            .open = open,
+            .close = close,
+            .alloc = alloc,
+            .free = free,
+            .copy = copy,
+            .map_file = mapFile,
+            .unmap_file = unmapFile,
+            .supports = supports,
+            .packed_bytes = packedBytes,
+            .submit = submit,
+            .compile = compile,
+            .destroy = destroy,
+            .run = run,
+            .profile = profile,
+            .last_error = lastError,
+        };
+
+        fn get(handle: u64) ?*Device {
+            const index = (handle & 0xff) -% 1;
+            if (index < devices_max and slots[@intCast(index)].handle.load(.acquire) == handle) return &slots[@intCast(index)].device;
+            errors.global.set("the backend is not open", .{});
+            return null;
+        }
+
+        fn status(result: abi.Status) i32 {
+            return @intFromEnum(result);
+        }
+
+        fn best() usize {
+            var index = platform.levels.len - 1;
+            while (index > 0 and !platform.isSupported(platform.levels[index].name)) index -= 1;
+            return index;
+        }
+
+        fn describe(out: u64, capacity: u64) callconv(.c) u64 {
+            var buffer: [4096]u8 = undefined;
+            var writer: std.Io.Writer = .fixed(&buffer);
+            var json: std.json.Stringify = .{ .writer = &writer };
+            writeDescription(&json) catch return 0;
+            return errors.copyText(writer.buffered(), out, capacity);
+        }
+
+        fn writeDescription(json: *std.json.Stringify) !void {
+            var cpu: [64]u8 = undefined;
+            try json.beginObject();
+            try json.objectField("name");
+            try json.write(platform.name);
+            try json.objectField("available");
+            try json.write(true);
+            try json.objectField("reason");
+            try json.write("");
+            try json.objectField("cpu");
+            try json.write(platform.cpuName(&cpu));
+            try json.objectField("level");
+            try json.write(platform.levels[best()].name);
+            try json.objectField("levels");
+            try json.beginArray();
+            for (platform.levels) |level| if (platform.isSupported(level.name)) try json.write(level.name);
+            try json.endArray();
+            try json.objectField("features");
+            try json.beginArray();
+            try platform.writeFeatures(json);
+            try json.endArray();
+            try json.objectField("cores");
+            try json.write(os.physicalCores(platform.threadsPerCore()));
+            try json.objectField("memory_bytes");
+            try json.write(os.memoryBytes());
+            try json.endObject();
+        }
+
+        /// The level of a name, the best one for an empty name; null and a text when it can't be.
+        fn findLevel(name: []const u8) ?*const Level {
+            if (name.len == 0) return &platform.levels[best()];
+            var is_known = false;
+            for (&platform.levels) |*level| {
+                if (!std.mem.eql(u8, level.name, name)) continue;
+                if (platform.isSupported(name)) return level;
+                is_known = true;
+            }
+            var buffer: [256]u8 = undefined;
+            var writer: std.Io.Writer = .fixed(&buffer);
+            for (platform.levels) |level| {
+                if (platform.isSupported(level.name)) writer.print("{s}{s}", .{ if (writer.end > 0) ", " else "", level.name }) catch break;
+            }
+            const problem = if (is_known) "this CPU lacks the instructions of level" else "there is no level";
+            errors.global.set("open: {s} \"{s}\"; possible here: {s}", .{ problem, name, writer.buffered() });
+            return null;
+        }
+
+        fn open(options: *const abi.OpenOptions) callconv(.c) u64 {
+            const level = findLevel(std.mem.sliceTo(&options.level, 0)) orelse return 0;
+            os.pinLibrary(@ptrCast(&slots));
+            lock.acquire();
+            defer lock.release();
+            for (&slots, 1..) |*slot, number| {
+                if (slot.handle.load(.monotonic) != 0) continue;
+                const threads = if (options.threads == 0) os.physicalCores(platform.threadsPerCore()) else options.threads;
+                slot.device.init(level.kernels(), threads, options.spin, os.memoryBytes()) catch {
+                    errors.global.set("open: the system has no memory left", .{});
+                    return 0;
+                };
+                generation += 1;
+                const handle = generation << 8 | number;
+                slot.handle.store(handle, .release);
+                return handle;
+            }
+            errors.global.set("open: {d} backends are open already; close one", .{devices_max});
+            return 0;
+        }
+
+        fn close(handle: u64) callconv(.c) void {
+            lock.acquire();
+            defer lock.release();
+            const device = get(handle) orelse return;
+            device.lock.acquire(); // a run on another thread ends first
+            device.deinit();
+            slots[@intCast((handle & 0xff) - 1)].handle.store(0, .release);
+        }
+
+        fn alloc(handle: u64, bytes: u64) callconv(.c) u64 {
+            return (get(handle) orelse return 0).alloc(bytes);
+        }
+
+        fn free(handle: u64, address: u64) callconv(.c) void {
+            (get(handle) orelse return).free(address);
+        }
+
+        fn copy(handle: u64, dst: u64, src: u64, bytes: u64) callconv(.c) i32 {
+            const device = get(handle) orelse return status(.invalid);
+            if (bytes == 0) return status(.ok);
+            if (dst == 0 or src == 0) {
+                device.errors.set("copy: an address is 0", .{});
+                return status(.invalid);
+            }
+            const to: [*]u8 = @ptrFromInt(dst);
+            const from: [*]const u8 = @ptrFromInt(src);
+            @memmove(to[0..@intCast(bytes)], from[0..@intCast(bytes)]);
+            return status(.ok);
+        }
+
+        fn mapFile(handle: u64, path: u64, out: *abi.MappedFile) callconv(.c) i32 {
+            const device = get(handle) orelse return status(.invalid);
+            if (path == 0) return status(.invalid);
+            return status(device.mapFile(@ptrFromInt(path), out));
+        }
+
+        fn unmapFile(handle: u64, address: u64, bytes: u64) callconv(.c) i32 {
+            return status((get(handle) orelse return status(.invalid)).unmapFile(address, bytes));
+        }
+
+        fn supports(handle: u64, command: *const abi.Command) callconv(.c) i32 {
+            return @intFromBool((get(handle) orelse return 0).supports(command));
+        }
+
+        fn packedBytes(handle: u64, dtype: u32, n: u64, k: u64, packed_dtype: *u32) callconv(.c) u64 {
+            const device = get(handle) orelse return 0;
+            const known = std.enums.fromInt(abi.Dtype, dtype);
+            const sane = n >= 1 and k >= 1 and n <= 1 << 32 and k <= 1 << 32;
+            const bytes = if (known != null and sane) platform.packedBytes(known.?, n, k, packed_dtype) else 0;
+            if (bytes == 0) {
+                const name = if (known) |one| @tagName(one) else "an unknown dtype";
+                device.errors.set("pack_weight: {s} [{d}, {d}] can't be packed", .{ name, n, k });
+            }
+            return bytes;
+        }
+
+        fn submit(handle: u64, commands: u64, count: u64) callconv(.c) i32 {
+            const device = get(handle) orelse return status(.invalid);
+            if (count == 0) return status(.ok);
+            if (commands == 0 or commands % 8 != 0) {
+                device.errors.set("submit: {x} is no address of commands", .{commands});
+                return status(.invalid);
+            }
+            return status(device.submit(@as([*]const abi.Command, @ptrFromInt(commands))[0..@intCast(count)]));
+        }
+
+        fn compile(handle: u64, program: *const abi.ProgramDesc) callconv(.c) u64 {
+            const device = get(handle) orelse return 0;
+            if (program.command_count > 0 and (program.commands == 0 or program.commands % 8 != 0)) {
+                device.errors.set("compile: {x} is no address of commands", .{program.commands});
+                return 0;
+            }
+            return device.compile(program);
+        }
+
+        fn destroy(handle: u64, program: u64) callconv(.c) void {
+            (get(handle) orelse return).destroy(program);
+        }
+
+        fn run(handle: u64, program: u64, registers: *const abi.Registers) callconv(.c) i32 {
+            return status((get(handle) orelse return status(.invalid)).run(program, registers));
+        }
+
+        fn profile(handle: u64, program: u64, rows: u64, capacity: u64) callconv(.c) u64 {
+            return (get(handle) orelse return 0).profile(program, rows, capacity);
+        }
+
+        fn lastError(handle: u64, out: u64, capacity: u64) callconv(.c) u64 {
+            if (handle != 0) if (get(handle)) |device| return device.errors.copyTo(out, capacity);
+            return errors.global.copyTo(out, capacity);
+        }
+    };
+}

@@ -1,0 +1,20 @@
+//! The CPU runtime: everything of a backend but its kernels. Knows no ISA.
+
+pub const Library = @import("library.zig").Library;
+pub const Level = @import("library.zig").Level;
+
+test {
+    _ = @import("check.zig");
+    _ = @import("device.zig");
+    _ = @import("errors.zig");
+    _ = @import("executor.zig");
+    _ = @import("file_map.zig");
+    _ = @import("library.zig");
+    _ = @import("memory.zig");
+    _ = @import("os.zig");
+    _ = @import("pool.zig");
+    _ = @import("program.zig");
+    _ = @import("rules.zig");
+    _ = @import("wait.zig");
+    _ = @import("library_test.zig");
+}
