@@ -157,9 +157,6 @@ function mapConfig(metadata: ConfigReader, arch: string, file: GgufFile): Record
   };
   if (rotary !== headDim) config.partial_rotary_factor = rotary / headDim;
   if (arch !== "qwen2") config.attention_bias = file.tensors.has("blk.0.attn_q.bias");
-  const window = readInt(metadata, key("attention.sliding_window"), { default: 0, min: 0 });
-  if (window > 0 && arch !== "llama") Object.assign(config, { use_sliding_window: true, sliding_window: window });
-  else if (window > 0) config.sliding_window = window;
   return normalizeConfig(config, file.path);
 }
 
