@@ -17,6 +17,9 @@ export interface AddedToken {
 /** A part of a text: an added token's id, or plain text that starts at `start`. */
 export type Section = { id: number } | { text: string; start: number };
 
+/** A part [start, end) of a text, in UTF-16 units. */
+export type TextRange = readonly [start: number, end: number];
+
 const space = /\s/;
 const wordCharacter = /[\p{L}\p{N}_]/u;
 
@@ -38,17 +41,28 @@ export class AddedTokenMatcher {
     this.#pattern = new RegExp(texts.map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")).join("|"), "g");
   }
 
-  /** Splits `text`; empty parts are left out. */
-  split(text: string): Section[] {
+  /**
+   * Splits `text`; empty parts are left out. Control tokens that touch one of the `plain` ranges are not seen.
+   *
+   * @param plain ranges [start, end) of the text, in order
+   */
+  split(text: string, plain: readonly TextRange[] = []): Section[] {
     if (this.#pattern === undefined) return text === "" ? [] : [{ text, start: 0 }];
     const sections: Section[] = [];
+    const isPlain = rangeSearch(plain);
     let done = 0;
-    for (const match of text.matchAll(this.#pattern)) {
+    this.#pattern.lastIndex = 0;
+    for (let match = this.#pattern.exec(text); match !== null; match = this.#pattern.exec(text)) {
       const token = this.#tokens.get(match[0])!;
       let start = match.index;
       let end = start + match[0].length;
-      if (start < done) continue;
-      if (token.singleWord && (touches(text[start - 1]) || touches(text[end]))) continue;
+      if (
+        start < done || (token.special && isPlain(start, end)) ||
+        (token.singleWord && (touches(text[start - 1]) || touches(text[end])))
+      ) {
+        this.#pattern.lastIndex = start + 1;
+        continue;
+      }
       while (token.lstrip && start > done && space.test(text[start - 1])) start--;
       while (token.rstrip && end < text.length && space.test(text[end])) end++;
       if (start > done) sections.push({ text: text.slice(done, start), start: done });
@@ -58,6 +72,15 @@ export class AddedTokenMatcher {
     if (done < text.length) sections.push({ text: text.slice(done), start: done });
     return sections;
   }
+}
+
+/** A function that says whether [start, end) touches one of the ranges; asked for rising starts only. */
+export function rangeSearch(ranges: readonly TextRange[]): (start: number, end: number) => boolean {
+  let next = 0;
+  return (start, end) => {
+    while (next < ranges.length && ranges[next][1] <= start) next++;
+    return next < ranges.length && ranges[next][0] < end;
+  };
 }
 
 function touches(character: string | undefined): boolean {

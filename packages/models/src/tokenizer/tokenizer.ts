@@ -1,5 +1,5 @@
 import { MllmError } from "@mllm/core";
-import { type AddedToken, AddedTokenMatcher } from "./added_tokens.ts";
+import { type AddedToken, AddedTokenMatcher, rangeSearch, type TextRange } from "./added_tokens.ts";
 import { type ByteRules, bytesOfToken } from "./token_bytes.ts";
 import type { WordEncoder } from "./word_encoder.ts";
 
@@ -9,6 +9,8 @@ export interface EncodeOptions {
   parseSpecial?: boolean;
   /** Whether to add what the model wants around a text, such as a BOS token. Default: no. */
   addSpecial?: boolean;
+  /** Ranges of the text, in order, in which control tokens stay plain text whatever `parseSpecial` says. */
+  plain?: readonly TextRange[];
 }
 
 /** Options of `Tokenizer.decode` and StreamingDecoder. */
@@ -29,6 +31,10 @@ export interface Tokenizer {
   tokenBytes(id: number): Uint8Array;
   /** Id of the token with exactly this text in the vocabulary's own writing (`Ġthe`, `▁the`, `<|im_end|>`). */
   tokenId(text: string): number | undefined;
+  /** Text of a token in the vocabulary's own writing. */
+  tokenText(id: number): string | undefined;
+  /** Texts of all control tokens. */
+  readonly specialTexts: readonly string[];
   /** Whether this is a control token. */
   isSpecial(id: number): boolean;
   /** First token of a sequence, where the vocabulary names one. */
@@ -79,6 +85,7 @@ export class VocabularyTokenizer implements Tokenizer {
   readonly bosId?: number;
   readonly eosIds: number[];
   readonly leadingSpaces: number;
+  readonly specialTexts: readonly string[];
   readonly #parts: TokenizerParts;
   readonly #special: Set<number>;
   readonly #bytes: (Uint8Array | undefined)[] = [];
@@ -90,25 +97,30 @@ export class VocabularyTokenizer implements Tokenizer {
     this.vocabSize = parts.texts.length;
     this.leadingSpaces = parts.leadingSpaces;
     this.bosId = parts.bosId;
+    this.specialTexts = parts.added.filter((token) => token.special).map((token) => token.content);
     this.#special = new Set(parts.added.filter((token) => token.special).map((token) => token.id));
     const known = endOfTurnTexts.map((text) => parts.ids.get(text)).filter((id) => id !== undefined);
     this.eosIds = [...new Set([...parts.eosIds, ...known.filter((id) => this.#special.has(id))])];
   }
 
-  encode(text: string, { parseSpecial = true, addSpecial = false }: EncodeOptions = {}): number[] {
+  encode(text: string, { parseSpecial = true, addSpecial = false, plain = [] }: EncodeOptions = {}): number[] {
     if (text.length > textLengthMax) {
       throw new MllmError("invalid_argument", `a text of ${text.length} characters is too long to tokenize`, {
-        next: `Split it into parts of at most ${textLengthMax} characters.`,
+        next: `Split it into parts of at most ${textLengthMax} characters`,
       });
     }
     const [raw, normalized] = this.#matchersFor(parseSpecial);
+    // Behind the normaliser the ranges no longer fit, so a part that touches one has no control tokens at all.
+    const normalizedPlain = plain.length === 0 ? normalized : this.#matchersFor(false)[1];
+    const isPlain = rangeSearch(plain);
     const out: number[] = addSpecial ? [...this.#parts.prefixIds] : [];
-    for (const section of raw.split(text.toWellFormed())) {
+    for (const section of raw.split(text.toWellFormed(), plain)) {
       if ("id" in section) {
         out.push(section.id);
         continue;
       }
-      for (const part of normalized.split(this.#parts.normalize(section.text))) {
+      const matcher = isPlain(section.start, section.start + section.text.length) ? normalizedPlain : normalized;
+      for (const part of matcher.split(this.#parts.normalize(section.text))) {
         if ("id" in part) out.push(part.id);
         else this.#encodePlain(part.text, section.start + part.start, out);
       }
@@ -139,6 +151,10 @@ export class VocabularyTokenizer implements Tokenizer {
 
   tokenId(text: string): number | undefined {
     return this.#parts.ids.get(text);
+  }
+
+  tokenText(id: number): string | undefined {
+    return this.#parts.texts[id];
   }
 
   isSpecial(id: number): boolean {
