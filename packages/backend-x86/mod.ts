@@ -1,1 +1,48 @@
-export {};
+/**
+ * The x86 backend: CPU kernels for x86-64 at four ISA levels in one library; the best one is chosen when it is opened.
+ *
+ * @example
+ * ```ts
+ * import { openBackend } from "@mllm/core";
+ * import { x86 } from "@mllm/backend-x86";
+ *
+ * using backend = await openBackend(x86, { threads: 2 });
+ * ```
+ * @module
+ */
+import { type BackendPlugin, MllmError } from "@mllm/core";
+import { kernelRows } from "./kernel_rows.ts";
+
+const libraryNames: Partial<Record<typeof Deno.build.os, string>> = {
+  linux: "libmllm_x86.so",
+  darwin: "libmllm_x86.dylib",
+  windows: "mllm_x86.dll",
+};
+
+/** The path of a file URL in this system's form. */
+function filePath(url: URL): string {
+  const path = decodeURIComponent(url.pathname);
+  return Deno.build.os === "windows" ? path.slice(1).replaceAll("/", "\\") : path;
+}
+
+function library(): Promise<string> {
+  const name = libraryNames[Deno.build.os];
+  if (name === undefined || Deno.build.arch !== "x86_64") {
+    const here = `${Deno.build.arch} ${Deno.build.os}`;
+    return Promise.reject(
+      new MllmError("unsupported", `backend x86 needs an x86-64 CPU with Linux, macOS or Windows; this is ${here}`, {
+        next: "Choose the backend of this machine's CPU",
+      }),
+    );
+  }
+  return Promise.resolve(filePath(new URL(`zig/zig-out/lib/${name}`, import.meta.url)));
+}
+
+/** The plugin: pass it to `openBackend` or register it in a `BackendRegistry`. */
+export const x86: BackendPlugin = {
+  name: "x86",
+  description: "x86-64 CPUs: portable vectors, AVX2, AVX-VNNI, AVX-512 VNNI",
+  levels: ["portable", "avx2", "avxvnni", "avx512vnni"],
+  library,
+  kernelRows,
+};

@@ -6,8 +6,9 @@
  */
 
 import { MllmError } from "../../packages/core/src/errors.ts";
+import { repositoryRoot, zigBinary } from "../workspace.ts";
 
-const root = new URL("../../", import.meta.url);
+const root = repositoryRoot();
 
 /** Generated files (relative to the repository) and the argument of the generator that makes each. */
 export const generatedFiles = {
@@ -16,17 +17,11 @@ export const generatedFiles = {
   "docs/ops.md": "md",
 } as const;
 
-/** Runs zig with these arguments in the repository and returns its stdout; throws with its stderr. */
-export async function zig(args: string[], cwd: URL = root): Promise<string> {
-  const command = new Deno.Command(new URL("node_modules/.bin/zig", root), {
-    args,
-    cwd,
-    stdout: "piped",
-    stderr: "piped",
-  });
-  const { success, stdout, stderr } = await command.output();
+/** Runs zig with these arguments in the repository; throws with its stderr. */
+export async function zig(args: string[]): Promise<void> {
+  const command = new Deno.Command(zigBinary(root), { args, cwd: root, stdout: "null", stderr: "piped" });
+  const { success, stderr } = await command.output();
   if (!success) throw new MllmError("internal", `zig ${args[0]} failed: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
 }
 
 /** The text of every generated file, by path. */
@@ -49,9 +44,7 @@ export async function generate(): Promise<Record<string, string>> {
 
 if (import.meta.main) {
   for (const [path, text] of Object.entries(await generate())) {
-    const url = new URL(path, root);
-    await Deno.mkdir(new URL("./", url), { recursive: true });
-    await Deno.writeTextFile(url, text);
+    await Deno.writeTextFile(`${root}/${path}`, text);
     console.log(path);
   }
 }

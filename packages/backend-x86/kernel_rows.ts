@@ -1,0 +1,45 @@
+/**
+ * The kernel selector's built-in rows for x86 CPUs.
+ *
+ * Native code never uses more threads than there is work for (8,192 elements or multiply-adds each), and no result
+ * depends on the threads; these rows decide where it pays at all.
+ * @module
+ */
+import type { KernelRow } from "@mllm/core";
+
+/** First row that fits decides. */
+export const kernelRows: readonly KernelRow[] = [
+  {
+    op: "linear",
+    phase: "decode",
+    variant: 1,
+    threads: 0,
+    reason: "GEMV: one row is bound by reading the packed weights: all threads read their panels",
+  },
+  {
+    op: "linear",
+    variant: 0,
+    threads: 0,
+    reason: "GEMM from a few rows on, bound by arithmetic: register tiles over the same panels on all threads",
+  },
+  {
+    op: "attention",
+    variant: 0,
+    threads: 0,
+    reason: "heads and query rows are independent: all threads take tasks of one head",
+  },
+  {
+    op: "pack_weight",
+    variant: 0,
+    threads: 0,
+    reason: "panels are independent: all threads",
+  },
+  {
+    op: "*",
+    maxElements: 16384,
+    variant: 0,
+    threads: 1,
+    reason: "at most 16,384 elements take less time than two barriers between threads",
+  },
+  { op: "*", variant: 0, threads: 0, reason: "rows are independent: all threads" },
+];
