@@ -12,5 +12,5 @@ addEventListener("message", (event) => {
   new TextEncoder().encodeInto(level, options.subarray(abi.OpenOptions.offset.level));
   const handle = new Deno.UnsafeFnPointer(pointer, definition).call(options);
   dylib.close();
-  postMessage(handle === 0n ? "did not open" : "ok");
+  (globalThis as unknown as { postMessage(text: string): void }).postMessage(handle === 0n ? "did not open" : "ok");
 });
