@@ -1,0 +1,39 @@
+/** `mllm doctor`: what this machine has, which kernels run on it, and why. */
+import type { BackendReport } from "../engine.ts";
+import { type Command, JSON_OPTION } from "./command.ts";
+
+function reportText(report: BackendReport): string {
+  const head = `${report.name}: ${report.description}`;
+  if (!report.available) return `${head}\n  not available: ${report.reason ?? "no reason given"}`;
+  const missing = report.allLevels.filter((level) => !report.levels.includes(level));
+  return [
+    head,
+    `  cpu       ${report.cpu ?? "unknown"}, ${report.cores} cores, ${(report.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+    `  features  ${report.features.join(" ") || "none"}`,
+    `  levels    ${
+      report.levels.map((level) => level === report.level ? `[${level}]` : level).join(" ") || report.level
+    }` +
+    (missing.length > 0 ? `  (this CPU lacks ${missing.join(", ")})` : ""),
+    ...(report.choices.length > 0 ? ["  kernels", ...report.choices.map((choice) => `    ${choice}`)] : []),
+  ].join("\n");
+}
+
+export const doctorCommand: Command = {
+  name: "doctor",
+  usage: "",
+  doc: "show backends, ISA levels, chosen kernels and why",
+  options: [JSON_OPTION],
+  async run({ options, host, program }) {
+    const reports = await program.engine.backends();
+    const { v8, deno } = Deno.version;
+    if (options.has("json")) {
+      const system = { os: Deno.build.os, arch: Deno.build.arch, deno };
+      host.stdout.write(
+        `${JSON.stringify({ system, default_backend: program.engine.defaultBackend, backends: reports })}\n`,
+      );
+      return;
+    }
+    host.stdout.write(`Deno ${deno} (V8 ${v8}) on ${Deno.build.os} ${Deno.build.arch}\n`);
+    for (const report of reports) host.stdout.write(`${reportText(report)}\n`);
+  },
+};

@@ -1,0 +1,36 @@
+/** `mllm logits`: the logits of every token of a prompt, as a file. */
+import { loadWithBar } from "../chat/main.ts";
+import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
+import { type Command, MODEL_HINT } from "./command.ts";
+import { PROMPT_OPTIONS, promptOption } from "./generate.ts";
+
+export const logitsCommand: Command = {
+  name: "logits",
+  usage: "-m MODEL (--tokens 1,2,3 | -p TEXT) -o out.safetensors",
+  doc: "write the logits of every token",
+  details: "The file has float32 `logits` [n, vocab] and, with --hidden-states, `hidden.i` [n, hidden] per layer i.",
+  options: [
+    MODEL_OPTION,
+    ...PROMPT_OPTIONS,
+    { name: "hidden-states", doc: "also the residual stream after each layer" },
+    { name: "output", short: "o", value: "FILE", doc: "safetensors file to write" },
+    ...RUN_OPTIONS,
+  ],
+  async run({ options, host, program }) {
+    const path = options.required("model", MODEL_HINT);
+    const output = options.required("output", "Name the file to write: -o out.safetensors");
+    const prompt = promptOption(options);
+    using model = await loadWithBar(host, program.engine, path, runOptions(options));
+    const ids = prompt(model.tokenizer);
+    const { logits, hiddenStates } = await model.evaluate(ids, { hiddenStates: options.has("hidden-states") });
+    const tensor = (name: string, data: Float32Array) => ({
+      name,
+      shape: [ids.length, data.length / ids.length],
+      data,
+    });
+    await program.engine.writeTensors(output, [
+      tensor("logits", logits),
+      ...hiddenStates.map((data, i) => tensor(`hidden.${i}`, data)),
+    ]);
+  },
+};
