@@ -1,0 +1,276 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { afterAll, afterEach, beforeAll, describe, it } from "@std/testing/bdd";
+import { openTestBackend } from "../testdata/backend.ts";
+import type { Backend } from "./backend.ts";
+import { capture, type CaptureRegisters, defaultPasses, type Program } from "./capture.ts";
+import { Random } from "./conformance/case.ts";
+import { MllmError } from "./errors.ts";
+import { KvCache } from "./kv_cache.ts";
+import * as ops from "./ops.ts";
+import type { Scalar } from "./scalar.ts";
+import { Tensor } from "./tensor.ts";
+import { tidy } from "./tidy.ts";
+
+const random = new Random(5);
+const [hidden, heads, kvHeads, headDim, vocab, inner] = [64, 4, 2, 16, 50, 96];
+
+/** Weights of one small layer, and code for it that runs eagerly and captured. */
+class Layer {
+  readonly weights: Record<string, Tensor>;
+  readonly cache: KvCache;
+
+  constructor(readonly backend: Backend, quantised: boolean) {
+    const packed = (n: number, k: number) =>
+      tidy(() => {
+        const bytes = new Uint8Array(n * k / 32 * 34).map(() => random.int(256));
+        const view = new DataView(bytes.buffer);
+        for (let at = 0; at < bytes.length; at += 34) view.setFloat16(at, 0.002 * (0.5 + random.next()), true);
+        if (quantised) return ops.packWeight(Tensor.from(backend, bytes, [n, k], "q8_0"));
+        return ops.packWeight(Tensor.from(backend, Float32Array.from(random.tensor([n, k], 0.2).values), [n, k]));
+      });
+    const vector = (n: number) => Tensor.from(backend, Float32Array.from(random.tensor([n], 1).values), [n]);
+    this.weights = {
+      table: packed(vocab, hidden),
+      qkv: packed((heads + 2 * kvHeads) * headDim, hidden),
+      bias: vector((heads + 2 * kvHeads) * headDim),
+      o: packed(hidden, heads * headDim),
+      gate: packed(inner, hidden),
+      up: packed(inner, hidden),
+      down: packed(hidden, inner),
+      norm1: vector(hidden),
+      norm2: vector(hidden),
+      norm3: vector(hidden),
+      inv: Tensor.from(backend, Float32Array.from({ length: headDim / 2 }, (_, i) => 1e4 ** (-i / 8)), [headDim / 2]),
+    };
+    this.cache = new KvCache(backend, { layers: 1, kvHeads, headDim, capacity: 64, pageSize: 16 });
+  }
+
+  forward(ids: Tensor, position: Scalar, last: Scalar): { logits: Tensor; hidden: Tensor } {
+    const w = this.weights;
+    const tokens = ids.shape[0];
+    const eps = 1e-6;
+    const x = ops.embedding(ids, w.table);
+    const qkv = ops.linear(ops.rmsnorm(x, w.norm1, { eps }), w.qkv, w.bias).reshape(
+      tokens,
+      heads + 2 * kvHeads,
+      headDim,
+    );
+    const q = ops.rope(qkv.narrow(1, 0, heads), w.inv, { position });
+    const k = ops.rope(qkv.narrow(1, heads, kvHeads), w.inv, { position });
+    const [{ k: keys, v: values }] = this.cache.layers;
+    ops.kvAppend(k, this.cache.pages, keys, { position });
+    ops.kvAppend(qkv.narrow(1, heads + kvHeads, kvHeads), this.cache.pages, values, { position });
+    const a = ops.attention(q, keys, values, this.cache.pages, { position, scale: 0.25 });
+    const h = ops.add(x, ops.linear(a.reshape(tokens, -1), w.o));
+    const n = ops.rmsnorm(h, w.norm2, { eps });
+    ops.relu(n);
+    const m = ops.mul(ops.silu(ops.linear(n, w.gate)), ops.linear(n, w.up));
+    const y = ops.add(h, ops.linear(m, w.down));
+    const final = ops.rmsnorm(y, w.norm3, { eps });
+    return { logits: ops.linear(ops.takeRows(final, { start: last, count: 1 }), w.table), hidden: y };
+  }
+
+  eager(ids: readonly number[], position: number): { logits: Float32Array; hidden: Float32Array } {
+    return tidy(() => {
+      const input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
+      const { logits, hidden } = this.forward(input, position, ids.length - 1);
+      return { logits: logits.toFloat32Array(), hidden: hidden.toFloat32Array() };
+    });
+  }
+
+  capture(tokensMax: number, passes = defaultPasses): Program {
+    const inputs = { ids: { dtype: "i32", shape: ["tokens"] } } as const;
+    return capture(
+      this.backend,
+      { tokensMax, inputs },
+      ({ ids }, { position, last }) => this.forward(ids, position, last),
+      {
+        passes,
+      },
+    );
+  }
+
+  free(): void {
+    for (const tensor of Object.values(this.weights)) tensor.free();
+    this.cache[Symbol.dispose]();
+  }
+}
+
+function replay(
+  program: Program,
+  ids: readonly number[],
+  position: number,
+): { logits: Float32Array; hidden: Float32Array } {
+  program.inputs.ids.write(Int32Array.from(ids));
+  program.run({ tokens: ids.length, position });
+  return { logits: program.output("logits").slice(), hidden: program.output("hidden", ids.length).slice() };
+}
+
+describe("capture", () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await openTestBackend();
+  });
+  afterEach(() => assertEquals(backend.memoryInUse, 0));
+  afterAll(() => backend[Symbol.dispose]());
+
+  const ids = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
+
+  for (const quantised of [false, true]) {
+    it(`replays the bits of eager code (${quantised ? "q8_0, i8 activations" : "f32"})`, () => {
+      const layer = new Layer(backend, quantised);
+      const whole = layer.eager(ids, 0);
+      const step = layer.eager([7], ids.length);
+      for (const passes of [[], ...defaultPasses.map((_, i) => defaultPasses.slice(0, i + 1))]) {
+        using program = layer.capture(16, passes);
+        assertEquals(replay(program, ids, 0), whole);
+        assertEquals(replay(program, [7], ids.length), step);
+        // The same prompt in chunks gives the same last row.
+        replay(program, ids.slice(0, 4), 0);
+        assertEquals(replay(program, ids.slice(4), 4).logits, whole.logits);
+      }
+      using decode = layer.capture(1);
+      assertEquals(replay(decode, [7], ids.length), step);
+      layer.free();
+    });
+  }
+
+  it("drops dead code, fuses, shares memory, and says so", () => {
+    const layer = new Layer(backend, false);
+    using plain = layer.capture(16, []);
+    using program = layer.capture(16);
+    const count = (p: Program, op: string) => p.commands.filter((command) => command.op === op).length;
+    assertEquals([count(plain, "relu"), count(program, "relu")], [1, 0]);
+    assertEquals([count(program, "silu"), count(program, "swiglu")], [0, 1]);
+    assertEquals([count(program, "add"), count(program, "rmsnorm_residual")], [0, 2]);
+    assert(program.arenaBytes < plain.arenaBytes);
+    assert(program.arenaBytes >= program.lowerBoundBytes && program.arenaBytes <= 1.25 * program.lowerBoundBytes);
+    assertEquals(program.passes.map(({ name }) => name), ["capture", "dead_code", "fuse", "in_place"]);
+    assert(program.commands.every(({ text, reason }) => text.length > 0 && reason.length > 0));
+    layer.free();
+  });
+
+  it("measures its commands", () => {
+    const layer = new Layer(backend, false);
+    const program = layer.capture(16);
+    layer.free();
+    program.profile();
+    for (let i = 0; i < 3; i++) program.run({ tokens: 2, position: 0 });
+    const rows = program.profile();
+    assertEquals(rows.length, program.commands.length);
+    assert(rows.every(({ calls }) => calls === 3));
+    program[Symbol.dispose]();
+  });
+
+  it("runs without blocking", async () => {
+    const layer = new Layer(backend, true);
+    const program = layer.capture(16);
+    const expected = replay(program, ids, 0).logits;
+    program.output("logits").fill(0);
+    const running = program.runAsync({ tokens: ids.length, position: 0 });
+    assertThrows(() => program.run({ tokens: 1, position: 0 }), MllmError, "running");
+    assertThrows(() => program[Symbol.dispose](), MllmError, "running");
+    await running;
+    assertEquals(program.output("logits").slice(), expected);
+    program.inputs.ids.write([-1]);
+    await assertRejects(() => program.runAsync({ tokens: 1, position: 0 }), MllmError);
+    program[Symbol.dispose]();
+    program[Symbol.dispose]();
+    assertThrows(() => program.output("logits"), MllmError, "disposed");
+    layer.free();
+  });
+
+  it("checks what it is run with", () => {
+    const layer = new Layer(backend, false);
+    const program = layer.capture(16);
+    assertEquals(program.contextMax, 64);
+    assertThrows(() => program.run({ tokens: 17, position: 0 }), MllmError, "1..16");
+    assertThrows(() => program.run({ tokens: 0, position: 0 }), MllmError, "1..16");
+    assertThrows(() => program.run({ tokens: 1, position: 64 }), MllmError, "context of 64");
+    assertThrows(() => program.run({ tokens: 1, position: -1 }), MllmError, "context");
+    assertThrows(() => program.output("nothing"), MllmError, "logits");
+    assertThrows(() => program.outputInts("logits"), MllmError, "f32");
+    assertThrows(() => program.inputs.ids.write(new Int32Array(17)), MllmError, "ids");
+    program[Symbol.dispose]();
+    layer.free();
+  });
+
+  it("explains misuse", () => {
+    const inputs = { x: { dtype: "f32", shape: ["tokens", 4] } } as const;
+    const bad = (fn: (x: Tensor, r: CaptureRegisters) => Tensor) => () =>
+      capture(backend, { tokensMax: 8, inputs }, ({ x }, registers) => ({ y: fn(x, registers) }));
+    using outside = Tensor.from(backend, [1, 2, 3, 4], [4]);
+    assertThrows(bad((x) => (x.toFloat32Array(), x)), MllmError, "no values yet");
+    assertThrows(bad(() => outside), MllmError, "depends on no input");
+    assertThrows(bad((x) => x.narrow(0, 0, 1)), MllmError, "takeRows");
+    assertThrows(bad((x) => ops.copy(x.transpose(0, 1))), MllmError, "outermost");
+    assertThrows(
+      bad((_, { position }) => ops.takeRows(outside.reshape(2, 2), { start: position, count: 1 })),
+      MllmError,
+      "position",
+    );
+    let leaked: Tensor | undefined;
+    const program = capture(backend, { tokensMax: 8, inputs }, ({ x }) => ({ y: leaked = ops.silu(x) }));
+    assertThrows(() => ops.silu(leaked!), MllmError);
+    program[Symbol.dispose]();
+    assertThrows(() => capture(backend, { tokensMax: 0, inputs }, ({ x }) => ({ x })), MllmError, "tokensMax");
+  });
+
+  it("copies outputs that are views or inputs", () => {
+    const inputs = { x: { dtype: "f32", shape: ["tokens", 4] } } as const;
+    using program = capture(
+      backend,
+      { tokensMax: 3, inputs },
+      ({ x }) => ({ same: x, part: ops.mulConst(x, 2).narrow(1, 1, 2) }),
+    );
+    program.inputs.x.write([1, 2, 3, 4, 5, 6, 7, 8]);
+    program.run({ tokens: 2, position: 0 });
+    assertEquals([...program.output("same", 2)], [1, 2, 3, 4, 5, 6, 7, 8]);
+    assertEquals([...program.output("part", 2)], [4, 6, 12, 14]);
+  });
+
+  it("keeps the bits of random programs", () => {
+    const rng = new Random(77);
+    for (let round = 0; round < 60; round++) {
+      const seed = rng.int(1e9);
+      const build = (x: Tensor, w: Tensor) => randomProgram(new Random(seed), x, w);
+      const data = Float32Array.from(rng.tensor([5, 8], 2).values);
+      using w = Tensor.from(backend, Float32Array.from(rng.tensor([8], 1).values), [8]);
+      const eager = tidy(() => build(Tensor.from(backend, data, [5, 8]), w).map((t) => t.toFloat32Array()));
+      const inputs = { x: { dtype: "f32", shape: ["tokens", 8] } } as const;
+      using program = capture(
+        backend,
+        { tokensMax: 7, inputs },
+        ({ x }) => Object.fromEntries(build(x, w).map((tensor, i) => [`y${i}`, tensor])),
+      );
+      for (let again = 0; again < 2; again++) {
+        program.inputs.x.write(data);
+        program.run({ tokens: 5, position: 0 });
+        eager.forEach((values, i) => assertEquals(program.output(`y${i}`, 5).slice(), values, `round ${round} y${i}`));
+      }
+    }
+  });
+});
+
+/** Random code over a pool of tensors [tokens, 8], with views and in-place ops, returning some of them. */
+function randomProgram(rng: Random, x: Tensor, w: Tensor): Tensor[] {
+  const pool = [ops.mulConst(x, 0.5), ops.silu(x)];
+  const pick = () => pool[rng.int(pool.length)];
+  for (let i = 0; i < 5 + rng.int(25); i++) {
+    const [a, b] = [pick(), pick()];
+    const made = [
+      () => ops.add(a, b),
+      () => ops.mul(ops.silu(a), b),
+      () => ops.rmsnorm(ops.add(a, b), w, { eps: 1e-6 }),
+      () => ops.softmax(a),
+      () => ops.mulConst(a, 0.75, { out: a === pool[0] ? undefined : a }),
+      () => ops.add(a, b, { out: b }),
+      () => ops.add(a.reshape(-1, 2, 4), b.reshape(-1, 2, 4)).reshape(-1, 8),
+      () => ops.copy(a.reshape(-1, 2, 4).permute(0, 2, 1)).reshape(-1, 8),
+      () => ops.rmsnormResidual(a, b, w, { eps: 1e-6 }).out,
+      () => ops.swiglu(a, b),
+    ][rng.int(10)]();
+    if (!pool.includes(made)) pool.push(made);
+  }
+  return [pick(), pool[pool.length - 1], pick()];
+}

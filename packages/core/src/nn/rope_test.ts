@@ -1,0 +1,64 @@
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { goldenFile } from "../../testdata/golden.ts";
+import { MllmError } from "../errors.ts";
+import { ropeFrequencies, ropeParameters } from "./rope.ts";
+
+interface Case {
+  key: string;
+  op: string;
+  params: Record<string, unknown> & { inv_freq?: number[]; attention_factor: number };
+}
+
+describe("rope frequencies", () => {
+  it("read both forms of the config", () => {
+    const scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 32 };
+    const old = ropeParameters({ head_dim: 16, rope_theta: 1e6, rope_scaling: scaling, max_position_embeddings: 128 });
+    const recent = ropeParameters({
+      hidden_size: 64,
+      num_attention_heads: 4,
+      rope_parameters: { ...scaling, type: undefined, rope_type: "yarn", rope_theta: 1e6 },
+      max_position_embeddings: 128,
+    });
+    assertEquals(recent, old);
+    assertEquals(ropeParameters({ head_dim: 16, rope_scaling: null }).theta, 10000);
+  });
+
+  it("refuse what they don't know", () => {
+    assertThrows(() => ropeParameters({ head_dim: 16, rope_scaling: { type: "longrope" } }), MllmError, "longrope");
+    assertThrows(() => ropeParameters({ head_dim: 16, rope_scaling: { type: "linear", wave: 1 } }), MllmError, "wave");
+    assertThrows(() => ropeParameters({ rope_theta: 1 }), MllmError, "head_dim");
+    assertThrows(() => ropeParameters({ head_dim: 16, rope_theta: "1" }), MllmError, "rope_theta");
+    const missing = ropeParameters({ head_dim: 16, rope_scaling: { type: "linear" } });
+    assertThrows(() => ropeFrequencies(missing), MllmError, "factor");
+  });
+
+  it("halve at twice the pair index of sqrt(theta)", () => {
+    const { invFreq, attentionFactor } = ropeFrequencies(ropeParameters({ head_dim: 8, rope_theta: 10000 }));
+    assertEquals([...invFreq], [1, 0.1, 0.01, 0.001].map(Math.fround));
+    assertEquals(attentionFactor, 1);
+  });
+
+  const golden = goldenFile("ops/ops.json");
+  it("are those of the reference", { skip: golden === undefined }, () => {
+    const { cases } = JSON.parse(Deno.readTextFileSync(golden!)) as { cases: Case[] };
+    let compared = 0;
+    for (const { key, params } of cases.filter(({ op, params }) => op.startsWith("rope_") && params.inv_freq)) {
+      const parameters = ropeParameters({
+        head_dim: params.head_dim,
+        rope_theta: params.theta,
+        rope_scaling: params.rope_scaling ?? null,
+        partial_rotary_factor: params.partial_rotary_factor,
+        max_position_embeddings: params.max_position_embeddings,
+      });
+      const { invFreq, attentionFactor } = ropeFrequencies(parameters, params.seq_len as number | undefined);
+      assertEquals(invFreq.length, params.inv_freq!.length, key);
+      params.inv_freq!.forEach((f, i) =>
+        assert(Math.abs(invFreq[i] - f) <= 1e-7 * f, `${key} ${i}: ${invFreq[i]} is not ${f}`)
+      );
+      assertAlmostEquals(attentionFactor, params.attention_factor, 1e-12);
+      compared++;
+    }
+    assert(compared >= 30, `${compared} cases`);
+  });
+});

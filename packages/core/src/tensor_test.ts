@@ -1,0 +1,176 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { afterAll, afterEach, beforeAll, describe, it } from "@std/testing/bdd";
+import { openTestBackend } from "../testdata/backend.ts";
+import type { Backend } from "./backend.ts";
+import { MllmError } from "./errors.ts";
+import { KvCache } from "./kv_cache.ts";
+import { add, copy, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
+import { Tensor } from "./tensor.ts";
+import { keep, tidy } from "./tidy.ts";
+
+const counting = (count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => i);
+
+describe("tensors", () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await openTestBackend();
+  });
+  afterEach(() => assertEquals([backend.memoryInUse, backend.liveAllocations], [0, 0]));
+  afterAll(() => backend[Symbol.dispose]());
+
+  it("hold what they are made of, in every plain type", () => {
+    for (const dtype of ["f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64"] as const) {
+      using x = Tensor.from(backend, [1, -2, 3, 4, 5, 6], [2, 3], dtype);
+      assertEquals([...x.toFloat32Array()], [1, -2, 3, 4, 5, 6], dtype);
+    }
+    using bytes = Tensor.from(backend, new Uint8Array([1, 255]), [2]);
+    assertEquals(bytes.dtype, "u8");
+    assertEquals([...bytes.toInt32Array()], [1, 255]);
+    assertThrows(() => Tensor.from(backend, [1, 2, 3], [2, 2]), MllmError, "write");
+    assertThrows(() => Tensor.empty(backend, [1, -1]), MllmError, "[1, -1]");
+  });
+
+  it("share memory with views until the last is freed", () => {
+    const x = Tensor.from(backend, counting(24), [2, 3, 4]);
+    const bytes = backend.memoryInUse;
+    const row = x.narrow(1, 1, 1);
+    const turned = x.permute(2, 0, 1);
+    x.free();
+    assertEquals(backend.memoryInUse, bytes);
+    assertEquals([...row.toFloat32Array()], [4, 5, 6, 7, 16, 17, 18, 19]);
+    assertEquals(turned.shape, [4, 2, 3]);
+    assertEquals([...turned.toFloat32Array()].slice(0, 6), [0, 4, 8, 12, 16, 20]);
+    row.free();
+    using flat = turned.permute(1, 2, 0).reshape(24);
+    assertEquals([...flat.toFloat32Array()], [...counting(24)]);
+    assertThrows(() => turned.reshape(24), MllmError, "Copy it first");
+    using transposed = turned.transpose(0, -1);
+    assertEquals(transposed.shape, [3, 2, 4]);
+    turned.free();
+  });
+
+  it("refuse use after free", () => {
+    const x = Tensor.from(backend, [1, 2], [2]).named("weight");
+    x.free();
+    x.free();
+    assertThrows(() => x.toFloat32Array(), MllmError, '"weight"'.slice(1, -1));
+    assertThrows(() => x.reshape(1, 2), MllmError, "freed");
+    assertThrows(() => mulConst(x, 2), MllmError, "freed");
+  });
+
+  it("are named in the errors of ops", () => {
+    using x = Tensor.from(backend, counting(6), [2, 3]).named("hidden");
+    using w = Tensor.from(backend, counting(4), [4]).named("norm.weight");
+    const error = assertThrows(() => rmsnorm(x, w, { eps: 1e-5 }), MllmError);
+    assertEquals(error.code, "invalid_argument");
+    for (const part of ["rmsnorm", '"hidden"', "f32 [2, 3]", '"norm.weight"', "f32 [4]"]) {
+      assert(error.message.includes(part));
+    }
+    assertThrows(() => add(x, x, { out: x.narrow(0, 0, 1) }), MllmError, "out");
+    using wide = Tensor.from(backend, counting(9), [3, 3]);
+    using upper = wide.narrow(0, 0, 2);
+    using lower = wide.narrow(0, 1, 2);
+    assertThrows(() => mulConst(upper, 2, { out: lower }), MllmError, "overlaps");
+    assertThrows(() => add(x, x, { out: w }), MllmError, "f32 [4]");
+    tidy(() => x.narrow(0, 0, 1));
+  });
+
+  it("are freed by tidy, except what it returns", () => {
+    const kept = tidy(() => {
+      const x = Tensor.from(backend, counting(4), [4]);
+      const inner = tidy(() => ({ list: [mulConst(x, 2)], lost: 1 }));
+      return { a: add(inner.list[0], x), b: [keep(copy(x))] };
+    });
+    assertEquals([...kept.a.toFloat32Array()], [0, 3, 6, 9]);
+    assertEquals(backend.liveAllocations, 2);
+    kept.a.free();
+    kept.b[0].free();
+    assertThrows(() => tidy(() => Tensor.from(backend, [1], [2])), MllmError);
+    assertThrows(() => tidy(() => Promise.resolve(1)), MllmError, "asynchronous");
+  });
+
+  it("remember their int8 companion until they change or go", () => {
+    using w = tidy(() => packWeight(Tensor.from(backend, new Uint8Array(18 * 4).fill(60), [4, 32], "q4_0")));
+    const x = Tensor.from(backend, counting(32), [1, 32]);
+    tidy(() => linear(x, w));
+    const first = x.companion!.tensor;
+    tidy(() => linear(x, w));
+    assertEquals(x.companion!.tensor, first);
+    mulConst(x, 0.5, { out: x });
+    tidy(() => linear(x, w));
+    assert(first.isFreed && x.companion!.tensor !== first);
+    x.free();
+  });
+
+  it("are given back by the finaliser at last", async () => {
+    (() => {
+      for (let i = 0; i < 100; i++) Tensor.from(backend, counting(1000), [1000]).reshape(10, 100);
+    })();
+    const collect = (globalThis as { gc?: () => void }).gc;
+    const pressure: unknown[] = [];
+    for (let i = 0; i < 200 && backend.memoryInUse > 0; i++) {
+      collect?.();
+      pressure.push(new Array(200_000).fill(i));
+      if (pressure.length > 20) pressure.length = 0;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    assertEquals(backend.memoryInUse, 0);
+  });
+
+  it("of a cache take what it says", () => {
+    const options = { layers: 2, kvHeads: 3, headDim: 5, capacity: 100, pageSize: 16 };
+    const cache = new KvCache(backend, options);
+    assertEquals([cache.capacity, cache.pages.shape[0]], [112, 7]);
+    assertEquals(cache.bytes, 2 * 2 * 112 * 3 * 5 * 2);
+    assertEquals(backend.memoryInUse, cache.bytes + 7 * 4);
+    cache[Symbol.dispose]();
+    assertThrows(() => new KvCache(backend, { ...options, layers: 0 }), MllmError, "layers");
+  });
+});
+
+describe("backends", () => {
+  it("name what is wrong with their options", async () => {
+    const message = async (fn: () => Promise<Backend>): Promise<string> => {
+      try {
+        (await fn())[Symbol.dispose]();
+      } catch (error) {
+        if (error instanceof MllmError) return error.message;
+      }
+      return "";
+    };
+    assert((await message(() => openTestBackend({ level: "mmx" }))).includes("mmx"));
+    assert((await message(() => openTestBackend({ threads: -1 }))).includes("-1"));
+  });
+
+  it("map files and keep them mapped for tensors", async () => {
+    using backend = await openTestBackend();
+    const path = await Deno.makeTempFile();
+    await Deno.writeFile(path, new Uint8Array(counting(16).buffer));
+    const file = backend.mapFile(path);
+    assertEquals(file.bytes, 64);
+    const x = Tensor.fromAddress(backend, file.address + 16n, "f32", [3], file, { name: "mapped" });
+    file[Symbol.dispose]();
+    file[Symbol.dispose]();
+    assertEquals([...x.toFloat32Array()], [4, 5, 6]);
+    x.free();
+    assertThrows(() => Tensor.fromAddress(backend, file.address, "f32", [3], file), MllmError, "mapped");
+    assertThrows(() => backend.mapFile(`${path}.missing`), MllmError, "missing");
+    await Deno.remove(path);
+  });
+
+  it("refuse work when closed, and freeing stays harmless", async () => {
+    const backend = await openTestBackend();
+    const x = Tensor.from(backend, [1], [1]);
+    backend[Symbol.dispose]();
+    assertThrows(() => mulConst(x, 2), MllmError, "closed");
+    x.free();
+  });
+
+  it("pair alloc with free", async () => {
+    using backend = await openTestBackend();
+    const address = backend.alloc(100);
+    assertEquals(Number(address) % 64, 0);
+    backend.free(address);
+    assertThrows(() => backend.free(address), MllmError, "alloc");
+  });
+});
