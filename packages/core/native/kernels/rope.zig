@@ -1,0 +1,144 @@
+//! Rotary position embedding (Su et al. 2021): half-split and interleaved pairs, partial rotation, any strides.
+
+const std = @import("std");
+const abi = @import("abi");
+const Context = @import("context").Context;
+const simd = @import("simd.zig");
+const views = @import("views.zig");
+
+const F = simd.F;
+const lanes = simd.lanes;
+
+/// Two f32 per pair and token: cos and sin, both already multiplied by the attention factor.
+pub fn rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    _ = threads;
+    return views.dim(&cmd.inputs[0], 0) * views.count(&cmd.inputs[1]) * 2 * @sizeOf(f32);
+}
+
+/// cos and sin of position * inv_freq in f64 (exact product, reduced by pi/2), rounded to f32 after the factor.
+fn fillAngles(position: f64, inv_freq: [*]const f32, half: usize, scale: f64, cos: [*]f32, sin: [*]f32) void {
+    const width = simd.lanes64;
+    var i: usize = 0;
+    while (i < half) : (i += width) {
+        const part = @min(width, half - i);
+        var frequency: [width]f64 = @splat(0);
+        for (0..part) |k| frequency[k] = inv_freq[i + k];
+        const turned = simd.sinCos(@as(simd.D, @splat(position)) * @as(simd.D, frequency));
+        const factor: simd.D = @splat(scale);
+        const c: [width]f64 = turned.cos * factor;
+        const s: [width]f64 = turned.sin * factor;
+        for (0..part) |k| {
+            cos[i + k] = @floatCast(c[k]);
+            sin[i + k] = @floatCast(s[k]);
+        }
+    }
+}
+
+/// (a, b) turned: (a cos - b sin, b cos + a sin), the same operations for vectors and scalars.
+inline fn turn(a: anytype, b: @TypeOf(a), c: @TypeOf(a), s: @TypeOf(a)) [2]@TypeOf(a) {
+    return .{ simd.fma(a, c, -(b * s)), simd.fma(b, c, a * s) };
+}
+
+fn turnHalves(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), half: usize, cos: [*]const f32, sin: [*]const f32) void {
+    var i: usize = 0;
+    while (i + lanes <= half) : (i += lanes) {
+        const y = turn(x.load(i), x.load(i + half), simd.load(cos + i), simd.load(sin + i));
+        out.store(i, y[0]);
+        out.store(i + half, y[1]);
+    }
+    while (i < half) : (i += 1) {
+        const y = turn(x.at(i).*, x.at(i + half).*, cos[i], sin[i]);
+        out.at(i).* = y[0];
+        out.at(i + half).* = y[1];
+    }
+}
+
+const even_odd = blk: {
+    var masks: [4][lanes]i32 = undefined;
+    for (0..lanes) |i| {
+        // Deinterleave two vectors into even and odd elements, and interleave them again.
+        masks[0][i] = if (i < lanes / 2) 2 * i else ~@as(i32, 2 * i - lanes);
+        masks[1][i] = if (i < lanes / 2) 2 * i + 1 else ~@as(i32, 2 * i + 1 - lanes);
+        masks[2][i] = if (i % 2 == 0) i / 2 else ~@as(i32, i / 2);
+        masks[3][i] = if (i % 2 == 0) lanes / 2 + i / 2 else ~@as(i32, lanes / 2 + i / 2);
+    }
+    break :blk masks;
+};
+
+fn turnInterleaved(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), half: usize, cos: [*]const f32, sin: [*]const f32) void {
+    var i: usize = 0;
+    while (i + lanes <= half) : (i += lanes) {
+        const first = x.load(2 * i);
+        const second = x.load(2 * i + lanes);
+        const a = @shuffle(f32, first, second, even_odd[0]);
+        const b = @shuffle(f32, first, second, even_odd[1]);
+        const y = turn(a, b, simd.load(cos + i), simd.load(sin + i));
+        out.store(2 * i, @shuffle(f32, y[0], y[1], even_odd[2]));
+        out.store(2 * i + lanes, @shuffle(f32, y[0], y[1], even_odd[3]));
+    }
+    while (i < half) : (i += 1) {
+        const y = turn(x.at(2 * i).*, x.at(2 * i + 1).*, cos[i], sin[i]);
+        out.at(2 * i).* = y[0];
+        out.at(2 * i + 1).* = y[1];
+    }
+}
+
+fn turnRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, half: usize, interleaved: bool, cos: [*]const f32, sin: [*]const f32) void {
+    if (interleaved) turnInterleaved(dense, x, out, half, cos, sin) else turnHalves(dense, x, out, half, cos, sin);
+    if (x.p == out.p) return;
+    for (2 * half..n) |i| out.at(i).* = x.at(i).*;
+}
+
+/// inputs: x [tokens, heads, head_dim], inv_freq, positions (optional); ints: position, interleaved; floats: scale.
+/// Each thread computes the angles of its own tokens once, for all their heads.
+pub fn rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    const x = &cmd.inputs[0];
+    const out = &cmd.outputs[0];
+    if (!views.allF32(ctx, &.{ x.*, cmd.inputs[1], out.* })) return;
+    if (x.rank != 3 or !views.sameShape(x, out)) return ctx.fail("rope takes and gives [tokens, heads, head_dim]");
+    const tokens = views.dim(x, 0);
+    const heads = views.dim(x, 1);
+    const n = views.dim(x, 2);
+    const half = views.count(&cmd.inputs[1]);
+    if (2 * half > n or !views.isContiguous(&cmd.inputs[1])) return ctx.fail("rope takes a contiguous inv_freq of at most head_dim / 2");
+    const has_positions = cmd.input_count > 2 and cmd.inputs[2].data != 0;
+    if (has_positions and (!views.isDtype(&cmd.inputs[2], .i32) or views.count(&cmd.inputs[2]) != tokens)) {
+        return ctx.fail("rope takes i32 positions [tokens]");
+    }
+    if (ctx.scratch.len < rope_workspace(cmd, ctx.threads)) return ctx.fail("rope: scratch is too small");
+    const inv_freq: [*]const f32 = @ptrFromInt(@as(usize, @intCast(cmd.inputs[1].data)));
+    const positions: views.Rows = if (has_positions) .init(&cmd.inputs[2], 0) else undefined;
+    const angles: [*]f32 = @ptrCast(ctx.scratch.ptr);
+    const dense = (n == 1 or (x.strides[2] == 1 and out.strides[2] == 1));
+    const share = ctx.range(tokens, views.rowGrain(heads * n));
+    for (share.start..share.end) |t| {
+        const position: i64 = if (has_positions) positions.pointer(i32, t)[0] else cmd.ints[0] + @as(i64, @intCast(t));
+        const cos = angles + t * 2 * half;
+        const sin = cos + half;
+        fillAngles(@floatFromInt(position), inv_freq, half, cmd.floats[0], cos, sin);
+        for (0..heads) |h| {
+            const from = views.addressOf(x, &.{ t, h });
+            const to = views.addressOf(out, &.{ t, h });
+            const interleaved = cmd.ints[1] != 0;
+            if (dense) {
+                turnRow(true, .{ .p = @ptrFromInt(from), .stride = 1 }, .{ .p = @ptrFromInt(to), .stride = 1 }, n, half, interleaved, cos, sin);
+            } else {
+                const source: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(x.strides[2]) };
+                turnRow(false, source, .{ .p = @ptrFromInt(to), .stride = @intCast(out.strides[2]) }, n, half, interleaved, cos, sin);
+            }
+        }
+    }
+}
+
+/// Scalar oracle of one head.
+pub fn ropeScalar(x: []const f32, inv_freq: []const f32, position: f64, interleaved: bool, scale: f32, out: []f64) void {
+    const half = inv_freq.len;
+    for (x, out) |v, *y| y.* = v;
+    for (inv_freq, 0..) |frequency, i| {
+        const angle = position * frequency;
+        const first = if (interleaved) 2 * i else i;
+        const second = if (interleaved) 2 * i + 1 else i + half;
+        out[first] = (x[first] * @cos(angle) - x[second] * @sin(angle)) * scale;
+        out[second] = (x[second] * @cos(angle) + x[first] * @sin(angle)) * scale;
+    }
+}

@@ -1,0 +1,162 @@
+//! Selection: argmax, topk, take_rows.
+
+const std = @import("std");
+const abi = @import("abi");
+const Context = @import("context").Context;
+const simd = @import("simd.zig");
+const views = @import("views.zig");
+
+const lanes = simd.lanes;
+const Rows = views.Rows;
+
+/// Index of the largest element, the lowest at a tie; NaN is smaller than every number. First the value, then its place.
+fn argmaxRow(comptime dense: bool, x: views.Cursor(dense), n: usize) usize {
+    var best: [4]simd.F = @splat(simd.splat(-simd.inf));
+    var i: usize = 0;
+    while (i + 4 * lanes <= n) : (i += 4 * lanes) {
+        inline for (0..4) |k| best[k] = simd.maxSkipNan(best[k], x.load(i + k * lanes));
+    }
+    var largest = simd.maxLanes(simd.maxSkipNan(simd.maxSkipNan(best[0], best[1]), simd.maxSkipNan(best[2], best[3])));
+    while (i < n) : (i += 1) largest = if (x.at(i).* > largest) x.at(i).* else largest;
+    i = 0;
+    while (i + lanes <= n) : (i += lanes) {
+        if (@reduce(.Or, x.load(i) == simd.splat(largest))) break;
+    }
+    while (i < n) : (i += 1) if (x.at(i).* == largest) return i;
+    return 0;
+}
+
+/// inputs: x [rows, n]; outputs: i32 [rows].
+pub fn argmax(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    const typed = views.isDtype(&cmd.inputs[0], .f32) and views.isDtype(&cmd.outputs[0], .i32) and cmd.inputs[0].rank > 0;
+    if (!typed) return ctx.fail("argmax takes f32 rows and gives i32");
+    const x: Rows = .init(&cmd.inputs[0], 1);
+    const out: Rows = .init(&cmd.outputs[0], 0);
+    if (out.count != x.count) return ctx.fail("argmax gives one index per row");
+    const share = ctx.range(x.count, views.rowGrain(x.n));
+    for (share.start..share.end) |r| {
+        const index = if (x.stride == 1) argmaxRow(true, x.cursor(true, r), x.n) else argmaxRow(false, x.cursor(false, r), x.n);
+        out.pointer(i32, r)[0] = @intCast(index);
+    }
+}
+
+/// Whether `a` stands before `b` in descending order with NaN last.
+inline fn before(a: f32, b: f32) bool {
+    return a > b or (b != b and a == a);
+}
+
+const Top = struct {
+    values: views.Cursor(false),
+    indices: [*]i32,
+    index_stride: isize,
+    k: usize,
+
+    fn index(t: Top, i: usize) *i32 {
+        return @ptrFromInt(@intFromPtr(t.indices) +% @as(usize, @bitCast(@as(isize, @intCast(i)) * t.index_stride * 4)));
+    }
+
+    /// Puts an element into the first `filled` sorted ones; the last falls out when there are k already.
+    fn insert(t: Top, filled: usize, value: f32, at: usize) void {
+        var i = @min(filled, t.k - 1);
+        while (i > 0 and before(value, t.values.at(i - 1).*)) : (i -= 1) {
+            t.values.at(i).* = t.values.at(i - 1).*;
+            t.index(i).* = t.index(i - 1).*;
+        }
+        t.values.at(i).* = value;
+        t.index(i).* = @intCast(at);
+    }
+
+    fn run(t: Top, comptime dense: bool, x: views.Cursor(dense), n: usize) void {
+        for (0..t.k) |i| t.insert(i, x.at(i).*, i);
+        var i = t.k;
+        while (i < n) {
+            const least = t.values.at(t.k - 1).*;
+            // Most vectors hold nothing above the least of the best.
+            if (i + lanes <= n and least == least and !@reduce(.Or, x.load(i) > simd.splat(least))) {
+                i += lanes;
+                continue;
+            }
+            const end = @min(n, i + lanes);
+            while (i < end) : (i += 1) {
+                const value = x.at(i).*;
+                if (before(value, t.values.at(t.k - 1).*)) t.insert(t.k, value, i);
+            }
+        }
+    }
+};
+
+/// inputs: x [rows, n]; outputs: values f32 [rows, k], indices i32 [rows, k]; k <= n.
+pub fn topk(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    const x_desc = &cmd.inputs[0];
+    const typed = views.isDtype(x_desc, .f32) and views.isDtype(&cmd.outputs[0], .f32) and views.isDtype(&cmd.outputs[1], .i32);
+    if (!typed or x_desc.rank == 0) return ctx.fail("topk takes f32 rows and gives f32 values and i32 indices");
+    const x: Rows = .init(x_desc, 1);
+    const values: Rows = .init(&cmd.outputs[0], 1);
+    const indices: Rows = .init(&cmd.outputs[1], 1);
+    const shaped = values.n <= x.n and indices.n == values.n and values.count == x.count and indices.count == x.count;
+    if (!shaped) return ctx.fail("topk gives k <= n values and as many indices for each row");
+    if (values.n == 0) return;
+    const share = ctx.range(x.count, views.rowGrain(x.n));
+    for (share.start..share.end) |r| {
+        const top: Top = .{
+            .values = values.cursor(false, r),
+            .indices = indices.pointer(i32, r),
+            .index_stride = @intCast(indices.stride),
+            .k = values.n,
+        };
+        if (x.stride == 1) top.run(true, x.cursor(true, r), x.n) else top.run(false, x.cursor(false, r), x.n);
+    }
+}
+
+fn copyRow(comptime dense: bool, from: views.Cursor(dense), to: views.Cursor(dense), n: usize) void {
+    if (dense) return @memcpy(to.p[0..n], from.p[0..n]);
+    for (0..n) |i| to.at(i).* = from.at(i).*;
+}
+
+/// inputs: x [rows, n] (any leading dims: rows of the first); outputs: [count, n]; ints: start.
+pub fn take_rows(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    const start = cmd.ints[0];
+    const out_desc = &cmd.outputs[0];
+    var source = cmd.inputs[0];
+    if (!views.allF32(ctx, &.{ source, out_desc.* })) return;
+    if (source.rank == 0 or out_desc.rank != source.rank) return ctx.fail("take_rows takes and gives [rows, n]");
+    if (start < 0 or start > source.shape[0] or out_desc.shape[0] > source.shape[0] - start) {
+        return ctx.fail("take_rows: the rows lie outside the tensor");
+    }
+    source.data = views.addressOf(&source, &.{@intCast(start)});
+    source.shape[0] = out_desc.shape[0];
+    if (!views.sameShape(&source, out_desc)) return ctx.fail("take_rows takes and gives [rows, n]");
+    const x: Rows = .init(&source, 1);
+    const out: Rows = .init(out_desc, 1);
+    const share = ctx.range(x.count, views.rowGrain(x.n));
+    for (share.start..share.end) |r| {
+        if (x.stride == 1 and out.stride == 1) {
+            copyRow(true, x.cursor(true, r), out.cursor(true, r), x.n);
+        } else {
+            copyRow(false, x.cursor(false, r), out.cursor(false, r), x.n);
+        }
+    }
+}
+
+/// Scalar oracles.
+pub const scalar = struct {
+    pub fn argmax(x: []const f32) usize {
+        var best: usize = 0;
+        for (x, 0..) |v, i| if (before(v, x[best])) {
+            best = i;
+        };
+        return best;
+    }
+
+    /// Selection without sorting: each time the best of those not yet taken.
+    pub fn topk(x: []const f32, indices: []i32) void {
+        for (indices, 0..) |*out, k| {
+            var best: ?usize = null;
+            for (x, 0..) |v, i| {
+                const taken = std.mem.indexOfScalar(i32, indices[0..k], @intCast(i)) != null;
+                if (!taken and (best == null or before(v, x[best.?]))) best = i;
+            }
+            out.* = @intCast(best.?);
+        }
+    }
+};

@@ -1,0 +1,11 @@
+//! Root of the kernel tests: `zig build test` runs it at several CPU levels.
+test {
+    _ = @import("simd_test.zig");
+    _ = @import("elementwise_test.zig");
+    _ = @import("norm_test.zig");
+    _ = @import("softmax_test.zig");
+    _ = @import("select_test.zig");
+    _ = @import("rope_test.zig");
+    _ = @import("attention_test.zig");
+    _ = @import("matmul_test.zig");
+}
