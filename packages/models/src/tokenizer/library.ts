@@ -25,6 +25,12 @@ export interface TextFunctions {
  * @throws MllmError `unsupported` for a stage it doesn't know, `invalid_file` for a broken one
  */
 export function buildStages({ normalizer, preTokenizer, postProcessor }: TextStages): TextFunctions {
+  for (const [name, stage] of Object.entries({ normalizer, preTokenizer, postProcessor })) {
+    if (stage === undefined || stage === null) continue;
+    if (typeof stage !== "object" || typeof (stage as { type?: unknown }).type !== "string") {
+      throw new MllmError("invalid_file", `tokenizer: the ${name} has no type`);
+    }
+  }
   try {
     const library = new LibraryTokenizer(
       {
