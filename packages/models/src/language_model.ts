@@ -3,6 +3,7 @@ import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { generate, type GenerateOptions, type Generation } from "./generation/generate.ts";
+import type { SamplingOptions } from "./sampling/sampler.ts";
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import type { MemoryReport } from "./memory.ts";
@@ -36,6 +37,8 @@ export interface LanguageModelParts {
   checkpoint: Checkpoint;
   tokenizer: Tokenizer;
   template: ChatTemplate | undefined;
+  eosIds: readonly number[];
+  samplingDefaults: Readonly<Partial<SamplingOptions>>;
   memory: MemoryReport;
   settings: RunSettings;
   /** Milliseconds that loading took. */
@@ -102,6 +105,16 @@ export class LanguageModel implements Disposable {
     return this.#parts.loadMs;
   }
 
+  /** Ids that end a reply: of config, generation config and tokenizer together. */
+  get eosIds(): readonly number[] {
+    return this.#parts.eosIds;
+  }
+
+  /** Sampler settings that the model's files recommend. */
+  get samplingDefaults(): Readonly<Partial<SamplingOptions>> {
+    return this.#parts.samplingDefaults;
+  }
+
   /** Tokens that fit into the context, prompt and reply together. */
   get context(): number {
     return this.settings.context;
@@ -129,7 +142,7 @@ export class LanguageModel implements Disposable {
     this.#checkIds(ids, position);
     const unlock = this.#lock();
     try {
-      let logits = new Float32Array();
+      let logits: Float32Array = new Float32Array();
       for (let start = 0; start < ids.length; start += this.settings.chunk) {
         const part = ids.slice(start, start + this.settings.chunk);
         this.#cached.length = position + start;

@@ -3,6 +3,7 @@ import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, readString } from "./config_reader.ts";
 import type { DecoderConfig } from "./decoder/config.ts";
 import { type ModelFamily, modelFamily } from "./families.ts";
+import { readGenerationConfig, uniteEosIds } from "./generation_config.ts";
 import { LanguageModel, type RunSettings } from "./language_model.ts";
 import { checkMemory, estimateMemory, type MemoryReport } from "./memory.ts";
 import { ChatTemplate } from "./template/chat_template.ts";
@@ -103,16 +104,18 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   const memory: MemoryReport = estimateMemory(backend, config, checkpoint.weights.values(), settings);
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
   const network = buildNetwork(inspected, backend, options.onProgress);
-  const loadMs = performance.now() - start;
+  const defaults = readGenerationConfig(checkpoint.generationConfig, checkpoint.configFile);
   return new LanguageModel({
     backend,
     network,
     checkpoint,
     tokenizer,
     template,
+    eosIds: uniteEosIds(checkpoint.eosIds, defaults.eosIds, tokenizer.eosIds),
+    samplingDefaults: defaults.sampling,
     memory,
     settings,
-    loadMs,
+    loadMs: performance.now() - start,
     ownsBackend: owned,
   });
 }

@@ -7,9 +7,11 @@ import {
   MllmError,
   packWeight,
   RmsNorm,
+  type RopeFrequencies,
+  RotaryEmbedding,
   Tensor,
+  type WeightInfo,
 } from "@mllm/core";
-import type { WeightInfo } from "@mllm/core";
 
 /** Called while weights load, with the bytes done and their sum. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
@@ -68,9 +70,9 @@ export class WeightLoader implements Disposable {
     return new Linear(table);
   }
 
-  /** An f32 vector that is computed, not loaded. */
-  constant(values: Float32Array<ArrayBuffer>): Tensor {
-    return this.#own(Tensor.from(this.backend, values, [values.length]));
+  /** The rotary embedding, whose frequencies are computed, not loaded. */
+  rotaryEmbedding(frequencies: RopeFrequencies): RotaryEmbedding {
+    return this.#own(new RotaryEmbedding(this.backend, frequencies));
   }
 
   /**

@@ -1,4 +1,4 @@
-import { MllmError, type RopeParameters, ropeParameters } from "@mllm/core";
+import { MllmError, type RopeFrequencies, ropeFrequencies, ropeParameters } from "@mllm/core";
 import { type ConfigReader, readBoolean, readInt, readNumber, readString } from "../config_reader.ts";
 
 /** Dimensions and constants of a Llama-like decoder; the fields mean what Hugging Face's config.json means by them. */
@@ -16,7 +16,7 @@ export interface DecoderConfig {
   readonly tieWordEmbeddings: boolean;
   readonly attentionBias: boolean;
   /** Inverse frequencies and attention factor of the rotary embedding. */
-  readonly rope: RopeParameters;
+  readonly rope: RopeFrequencies;
   /** Sliding window of each layer, in tokens; undefined for full attention. */
   readonly slidingWindows: readonly (number | undefined)[];
 }
@@ -43,6 +43,21 @@ const WITHOUT_INFLUENCE = [
   "_name_or_path",
 ];
 
+/** Frequencies of the rotary embedding; errors name the file. */
+function readRope(reader: ConfigReader): RopeFrequencies {
+  reader.consume("rope_theta", "rope_scaling", "partial_rotary_factor");
+  try {
+    const parameters = ropeParameters(reader.fields);
+    if (parameters.rotaryDim !== readInt(reader, "head_dim", { default: parameters.rotaryDim })) {
+      throw new MllmError("unsupported", "a rotary embedding over a part of the head is not known here");
+    }
+    return ropeFrequencies(parameters);
+  } catch (error) {
+    if (!(error instanceof MllmError) || error.file !== undefined) throw error;
+    throw new MllmError(error.code, error.message, { file: reader.file, cause: error });
+  }
+}
+
 function readSlidingWindows(reader: ConfigReader, layers: number): (number | undefined)[] {
   const used = readBoolean(reader, "use_sliding_window", { default: false });
   const window = reader.has("sliding_window") ? readInt(reader, "sliding_window") : undefined;
@@ -60,7 +75,10 @@ function readLayerTypes(reader: ConfigReader, types: unknown, layers: number, wi
   return types.map((type) => {
     if (type === "full_attention") return undefined;
     if (type === "sliding_attention" && window !== undefined) return window;
-    return reader.fail("layer_types", "holds something else than full_attention and (with sliding_window) sliding_attention");
+    return reader.fail(
+      "layer_types",
+      "holds something else than full_attention and (with sliding_window) sliding_attention",
+    );
   });
 }
 
@@ -76,7 +94,10 @@ export function readDecoderConfig(reader: ConfigReader, defaults: DecoderDefault
   const numAttentionHeads = readInt(reader, "num_attention_heads");
   const numKeyValueHeads = readInt(reader, "num_key_value_heads", { default: numAttentionHeads });
   if (numAttentionHeads % numKeyValueHeads !== 0) {
-    reader.fail("num_key_value_heads", `(${numKeyValueHeads}) does not divide num_attention_heads (${numAttentionHeads})`);
+    reader.fail(
+      "num_key_value_heads",
+      `(${numKeyValueHeads}) does not divide num_attention_heads (${numAttentionHeads})`,
+    );
   }
   if (!reader.has("head_dim") && hiddenSize % numAttentionHeads !== 0) {
     reader.fail("num_attention_heads", `(${numAttentionHeads}) does not divide hidden_size (${hiddenSize})`);
@@ -84,12 +105,6 @@ export function readDecoderConfig(reader: ConfigReader, defaults: DecoderDefault
   const headDim = readInt(reader, "head_dim", { default: hiddenSize / numAttentionHeads });
   if (headDim % 2 !== 0) reader.fail("head_dim", `is ${headDim}; the rotary embedding needs an even number`);
   const numHiddenLayers = readInt(reader, "num_hidden_layers");
-  const maxPositionEmbeddings = readInt(reader, "max_position_embeddings");
-  if (reader.has("partial_rotary_factor") && readNumber(reader, "partial_rotary_factor") !== 1) {
-    throw new MllmError("unsupported", "partial_rotary_factor other than 1 is not known for this architecture", {
-      file: reader.file,
-    });
-  }
   return {
     modelType: defaults.modelType,
     vocabSize: readInt(reader, "vocab_size"),
@@ -99,11 +114,11 @@ export function readDecoderConfig(reader: ConfigReader, defaults: DecoderDefault
     numAttentionHeads,
     numKeyValueHeads,
     headDim,
-    maxPositionEmbeddings,
+    maxPositionEmbeddings: readInt(reader, "max_position_embeddings"),
     rmsNormEps: readNumber(reader, "rms_norm_eps", { min: 0, max: 1 }),
     tieWordEmbeddings: readBoolean(reader, "tie_word_embeddings", { default: false }),
     attentionBias: readBoolean(reader, "attention_bias", { default: defaults.attentionBias }),
-    rope: readRope(reader, headDim, maxPositionEmbeddings),
+    rope: readRope(reader),
     slidingWindows: readSlidingWindows(reader, numHiddenLayers),
   };
 }

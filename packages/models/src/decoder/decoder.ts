@@ -1,4 +1,4 @@
-import { add, type Embedding, type KvCache, type Linear, type RmsNorm } from "@mllm/core";
+import { add, type Embedding, type KvCache, type Linear, type RmsNorm, type RotaryEmbedding } from "@mllm/core";
 import { type Scalar, takeRows, type Tensor, tidy } from "@mllm/core";
 import type { CausalLM, ForwardInput } from "../causal_lm.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -36,7 +36,7 @@ class DecoderLayer {
 }
 
 /** Makes the attention of layer `layer`, whose weights start with `name`. */
-export type MakeAttention = (layer: number, name: string, inverseFrequencies: Tensor) => SelfAttention;
+export type MakeAttention = (layer: number, name: string, rotary: RotaryEmbedding) => SelfAttention;
 
 /** A Llama-like decoder: embedding, pre-norm layers, final norm, language-model head. */
 export class DecoderForCausalLM implements CausalLM {
@@ -49,11 +49,11 @@ export class DecoderForCausalLM implements CausalLM {
   constructor(readonly config: DecoderConfig, weights: WeightLoader, makeAttention: MakeAttention) {
     this.#weights = weights;
     const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps, tieWordEmbeddings } = config;
-    const inverseFrequencies = weights.constant(config.rope.inverseFrequencies);
+    const rotary = weights.rotaryEmbedding(config.rope);
     this.embedTokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, tieWordEmbeddings);
     for (let i = 0; i < numHiddenLayers; i++) {
       const name = `model.layers.${i}`;
-      const attention = makeAttention(i, `${name}.self_attn`, inverseFrequencies);
+      const attention = makeAttention(i, `${name}.self_attn`, rotary);
       this.layers.push(new DecoderLayer(config, name, attention, weights));
     }
     this.norm = weights.rmsNorm("model.norm", hiddenSize, rmsNormEps);

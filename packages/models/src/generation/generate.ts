@@ -1,4 +1,5 @@
 import { MllmError } from "@mllm/core";
+import { mergeSampling } from "../generation_config.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { Sampler, type SamplingOptions } from "../sampling/sampler.ts";
 import { StopMatcher } from "../sampling/stop_matcher.ts";
@@ -81,7 +82,7 @@ class TokenLoop implements Generation {
       });
     }
     this.#eosIds = new Set(options.ignoreEos ? [] : model.eosIds);
-    this.#sampler = new Sampler({ ...model.samplingDefaults, ...options.sampling });
+    this.#sampler = new Sampler(mergeSampling(model.samplingDefaults, options.sampling));
     this.#decoder = new StreamingDecoder(model.tokenizer, { skipSpecial: options.skipSpecial ?? true });
     this.#stops = new StopMatcher([...(options.stopStrings ?? [])]);
     this.stats = {

@@ -3,7 +3,7 @@
  * transformers, models/qwen2/modeling_qwen2.py): a Llama-like decoder with biases on q, k and v. Names of weights and
  * config fields are Hugging Face's.
  */
-import { attention, kvAppend, type Linear, rope, type Tensor } from "@mllm/core";
+import { attention, kvAppend, type Linear, type RotaryEmbedding, type Tensor } from "@mllm/core";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -18,7 +18,7 @@ class Qwen2Attention implements SelfAttention {
     readonly config: DecoderConfig,
     readonly layer: number,
     name: string,
-    readonly inverseFrequencies: Tensor,
+    readonly rotary: RotaryEmbedding,
     weights: WeightLoader,
   ) {
     const { hiddenSize, numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
@@ -30,11 +30,10 @@ class Qwen2Attention implements SelfAttention {
 
   forward(x: Tensor, { position, cache }: LayerInput): Tensor {
     const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = this.config;
-    const turn = { position, scale: this.config.rope.attentionFactor };
     const [tokens] = x.shape; // x: [tokens, hiddenSize]
 
-    const q = rope(this.qProj.forward(x).reshape(tokens, heads, headDim), this.inverseFrequencies, turn);
-    const k = rope(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), this.inverseFrequencies, turn);
+    const q = this.rotary.forward(this.qProj.forward(x).reshape(tokens, heads, headDim), { position });
+    const k = this.rotary.forward(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), { position });
     const v = this.vProj.forward(x).reshape(tokens, kvHeads, headDim);
 
     const kv = cache.layers[this.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
@@ -49,6 +48,6 @@ class Qwen2Attention implements SelfAttention {
 /** A Qwen2 or Qwen2.5 decoder with its language-model head. */
 export class Qwen2ForCausalLM extends DecoderForCausalLM {
   constructor(config: DecoderConfig, weights: WeightLoader) {
-    super(config, weights, (layer, name, freqs) => new Qwen2Attention(config, layer, name, freqs, weights));
+    super(config, weights, (layer, name, rotary) => new Qwen2Attention(config, layer, name, rotary, weights));
   }
 }

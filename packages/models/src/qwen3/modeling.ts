@@ -3,7 +3,7 @@
  * models/qwen3/modeling_qwen3.py): a Llama-like decoder whose queries and keys are RMS-normalised per head before the
  * rotary embedding. Names of weights and config fields are Hugging Face's.
  */
-import { attention, kvAppend, type Linear, type RmsNorm, rope, type Tensor } from "@mllm/core";
+import { attention, kvAppend, type Linear, type RmsNorm, type RotaryEmbedding, type Tensor } from "@mllm/core";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -20,7 +20,7 @@ class Qwen3Attention implements SelfAttention {
     readonly config: DecoderConfig,
     readonly layer: number,
     name: string,
-    readonly inverseFrequencies: Tensor,
+    readonly rotary: RotaryEmbedding,
     weights: WeightLoader,
   ) {
     const { hiddenSize, numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, attentionBias: bias } = config;
@@ -34,14 +34,13 @@ class Qwen3Attention implements SelfAttention {
 
   forward(x: Tensor, { position, cache }: LayerInput): Tensor {
     const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = this.config;
-    const turn = { position, scale: this.config.rope.attentionFactor };
     const [tokens] = x.shape; // x: [tokens, hiddenSize]
 
     let q = this.qProj.forward(x).reshape(tokens, heads, headDim);
     let k = this.kProj.forward(x).reshape(tokens, kvHeads, headDim);
     const v = this.vProj.forward(x).reshape(tokens, kvHeads, headDim);
-    q = rope(this.qNorm.forward(q), this.inverseFrequencies, turn);
-    k = rope(this.kNorm.forward(k), this.inverseFrequencies, turn);
+    q = this.rotary.forward(this.qNorm.forward(q), { position });
+    k = this.rotary.forward(this.kNorm.forward(k), { position });
 
     const kv = cache.layers[this.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
     kvAppend(k, cache.pages, kv.k, { position });
@@ -55,6 +54,6 @@ class Qwen3Attention implements SelfAttention {
 /** A Qwen3 decoder with its language-model head. */
 export class Qwen3ForCausalLM extends DecoderForCausalLM {
   constructor(config: DecoderConfig, weights: WeightLoader) {
-    super(config, weights, (layer, name, freqs) => new Qwen3Attention(config, layer, name, freqs, weights));
+    super(config, weights, (layer, name, rotary) => new Qwen3Attention(config, layer, name, rotary, weights));
   }
 }
