@@ -29,7 +29,7 @@ export interface Host {
   columns(): number;
   rows(): number;
   /** Undefined also where reading it is not permitted. */
-  env(name: string): string | undefined;
+  readonly env: (name: string) => string | undefined;
   /** Listens; returns a function that stops listening. */
   onSignal(signal: HostSignal, listener: () => void): () => void;
   /** Ends the process at once. */

@@ -68,9 +68,7 @@ export class FakeHost implements Host {
   rows(): number {
     return this.screen.rows;
   }
-  env(name: string): string | undefined {
-    return this.#env[name];
-  }
+  readonly env = (name: string): string | undefined => this.#env[name];
   onSignal(signal: HostSignal, listener: () => void): () => void {
     const set = this.#listeners.get(signal) ?? new Set();
     this.#listeners.set(signal, set.add(listener));

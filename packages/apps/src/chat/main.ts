@@ -7,7 +7,6 @@ import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_optio
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
 import { HistoryFile, stateFolder } from "../terminal/history.ts";
 import { ProgressBar } from "../terminal/progress.ts";
-import { styleFor } from "../terminal/style.ts";
 import { runOnce, runPipeChat } from "./pipe_chat.ts";
 import { Talk } from "./talk.ts";
 import { runTerminalChat } from "./terminal_chat.ts";
@@ -38,11 +37,9 @@ export type FindEmbeddedModel = () => Promise<string>;
 
 /** Shown when the demonstration model answers. */
 function demonstrationNote(command: string): string {
-  return [
-    "This is the demonstration model inside mllm: a few million parameters that know a little about this project",
-    "and small talk, and make things up beyond that. For a real one, get any Qwen3 or Qwen2.5 model as a Hugging Face",
-    `folder or GGUF file and start with:  ${command} --model PATH`,
-  ].join("\n");
+  return "This is the demonstration model that comes with mllm. It is tiny: it knows a little about this project and " +
+    "small talk, and makes things up beyond that. For a real one, get a Qwen3 or Qwen2.5 model as a Hugging Face folder " +
+    `or GGUF file and start with: ${command} --model PATH`;
 }
 
 function modelName(choice: ModelChoice): string {
@@ -93,13 +90,12 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     await runPipeChat(host, talk);
     return 0;
   }
-  const style = styleFor(true, host.env);
-  const hello = `${style.bold(talk.modelName)} ${
-    style.dim(
-      `· context ${model.context} tokens · loaded in ${(model.loadMs / 1000).toFixed(2)} s · /help, Ctrl+D leaves`,
-    )
-  }`;
-  const greeting = choice.isEmbedded ? `${style.dim(demonstrationNote(program.command))}\n${hello}` : hello;
+  const seconds = (model.loadMs / 1000).toFixed(2);
+  const greeting = [
+    ...(choice.isEmbedded ? [{ text: demonstrationNote(program.command), style: "dim" as const }] : []),
+    { text: talk.modelName, style: "bold" as const },
+    { text: `context ${model.context} tokens · loaded in ${seconds} s · /help · Ctrl+D leaves`, style: "dim" as const },
+  ];
   return await runTerminalChat(host, talk, { greeting, historyFile: historyFile(host, options.has("no-history")) });
 }
 

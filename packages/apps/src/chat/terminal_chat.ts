@@ -26,8 +26,8 @@ const ENTER_MODES = "\x1b[?2004h"; // bracketed paste
 const LEAVE_MODES = "\x1b[?2004l\x1b[?25h\x1b[0m";
 
 export interface TerminalChatOptions {
-  /** Shown before the first prompt. */
-  greeting: string;
+  /** Paragraphs shown before the first prompt. */
+  greeting: readonly { text: string; style: keyof Style }[];
   historyFile?: HistoryFile;
 }
 
@@ -94,9 +94,9 @@ class TerminalChat {
 
   async run(): Promise<number> {
     this.#enter();
-    this.#print(this.#options.greeting);
+    for (const { text, style } of this.#options.greeting) this.#print(text, this.#style[style]);
     const failure = this.#options.historyFile?.failure;
-    if (failure !== undefined) this.#print(this.#style.dim(`What you type is not kept: ${failure}`));
+    if (failure !== undefined) this.#print(`What you type is not kept: ${failure}`, this.#style.dim);
     this.#pump();
     let leaving = false;
     while (true) {
@@ -105,7 +105,7 @@ class TerminalChat {
       if (result.type === "interrupt") {
         if (leaving) break;
         leaving = true;
-        this.#print(this.#style.dim("Ctrl+C again, Ctrl+D or /bye leaves."));
+        this.#print("Ctrl+C again, Ctrl+D or /bye leaves.", this.#style.dim);
         continue;
       }
       leaving = false;
@@ -158,8 +158,10 @@ class TerminalChat {
     this.#host.stdout.write(ENTER_MODES);
   }
 
-  #print(text: string): void {
-    this.#host.stdout.write(text.replaceAll("\n", "\r\n") + "\r\n");
+  /** Prints plain text, wrapped at words, in a style. */
+  #print(text: string, style: (text: string) => string = (plain) => plain): void {
+    const wrapper = new WordWrapper(() => this.#host.columns());
+    this.#host.stdout.write(style(wrapper.push(text)) + "\r\n");
   }
 
   #interrupt(): void {
@@ -261,12 +263,12 @@ class TerminalChat {
       if (!last.endsWith("\n")) stdout.write("\r\n");
     }
     if (stats === undefined) {
-      if (abort.signal.aborted) this.#print(this.#style.dim("(stopped)"));
+      if (abort.signal.aborted) this.#print("(stopped)", this.#style.dim);
       return;
     }
     const note = endNote(stats, this.#talk.model.context);
-    if (note !== undefined) this.#print(this.#style.dim(`(${note})`));
-    if (this.#switches.stats) this.#print(this.#style.dim(statsLine(stats)));
+    if (note !== undefined) this.#print(`(${note})`, this.#style.dim);
+    if (this.#switches.stats) this.#print(statsLine(stats), this.#style.dim);
     this.#print("");
   }
 }

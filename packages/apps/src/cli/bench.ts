@@ -123,9 +123,9 @@ export function markdownHead(): string {
     isRight(column) ? column.padStart(WIDTHS[column]) : column.padEnd(WIDTHS[column])
   );
   const rule = COLUMNS.map((column) =>
-    `${"-".repeat(WIDTHS[column] + (isRight(column) ? 1 : 2))}${isRight(column) ? ":" : ""}`
+    isRight(column) ? `${"-".repeat(WIDTHS[column] - 1)}:` : "-".repeat(WIDTHS[column])
   );
-  return `| ${cells.join(" | ")} |\n|${rule.join("|")}|`;
+  return `| ${cells.join(" | ")} |\n| ${rule.join(" | ")} |`;
 }
 
 export function markdownRow(row: BenchRow): string {

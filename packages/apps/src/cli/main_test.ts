@@ -1,0 +1,185 @@
+import { describe, it } from "@std/testing/bdd";
+import { assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { FakeHost } from "../../testing/fake_host.ts";
+import { fakeProgram } from "../../testing/fake_program.ts";
+import { mean, parseCounts, standardDeviation } from "./bench.ts";
+import { mllmMain } from "./main.ts";
+
+async function mllm(args: string[], input = "") {
+  const host = new FakeHost({ input });
+  const program = fakeProgram();
+  const code = await mllmMain(args, host, program);
+  return { code, out: host.out, err: host.err, engine: program.engine };
+}
+
+describe("mllm", () => {
+  it("explains itself", async () => {
+    const overview = await mllm(["--help"]);
+    assertEquals(overview.code, 0);
+    for (const name of ["generate", "logits", "tokenize", "info", "doctor", "bench", "chat"]) {
+      assertStringIncludes(overview.out, `  ${name}`);
+      for (const args of [[name, "--help"], ["help", name]]) {
+        const { code, out, err } = await mllm(args);
+        assertEquals([code, err], [0, ""], name);
+        assertStringIncludes(out, "Options:");
+        assertStringIncludes(out, "--help");
+      }
+    }
+    assertEquals((await mllm([])).code, 2);
+  });
+
+  it("wrong usage is code 2, one line on stderr, with a suggestion", async () => {
+    const cases: [string[], string][] = [
+      [["genrate"], "Did you mean generate?"],
+      [["-m", "x"], "-m needs a command before it"],
+      [["generate", "--promt", "x"], "Did you mean --prompt?"],
+      [["generate", "-N", "1"], "Did you mean -n?"],
+      [["generate", "-p", "x"], "--model is missing"],
+      [["generate", "-m", "fake"], "there is no prompt"],
+      [["generate", "-m", "fake", "-p", "x", "--tokens", "1"], "exclude each other"],
+      [["generate", "-m", "fake", "--tokens", "1,x"], '--tokens needs a whole number from 0 to 2147483647, not "x"'],
+      [["generate", "-m", "fake", "--tokens", "1,,2"], "--tokens needs a whole number"],
+      [["generate", "-m", "fake", "-p", "x", "-n", "1.5"], "--max-tokens needs a whole number"],
+      [["generate", "-m", "fake", "-p", "x", "--top-p", "2"], "top_p needs a number from 0 to 1"],
+      [["generate", "-m", "fake", "-p", "x", "--backend", "x86:"], "--backend can't be"],
+      [["logits", "-m", "fake", "--tokens", "1"], "--output is missing"],
+      [["tokenize", "-m", "fake", "a", "b"], 'no place for "b"'],
+      [["bench", "-m", "fake", "-o", "jsn"], "Did you mean json?"],
+      [["bench", "-m", "fake", "-p", "0", "-n", "0"], "nothing to measure"],
+      [["bench", "-m", "fake", "-p", "4-8+0"], "never ends"],
+      [["doctor", "--threads", "2"], "there is no option --threads"],
+    ];
+    for (const [args, text] of cases) {
+      const { code, out, err } = await mllm(args);
+      assertEquals([code, out], [2, ""], `${args.join(" ")}: ${err}`);
+      assertStringIncludes(err, text);
+      assertMatch(err, /^mllm: [^\n]+\n$/);
+    }
+  });
+
+  it("a failure is code 1, one line on stderr", async () => {
+    for (const command of [["generate", "-p", "x"], ["info"], ["tokenize", "x"], ["bench"]]) {
+      const { code, out, err } = await mllm([...command, "-m", "nowhere"]);
+      assertEquals([code, out], [1, ""]);
+      assertEquals(err, "mllm: there is no model (nowhere)\n");
+    }
+  });
+
+  it("generate streams text", async () => {
+    const { code, out, err, engine } = await mllm([
+      "generate",
+      "-m",
+      "fake",
+      "-p",
+      "abc",
+      "-n24",
+      "--greedy",
+      "--ignore-eos",
+    ]);
+    assertEquals([code, out, err], [0, "ABC\n", ""]);
+    const { maxTokens, ignoreEos, sampling } = engine.model.calls[0];
+    assertEquals({ maxTokens, ignoreEos, sampling }, { maxTokens: 24, ignoreEos: true, sampling: { temperature: 0 } });
+  });
+
+  it("generate --json gives the promised form", async () => {
+    const { out } = await mllm(["generate", "-m", "fake", "--tokens", "97,98", "-n", "24", "--json"]);
+    const json = JSON.parse(out);
+    assertEquals(json, {
+      tokens: [65, 66, 0],
+      text: "AB",
+      stop: "eos",
+      timings: { load_ms: 12, prompt_n: 2, prompt_ms: 10, predicted_n: 3, predicted_ms: 15 },
+    });
+    assertEquals(out.endsWith("}\n") && out.trim().includes("\n") === false, true);
+    assertEquals(
+      JSON.parse((await mllm(["generate", "-m", "fake", "-p", "abc", "-n", "2", "--json"])).out).stop,
+      "length",
+    );
+  });
+
+  it("logits writes logits and hidden states", async () => {
+    const { code, out, engine } = await mllm([
+      "logits",
+      "-m",
+      "fake",
+      "--tokens",
+      "1,2,3",
+      "--hidden-states",
+      "-o",
+      "f",
+    ]);
+    assertEquals([code, out], [0, ""]);
+    const [{ path, tensors }] = engine.written;
+    assertEquals(path, "f");
+    assertEquals(tensors.map(({ name, shape }) => ({ name, shape })), [
+      { name: "logits", shape: [3, 5] },
+      { name: "hidden.0", shape: [3, 3] },
+      { name: "hidden.1", shape: [3, 3] },
+    ]);
+  });
+
+  it("tokenize takes a text or stdin as it is", async () => {
+    assertEquals((await mllm(["tokenize", "-m", "fake", "ab"])).out, "97 98\n");
+    assertEquals((await mllm(["tokenize", "-m", "fake", "--json"], "a\n")).out, '{"tokens":[97,10]}\n');
+    assertEquals((await mllm(["tokenize", "-m", "fake", "--json", ""])).out, '{"tokens":[]}\n');
+    assertEquals((await mllm(["tokenize", "-m", "fake", "--", "-x"])).out, "45 120\n");
+  });
+
+  it("info and doctor tell what there is", async () => {
+    const info = await mllm(["info", "-m", "fake", "--tensors"]);
+    for (
+      const text of [
+        "qwen3 2L Q8_0",
+        "1,500,000",
+        "hidden_size",
+        "initializer_range",
+        "KV cache    1.0 MiB",
+        "a f32 [2, 3]",
+      ]
+    ) {
+      assertStringIncludes(info.out, text);
+    }
+    assertEquals(JSON.parse((await mllm(["info", "-m", "fake", "--json"])).out).types[0].dtype, "q8_0");
+    const doctor = await mllm(["doctor"]);
+    for (const text of ["portable [avx2]", "lacks avx512vnni", "because", "not available: no library here"]) {
+      assertStringIncludes(doctor.out, text);
+    }
+    assertEquals(JSON.parse((await mllm(["doctor", "--json"])).out).backends.length, 2);
+  });
+
+  it("bench prints llama-bench's table and rows", async () => {
+    const md = await mllm(["bench", "-m", "fake", "-p", "8,16", "-n", "4", "-r", "2"]);
+    assertEquals(md.code, 0);
+    const lines = md.out.split("\n");
+    assertMatch(lines[0], /^\| model +\| +size \| +params \| backend +\| threads \| +test \| +t\/s \|$/);
+    assertMatch(lines[1], /^\| -+ \| -+: \| -+: \| -+ \| -+: \| -+: \| -+: \|$/);
+    assertMatch(
+      lines[2],
+      /^\| qwen3 2L Q8_0 +\| +3\.00 MiB \| +1\.50 M \| x86:avx2 +\| +2 \| +pp8 \| +[\d.]+ ± [\d.]+ \|$/,
+    );
+    assertStringIncludes(lines[4], " tg4 ");
+    const json = JSON.parse((await mllm(["bench", "-m", "fake", "-p", "8", "-n", "0", "-r", "3", "-o", "json"])).out);
+    assertEquals(json.length, 1);
+    const [row] = json;
+    assertEquals([row.n_prompt, row.n_gen, row.n_depth, row.samples_ns.length, row.samples_ts.length], [8, 0, 0, 3, 3]);
+    assertEquals([row.n_threads, row.type_k, row.type_v, row.n_batch], [2, "f32", "f32", 512]);
+    assertAlmostEquals(row.avg_ts, mean(row.samples_ts), 1e-6);
+    assertMatch(row.test_time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  });
+
+  it("chat is the chat", async () => {
+    assertEquals((await mllm(["chat", "-m", "fake"], "hi\n")).out, "You said: hi\n");
+  });
+});
+
+describe("bench arithmetic", () => {
+  it("lists and ranges", () => {
+    assertEquals(parseCounts("-p", "1,5, 7"), [1, 5, 7]);
+    assertEquals(parseCounts("-p", "1-7+3,64-256*2"), [1, 4, 7, 64, 128, 256]);
+    assertEquals(parseCounts("-p", "2-4"), [2, 3, 4]);
+  });
+  it("deviation", () => {
+    assertEquals(standardDeviation([5]), 0);
+    assertAlmostEquals(standardDeviation([1, 2, 3, 4]), 1.2909944487358056, 1e-12);
+  });
+});
