@@ -47,11 +47,14 @@ describe("Sampler", () => {
       p = temperatureProbabilities(Array.from(p, Math.log), options.temperature);
       const sampler = new Sampler({ ...options, seed: 11 });
       const counts = new Float64Array(logits.length);
-      const draws = 40_000;
+      const draws = 20_000;
       for (let i = 0; i < draws; i++) counts[sampler.sample(logits)]++;
       for (let i = 0; i < p.length; i++) {
         const sigma = Math.sqrt(p[i] * (1 - p[i]) / draws);
-        assert(Math.abs(counts[i] / draws - p[i]) <= 6 * sigma + 1e-9, `token ${i}: ${counts[i] / draws} for ${p[i]}`);
+        assert(
+          Math.abs(counts[i] / draws - p[i]) <= 6 * sigma + 5 / draws,
+          `token ${i}: ${counts[i] / draws} for ${p[i]}`,
+        );
       }
     });
   }

@@ -30,7 +30,9 @@ type Engine = new (environment: Environment) => {
 };
 
 /** Evaluated nodes and a sixteenth of the characters and items they yield: some seconds at most. */
-const workMax = 20_000_000;
+const workMax = 5_000_000;
+/** Work of one round of a loop beyond its body. */
+const roundWork = 8;
 /** Longest text or list that may come up, in characters or items. */
 const lengthMax = 16 * 1024 * 1024;
 const indentMax = 64;
@@ -101,7 +103,10 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
   override evaluateFor(node: Node, environment: Environment): RuntimeValue {
     const select = node.iterable.type === "SelectExpression" ? node.iterable : undefined;
     const value = this.evaluate(select ? select.lhs : node.iterable, environment);
-    const iterable = evaluated(this.#iterable(value));
+    const items = this.#iterable(value);
+    this.#work += roundWork * (items.type === "ArrayValue" ? items.value.length : items.value.size);
+    if (this.#work > workMax) throw tooMuch("does too much work");
+    const iterable = evaluated(items);
     return super.evaluateFor({ ...node, iterable: select ? { ...select, lhs: iterable } : iterable }, environment);
   }
 
