@@ -1,0 +1,171 @@
+"""What the user says about themselves, to be remembered across turns."""
+
+from dataclasses import dataclass
+from random import Random
+
+import words
+from grammar import expand, noise
+from turn import Turn
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A thing to remember. `{v}` stands for the value; `known` and `unknown` answer the question for it."""
+
+    name: str
+    values: list[str]
+    values_held_out: list[str]
+    tell: list[str]
+    tell_held_out: list[str]
+    reply: str
+    ask: list[str]
+    ask_held_out: list[str]
+    known: str
+    unknown: str
+    capital: bool = False
+
+
+ATTRIBUTES = [
+    Attribute(
+        "name", words.NAMES, words.NAMES_HELD_OUT,
+        ["my name is {v}", "my name's {v}", "I am {v}", "I'm {v}", "(call|please call) me {v}", "you can call me {v}", "this is {v}", "(hi|hello|hey)[,] I'm {v}", "(hi|hello|hey)[,] I am {v}", "(hi|hello|hey)[,] my name is {v}", "I am called {v}", "they call me {v}", "people call me {v}", "the name is {v}", "my first name is {v}", "name: {v}", "[actually|no|sorry][,] my name is {v}", "I'm {v}, nice to meet you", "my name is {v}, what is yours", "my name is {v}. who are you", "I am {v} by the way", "it's {v}", "(hi|hello)[,] {v} here", "good morning, I am {v}", "my friends call me {v}", "just call me {v}", "I changed my name to {v}", "let me introduce myself: I am {v}", "remember that my name is {v}", "remember my name: {v}", "do you like my name? it is {v}", "from now on I am {v}", "I go by {v}", "you may call me {v}", "please remember that I am called {v}"],
+        ["everybody calls me {v}", "allow me to introduce myself, my name is {v}", "I'd like you to call me {v}", "my parents named me {v}", "hey there, {v} is my name", "hello, it is me, {v}", "for your information, I am {v}"],
+        "Nice to meet you, {v}!",
+        ["what is my name", "what's my name", "whats my name", "do you (know|remember|still know|recall) my name", "who am I", "can you (tell me|remember|say) my name", "how am I called", "what did I say my name was", "tell me my name", "say my name", "my name", "what was my name[ again|]", "what is my name again", "did I tell you my name", "do you (know|remember) who I am", "have you forgotten my name", "and my name", "what do you call me", "remember my name", "what name did I (give|tell) you", "what is the name I told you", "can you remember what my name is", "I forgot my name"],
+        ["which name do I have?", "could you repeat my name?", "do you happen to remember how I am called?", "by what name did I introduce myself?", "so, who is talking to you?"],
+        "Your name is {v}.", "You have not told me your name yet.", True,
+    ),
+    Attribute(
+        "city", words.CITIES, words.CITIES_HELD_OUT,
+        ["I live in {v}", "I'm living in {v}", "I am from {v}", "I'm from {v}", "I come from {v}", "my (city|town|home town) is {v}", "my home is {v}", "I moved to {v}", "I am in {v} [now|at the moment]", "I live in {v} now", "I was born in {v}", "remember that I live in {v}", "we live in {v}", "I have a flat in {v}", "home for me is {v}"],
+        ["the city where I live is {v}", "{v} is where I live", "my house is in {v}", "I have been living in {v} for years"],
+        "I will remember that you live in {v}.",
+        ["where do I live", "which city (do I live in|am I from|is mine)", "where am I from", "what is my (city|town|home town)", "do you (know|remember) where I live", "in which city do I live", "where is my home", "what city did I (mention|tell you)", "where did I say I live", "do you know my city", "tell me where I live", "where do I come from"],
+        ["what was the place I live in?", "can you recall my home town?", "do you still know where my home is?"],
+        "You live in {v}.", "You have not told me where you live.", True,
+    ),
+    Attribute(
+        "colour", words.COLOURS, words.COLOURS_HELD_OUT,
+        ["my (favourite|favorite) (colour|color) is {v}", "I like the (colour|color) {v}[ best| most|]", "{v} is my (favourite|favorite) (colour|color)", "the (colour|color) I like [best|most] is {v}", "my (colour|color) is {v}", "I love {v}, it is my favourite colour", "remember that my favourite colour is {v}", "of all colours I like {v} [best]", "the best colour is {v}"],
+        ["no colour is nicer to me than {v}", "the color which I prefer is {v}", "as for colours, {v} is my favourite"],
+        "I will remember that your favourite colour is {v}.",
+        ["what is my (favourite|favorite) (colour|color)", "what's my (favourite|favorite) (colour|color)", "which (colour|color) do I like [best|most]", "do you (know|remember) my (favourite|favorite) (colour|color)", "what (colour|color) do I (like|love)", "which is my favourite colour", "tell me my favourite colour", "what was my favourite colour", "my favourite colour", "and my favourite colour"],
+        ["can you name the colour I like best?", "which color did I say I prefer?", "what's the colour I'm fond of?"],
+        "Your favourite colour is {v}.", "You have not told me your favourite colour.",
+    ),
+    Attribute(
+        "food", words.FOODS, words.FOODS_HELD_OUT,
+        ["my (favourite|favorite) (food|dish|meal) is {v}", "I like to eat {v}", "I love to eat {v}", "{v} is my (favourite|favorite) (food|dish)", "the food I like [best|most] is {v}", "I like eating {v}", "I eat {v} every day", "remember that my favourite food is {v}", "my favourite thing to eat is {v}"],
+        ["there is no better food than {v}", "the dish I prefer is {v}", "what I eat most gladly is {v}"],
+        "I will remember that your favourite food is {v}.",
+        ["what is my (favourite|favorite) (food|dish|meal)", "what's my favourite food", "what do I like to eat", "do you (know|remember) my (favourite|favorite) food", "which food do I like [best|most]", "what food do I (like|love)", "tell me my favourite food", "what was my favourite food", "my favourite food"],
+        ["can you name the food I like best?", "what did I say I love to eat?", "which dish do I prefer?"],
+        "Your favourite food is {v}.", "You have not told me your favourite food.",
+    ),
+    Attribute(
+        "job", words.JOBS, words.JOBS_HELD_OUT,
+        ["I work as a {v}", "I am a {v}", "I'm a {v}", "my job is {v}", "I am a {v} [by profession]", "my profession is {v}", "I earn my money as a {v}", "I am working as a {v}", "remember that I am a {v}", "at work I am a {v}"],
+        ["I make my living as a {v}", "for a living I work as a {v}", "my occupation: {v}"],
+        "I will remember that you work as a {v}.",
+        ["what is my (job|profession|work|occupation)", "what's my job", "what do I do for a living", "do you (know|remember) my (job|profession)", "what do I work as", "what am I by profession", "tell me my job", "what was my job", "where do I work", "my job"],
+        ["how do I earn my money?", "which profession do I have?", "do you recall what my job is?"],
+        "You work as a {v}.", "You have not told me your job.",
+    ),
+    Attribute(
+        "hobby", words.HOBBIES, words.HOBBIES_HELD_OUT,
+        ["my hobby is {v}", "my (favourite|favorite) hobby is {v}", "my hobbies are {v}", "in my free time I like {v}", "I enjoy {v} in my free time", "{v} is my hobby", "I like {v} as a hobby", "what I like to do is {v}", "remember that my hobby is {v}", "I spend my free time with {v}"],
+        ["my pastime is {v}", "after work I enjoy {v}", "I have a hobby, it is {v}"],
+        "I will remember that your hobby is {v}.",
+        ["what is my [favourite] hobby", "what's my hobby", "what do I like to do", "what do I do in my free time", "do you (know|remember) my hobby", "which hobby do I have", "tell me my hobby", "what was my hobby", "what are my hobbies", "my hobby"],
+        ["how do I spend my free time?", "which pastime of mine did I mention?", "do you recall my hobby?"],
+        "Your hobby is {v}.", "You have not told me your hobby.",
+    ),
+    Attribute(
+        "age", [str(n) for n in range(6, 90) if n % 7], [str(n) for n in range(7, 90, 7)],
+        ["I am {v} years old", "I'm {v} years old", "I'm {v}", "my age is {v}", "I am {v}", "I turned {v} [yesterday|last week|this year]", "I have just become {v}", "remember that I am {v} years old", "I will be {v} soon"],
+        ["{v} is my age", "as of today I am {v} years old", "I have lived for {v} years"],
+        "I will remember that you are {v} years old.",
+        ["how old am I", "what is my age", "what's my age", "do you (know|remember) (my age|how old I am)", "tell me my age", "what age am I", "what was my age", "my age", "how old did I say I am"],
+        ["how many years old am I?", "can you recall my age?", "which age did I give you?"],
+        "You are {v} years old.", "You have not told me your age.",
+    ),
+    Attribute(
+        "pet", words.NAMES, words.NAMES_HELD_OUT,
+        ["my {p} is called {v}", "my {p}'s name is {v}", "I have a {p} called {v}", "I have a {p} named {v}", "my {p} is named {v}", "the name of my {p} is {v}", "I have a {p}, its name is {v}", "we have a {p} called {v}", "remember that my {p} is called {v}"],
+        ["I own a {p} whose name is {v}", "at home there is my {p} {v}", "we call our {p} {v}"],
+        "I will remember that your pet is called {v}.",
+        ["what is my (pet|{p}) called", "what is the name of my (pet|{p})", "what is my {p}'s name", "do you (know|remember) the name of my (pet|{p})", "how is my (pet|{p}) called", "who is {v}", "what's my (pet|{p})'s name", "tell me the name of my (pet|{p})", "my {p}'s name"],
+        ["which name has my {p}?", "can you recall how my {p} is called?"],
+        "Your pet is called {v}.", "You have not told me about a pet.", True,
+    ),
+]  # fmt: skip
+
+BOTH = ["I'm {name} from {city}", "I am {name} and I live in {city}", "my name is {name} and I live in {city}", "(hi|hello)[,] I'm {name}, I live in {city}", "my name is {name}, I am from {city}", "I'm {name} and I come from {city}", "{name} from {city} here"]  # fmt: skip
+BOTH_HELD_OUT = ["this is {name}, writing from {city}", "call me {name}, my home is {city}"]
+BOTH_REPLY = "Nice to meet you, {name}! I will remember that you live in {city}."
+ALL = ["what do you know about me", "what do you remember about me", "tell me what you know about me", "what have I told you [so far]", "what did I tell you [about me]", "what do you know of me", "say what you remember", "what do you remember", "list what you know about me", "do you know anything about me", "summarise what you know about me"]  # fmt: skip
+ALL_HELD_OUT = ["which facts about me have you kept in mind?", "recall everything I told you about myself"]
+NOTHING = "Nothing yet. Tell me your name, for example."
+
+
+def value_of(attribute: Attribute, rng: Random, held_out: bool) -> str:
+    """A value of the attribute; in training often a made-up word, so that the model learns to copy."""
+    if held_out:
+        return rng.choice(attribute.values_held_out)
+    if attribute.name == "age" or rng.random() < 0.4:
+        value = rng.choice(attribute.values)
+    else:
+        value = words.made_up_name(rng) if attribute.capital else words.made_up(rng)
+    if attribute.capital:
+        draw = rng.random()
+        value = value.lower() if draw < 0.15 else value.upper() if draw < 0.17 else value
+    return value
+
+
+def _user(patterns: list[str], rng: Random, held_out: bool, values: dict[str, str]) -> str:
+    text = expand(rng.choice(patterns), rng)
+    text = text if held_out else noise(text, rng)
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text[:1].upper() + text[1:] if held_out else text
+
+
+def tell_turn(rng: Random, state: dict, held_out: bool = False, attribute: Attribute | None = None) -> Turn:
+    """The user says something about themselves; `state["known"]` keeps it."""
+    known: dict[str, str] = state["known"]
+    if attribute is None:
+        if rng.random() < 0.1:
+            values = {a.name: value_of(a, rng, held_out) for a in ATTRIBUTES[:2]}
+            known.update(values)
+            text = _user(BOTH_HELD_OUT if held_out else BOTH, rng, held_out, values)
+            accept = [r"\b" + value + r"\b" for value in values.values()]
+            return Turn(text, BOTH_REPLY.format(**values), accept, "name")
+        attribute = ATTRIBUTES[0] if rng.random() < 0.45 else rng.choice(ATTRIBUTES[1:])
+    value = value_of(attribute, rng, held_out)
+    state["pet"] = rng.choice(words.PETS) if attribute.name == "pet" else state.get("pet", "dog")
+    known[attribute.name] = value
+    text = _user(attribute.tell_held_out if held_out else attribute.tell, rng, held_out, {"v": value, "p": state["pet"]})
+    category = "name" if attribute.name == "name" else "memory"
+    return Turn(text, attribute.reply.format(v=value), [r"\b" + value + r"\b"], category)
+
+
+def ask_turn(rng: Random, state: dict, held_out: bool = False, attribute: Attribute | None = None) -> Turn:
+    """A question for something the user said, or did not say."""
+    known: dict[str, str] = state["known"]
+    if attribute is None and rng.random() < 0.08:
+        known_parts = [a.known.format(v=known[a.name]) for a in ATTRIBUTES if a.name in known]
+        text = _user(ALL_HELD_OUT if held_out else ALL, rng, held_out, {})
+        accept = [r"\b" + value + r"\b" for value in known.values()]
+        return Turn(text, " ".join(known_parts) or NOTHING, accept or ["nothing"], "memory")
+    if attribute is None:
+        told = [a for a in ATTRIBUTES if a.name in known]
+        attribute = rng.choice(told) if told and rng.random() < 0.8 else rng.choice(ATTRIBUTES)
+        attribute = ATTRIBUTES[0] if rng.random() < 0.3 else attribute
+    value = known.get(attribute.name)
+    pet = state.get("pet", "dog")
+    asks = [a for a in (attribute.ask_held_out if held_out else attribute.ask) if "{v}" not in a or value]
+    text = _user(asks, rng, held_out, {"v": value or "", "p": pet})
+    category = "name" if attribute.name == "name" else "memory"
+    if value is None:
+        return Turn(text, attribute.unknown, ["not told"], category)
+    return Turn(text, attribute.known.format(v=value), [r"\b" + value + r"\b"], category)
