@@ -164,7 +164,7 @@ fn store(dtype: u32, p: [*]u8, value: f32) void {
     }
 }
 
-const testing = @import("testing.zig");
+const testing = @import("linear_testing.zig");
 
 test "copy of strided views of every plain dtype" {
     var src: [4 * 5 * 6 * 8]u8 align(8) = undefined;

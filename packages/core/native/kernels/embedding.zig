@@ -63,7 +63,7 @@ pub fn embedding(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) vo
     }
 }
 
-const testing = @import("testing.zig");
+const testing = @import("linear_testing.zig");
 
 test "embedding reads strided and packed tables alike and refuses ids outside" {
     const gpa = std.testing.allocator;

@@ -12,9 +12,6 @@ const packed_weights = @import("packed.zig");
 const linear_f32 = @import("linear_f32.zig");
 const linear_i8 = @import("linear_i8.zig");
 
-/// Most rows that GEMV takes at once.
-pub const gemv_rows = 4;
-
 /// A checked linear command.
 pub const Problem = struct {
     rows: usize,
@@ -64,7 +61,8 @@ fn rowsOf(desc: *const abi.TensorDesc) usize {
 }
 
 fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
-    return cmd.variant == 2 or (cmd.variant != 1 and rows > gemv_rows);
+    const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.few_rows else linear_i8.few_rows;
+    return cmd.variant == 2 or (cmd.variant != 1 and rows > few);
 }
 
 fn isF32(desc: *const abi.TensorDesc) bool {
@@ -140,6 +138,24 @@ pub fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 
     if (kind.isFloat()) return 0;
     return linear_i8.scratchBytes(kind, rows, k, threads);
 }
+
+/// Runs of neighbouring panels that the threads of a GEMV take one after another.
+pub const PanelRuns = struct {
+    ctx: *context.Context,
+    panels: usize,
+    run: usize,
+
+    pub fn init(ctx: *context.Context, panels: usize, grain: usize) PanelRuns {
+        const share = panels / (@as(usize, ctx.threads) * 8) / grain * grain;
+        return .{ .ctx = ctx, .panels = panels, .run = if (ctx.threads == 1) panels else @max(grain, share) };
+    }
+
+    pub fn next(self: *PanelRuns) ?context.Context.Range {
+        const start = self.ctx.take() * self.run;
+        if (start >= self.panels) return null;
+        return .{ .start = start, .end = @min(self.panels, start + self.run) };
+    }
+};
 
 /// Tasks of a GEMM: groups of panels times blocks of row tiles, enough of them to keep all threads busy.
 pub const Tasks = struct {

@@ -38,19 +38,25 @@ inline fn loadWeights(comptime kind: Kind, base: [*]const u8, k: usize, comptime
 
 // ---- few rows: widened in registers or in a block-sized buffer
 
+/// Rows that read a panel together, and up to which GEMV is the default.
+const gemv_rows = 4;
+pub const few_rows = gemv_rows;
+
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    const share = ctx.range(problem.panels(), 1);
-    var first: usize = 0;
-    while (first < problem.rows) : (first += linear.gemv_rows) {
-        switch (@min(linear.gemv_rows, problem.rows - first)) {
-            inline 1...linear.gemv_rows => |rows| {
-                // Several panels at once: one chain of dependent additions per element would wait for itself.
-                const together = if (rows == 1) 4 else 2;
-                var p = share.start;
-                while (p + together <= share.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p);
-                while (p < share.end) : (p += 1) gemvPanels(kind, rows, 1, problem, first, p);
-            },
-            else => unreachable,
+    var runs = linear.PanelRuns.init(ctx, problem.panels(), 4);
+    while (runs.next()) |run| {
+        var first: usize = 0;
+        while (first < problem.rows) : (first += gemv_rows) {
+            switch (@min(gemv_rows, problem.rows - first)) {
+                inline 1...gemv_rows => |rows| {
+                    // Several panels at once: one chain of dependent additions per element would wait for itself.
+                    const together = if (rows == 1) 4 else 2;
+                    var p = run.start;
+                    while (p + together <= run.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p);
+                    while (p < run.end) : (p += 1) gemvPanels(kind, rows, 1, problem, first, p);
+                },
+                else => unreachable,
+            }
         }
     }
 }

@@ -57,21 +57,34 @@ fn RowCodes(comptime rows: usize) type {
     };
 }
 
+/// Rows that read a panel's codes together.
+const gemv_rows = if (dot.level == .avx512vnni) 8 else 4;
+/// Up to so many rows it pays to unpack codes into registers again for each few rows instead of once into scratch.
+pub const few_rows = 2 * gemv_rows;
+
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    const share = ctx.range(problem.panels(), 1);
-    var first: usize = 0;
-    while (first < problem.rows) : (first += linear.gemv_rows) {
-        switch (@min(linear.gemv_rows, problem.rows - first)) {
-            inline 1...linear.gemv_rows => |rows| gemvRows(kind, rows, problem, first, share),
-            else => unreachable,
+    var runs = linear.PanelRuns.init(ctx, problem.panels(), 1);
+    while (runs.next()) |run| {
+        if (problem.rows <= gemv_rows) {
+            gemvRun(kind, problem, 0, run);
+        } else for (run.start..run.end) |p| { // a panel stays in the cache for its later rows
+            var first: usize = 0;
+            while (first < problem.rows) : (first += gemv_rows) gemvRun(kind, problem, first, .{ .start = p, .end = p + 1 });
         }
     }
 }
 
-fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, share: context.Context.Range) void {
+fn gemvRun(comptime kind: Kind, problem: *const Problem, first: usize, run: context.Context.Range) void {
+    switch (@min(gemv_rows, problem.rows - first)) {
+        inline 1...gemv_rows => |rows| gemvRows(kind, rows, problem, first, run),
+        else => unreachable,
+    }
+}
+
+fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, run: context.Context.Range) void {
     var x: [rows]quantize.Row = undefined;
     inline for (0..rows) |m| x[m] = quantize.Row.init(problem.xRow(first + m), problem.k);
-    for (share.start..share.end) |p| {
+    for (run.start..run.end) |p| {
         const acc = gemvPanel(kind, rows, problem.panelAt(p), problem.k, &x);
         inline for (0..rows) |m| problem.store(first + m, p, acc[m]);
     }
@@ -203,6 +216,7 @@ fn unpackPanels(comptime kind: Kind, problem: *const Problem, group: usize, out:
         const p = @min(group * tile_panels + i, problem.panels() - 1);
         const panel = packed_weights.Panel(kind).init(problem.panelAt(p), problem.k);
         for (0..problem.k / 32) |b| {
+            inline for (0..f.code_bytes / 64) |line| @prefetch(panel.codes + b * f.code_bytes + prefetch_ahead + line * 64, .{});
             const record = out + b * weightBlockBytes(f);
             const vectors: [*]dot.U = @ptrCast(@alignCast(record));
             inline for (0..dot.per_panel) |v| {

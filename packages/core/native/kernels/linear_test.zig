@@ -5,7 +5,7 @@ const abi = @import("abi");
 const dot = @import("dot.zig");
 const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
-const testing = @import("testing.zig");
+const testing = @import("linear_testing.zig");
 const linear = @import("linear.zig");
 const Rows = @import("weights.zig").Rows;
 

@@ -175,7 +175,7 @@ fn packGroups(dtype: abi.Dtype, row: [*]const u8, k: usize, c: usize, out: Parts
     }
 }
 
-const testing = @import("testing.zig");
+const testing = @import("linear_testing.zig");
 
 test "packed weights dequantise to the bits of the decoders" {
     const gpa = std.testing.allocator;

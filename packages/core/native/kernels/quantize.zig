@@ -102,7 +102,7 @@ fn oracle(x: []const f32, codes: []i8) f32 {
 }
 
 test "quantize_rows equals the oracle" {
-    const testing = @import("testing.zig");
+    const testing = @import("linear_testing.zig");
     const gpa = std.testing.allocator;
     var prng = std.Random.DefaultPrng.init(5);
     const random = prng.random();
