@@ -22,3 +22,5 @@ export { type InspectedModel, inspectModel, loadModel, type LoadOptions } from "
 export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
 export { type Perplexity, perplexity } from "./src/perplexity.ts";
 export { type LoadProgress, WeightLoader, type WeightSource } from "./src/weights.ts";
+export { createTokenizer } from "./src/tokenizer/create_tokenizer.ts";
+export type { DecodeOptions, EncodeOptions, Tokenizer } from "./src/tokenizer/tokenizer.ts";

@@ -1,10 +1,10 @@
 /**
  * Where the native library and the demonstration model are: beside the source in a checkout; inside the virtual file
- * system of a binary made by `deno compile`, from where they are written out to a cache folder first, because the system
- * can neither load a library from there nor map a file.
+ * system of a binary made by `deno compile`, from where they are written out to a cache folder first, because the
+ * system can neither load a library from there nor map a file.
  *
- * What is written out goes to a folder named by the content's SHA-256: another version never meets an older one's files,
- * two programs may do it at once, and every start checks the content, so that a damaged or foreign file is replaced.
+ * What is written out goes to a folder named by the content's SHA-256: another version never meets an older one's
+ * files, two programs may do it at once, and every start checks the content, so that a damaged file is replaced.
  */
 import { MllmError } from "@mllm/core";
 import { reasonOf } from "./errors.ts";

@@ -9,9 +9,10 @@ import {
   BackendRegistry,
   type DeviceInfo,
   type DType,
-  type KernelQuery,
   MllmError,
   openBackend,
+  type OpName,
+  type Phase,
   probeBackend,
   writeSafetensors,
 } from "@mllm/core";
@@ -25,8 +26,11 @@ import { nearest } from "./suggest.ts";
 const CONTEXT_DEFAULT_MAX = 8192;
 const CHUNK_DEFAULT = 512;
 
-/** Element types of weights that `doctor` explains. */
-const EXPLAINED: readonly DType[] = ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "q4_k", "q6_k"];
+/** Ops and element types that `doctor` explains. */
+const EXPLAINED: readonly { op: OpName; dtypes: readonly DType[] }[] = [
+  { op: "linear", dtypes: ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "q4_k", "q6_k"] },
+  { op: "attention", dtypes: ["f32"] },
+];
 /** A weight matrix of a usual size, 2048 x 2048. */
 const EXPLAINED_ELEMENTS = 1 << 22;
 
@@ -157,15 +161,23 @@ async function explainKernels(plugin: BackendPlugin): Promise<string[]> {
     return [`the backend does not open: ${error instanceof Error ? error.message : error}`];
   }
   try {
-    const phases = ["decode", "prefill"] as const;
-    const queries: KernelQuery[] = EXPLAINED.flatMap((dtype) =>
-      phases.map((phase) => ({ op: "linear" as const, dtype, phase, elements: EXPLAINED_ELEMENTS }))
+    return EXPLAINED.flatMap(({ op, dtypes }) =>
+      (["decode", "prefill"] as const).flatMap((phase) => explainPhase(backend, op, dtypes, phase))
     );
-    for (const phase of phases) queries.push({ op: "attention", dtype: "f32", phase, elements: EXPLAINED_ELEMENTS });
-    return queries.map((query) => backend.selector.explain(query));
   } finally {
     backend[Symbol.dispose]();
   }
+}
+
+/** One line per choice, with the element types that it is made for. */
+function explainPhase(backend: Backend, op: OpName, dtypes: readonly DType[], phase: Phase): string[] {
+  const byChoice = new Map<string, DType[]>();
+  for (const dtype of dtypes) {
+    const { variant, threads, reason } = backend.selector.choose(op, dtype, phase, EXPLAINED_ELEMENTS);
+    const choice = `variant ${variant} on ${threads === 0 ? "all threads" : `${threads} threads`}: ${reason}`;
+    byChoice.set(choice, [...(byChoice.get(choice) ?? []), dtype]);
+  }
+  return [...byChoice].map(([choice, types]) => `${op} ${phase} (${types.join(" ")}): ${choice}`);
 }
 
 /** The element type that most bytes of the weights have. */

@@ -38,8 +38,8 @@ export type FindEmbeddedModel = () => Promise<string>;
 /** Shown when the demonstration model answers. */
 function demonstrationNote(command: string): string {
   return "This is the demonstration model that comes with mllm. It is tiny: it knows a little about this project and " +
-    "small talk, and makes things up beyond that. For a real one, get a Qwen3 or Qwen2.5 model as a Hugging Face folder " +
-    `or GGUF file and start with: ${command} --model PATH`;
+    "small talk, and makes things up beyond that. For a real one, get a Qwen3 or Qwen2.5 model as a Hugging Face " +
+    `folder or GGUF file and start with: ${command} --model PATH`;
 }
 
 function modelName(choice: ModelChoice): string {
@@ -91,10 +91,11 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     return 0;
   }
   const seconds = (model.loadMs / 1000).toFixed(2);
+  const facts = `context ${model.context} tokens · loaded in ${seconds} s · /help · Ctrl+D leaves`;
   const greeting = [
     ...(choice.isEmbedded ? [{ text: demonstrationNote(program.command), style: "dim" as const }] : []),
     { text: talk.modelName, style: "bold" as const },
-    { text: `context ${model.context} tokens · loaded in ${seconds} s · /help · Ctrl+D leaves`, style: "dim" as const },
+    { text: facts, style: "dim" as const },
   ];
   return await runTerminalChat(host, talk, { greeting, historyFile: historyFile(host, options.has("no-history")) });
 }

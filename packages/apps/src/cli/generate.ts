@@ -51,7 +51,8 @@ export const generateCommand: Command = {
   usage: "-m MODEL (-p TEXT | --tokens 1,2,3) [options]",
   doc: "continue a text",
   details: "The new text goes to stdout as it comes, or with --json all at the end:\n" +
-    '{"tokens":[…],"text":"…","stop":"eos|length|stop","timings":{"load_ms","prompt_n","prompt_ms","predicted_n","predicted_ms"}}',
+    '{"tokens":[…],"text":"…","stop":"eos|length|stop",\n' +
+    ' "timings":{"load_ms","prompt_n","prompt_ms","predicted_n","predicted_ms"}}',
   options: [
     MODEL_OPTION,
     ...PROMPT_OPTIONS,

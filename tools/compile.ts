@@ -1,0 +1,75 @@
+/**
+ * Builds `dist/mllm-chat`: the chat as one file, with the native library and the demonstration model inside.
+ *
+ * `deno compile` puts Deno's own runtime (`denort`) into the file and downloads it the first time. Where that is
+ * impossible this says so and ends with code 1; `DENORT_BIN=PATH` names a runtime that is here already.
+ */
+import { repositoryRoot } from "./workspace.ts";
+
+/** What the chat may do on the user's machine; the same as the task `chat`. */
+const PERMISSIONS = ["--no-prompt", "--allow-read", "--allow-write", "--allow-ffi", "--allow-sys=systemMemoryInfo"];
+const ENVIRONMENT =
+  "HOME,USERPROFILE,LOCALAPPDATA,XDG_STATE_HOME,XDG_CACHE_HOME,MLLM_CACHE,MLLM_DEBUG,MLLM_NOHISTORY,NO_COLOR,TERM";
+
+/** Folders below the repository that go into the binary: the native library and the model. */
+const INCLUDED = ["packages/backend-x86/zig/zig-out/lib", "packages/models/embedded"];
+const MODEL = "packages/models/embedded";
+
+function fail(message: string): never {
+  console.error(`compile: ${message}`);
+  Deno.exit(1);
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Why `deno compile` failed, in the user's words. */
+export function explainFailure(output: string): string {
+  if (/denort|download|dns|connect|Could not resolve|error sending request/i.test(output)) {
+    return "deno compile needs Deno's runtime `denort`, and it can't be downloaded from here. On a machine with " +
+      "access run this task once, or name a runtime that is here already: DENORT_BIN=PATH deno task compile";
+  }
+  return "deno compile failed; its output is above";
+}
+
+/** The arguments of `deno compile`. */
+export function compileArguments(root: string, output: string): string[] {
+  const included = INCLUDED.filter((path) => exists(`${root}/${path}`));
+  return [
+    "compile",
+    ...PERMISSIONS,
+    `--allow-env=${ENVIRONMENT}`,
+    ...included.flatMap((path) => ["--include", path]),
+    "--output",
+    output,
+    "packages/apps/chat.ts",
+  ];
+}
+
+async function main(): Promise<void> {
+  const root = repositoryRoot();
+  if (!exists(`${root}/${MODEL}`)) fail(`there is no demonstration model at ${MODEL}`);
+  const output = `${root}/dist/mllm-chat`;
+  await Deno.mkdir(`${root}/dist`, { recursive: true });
+  const command = new Deno.Command(Deno.execPath(), {
+    args: compileArguments(root, output),
+    cwd: root,
+    stdout: "inherit",
+    stderr: "piped",
+  });
+  const { success, stderr } = await command.output();
+  const text = new TextDecoder().decode(stderr);
+  if (!success) {
+    console.error(text.trim());
+    fail(explainFailure(text));
+  }
+  console.error(`compile: dist/mllm-chat is ready`);
+}
+
+if (import.meta.main) await main();
