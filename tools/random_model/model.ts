@@ -1,6 +1,7 @@
 import {
   type DType,
   dtypes,
+  type GgufContent,
   ggufF32,
   type GgufInput,
   type GgufTensorData,
@@ -132,16 +133,21 @@ function metadata({ shape, type }: RandomModelOptions): Record<string, GgufInput
 }
 
 /**
- * Writes a model of random weights as GGUF that this engine and llama.cpp load. The same options give the same bytes.
+ * Content of a GGUF file of random weights that this engine and llama.cpp load. The same options give the same bytes.
  *
- * @throws MllmError `invalid_argument` for a vocabulary that is too small, `unsupported` for a type, `io`
+ * @throws MllmError `invalid_argument` for a vocabulary that is too small
  */
-export async function writeRandomModel(path: string, options: RandomModelOptions): Promise<void> {
+export function randomModel(options: RandomModelOptions): GgufContent {
   const { shape, type, seed = 1 } = options;
   if (shape.vocabSize < vocabularySizeMin || shape.layers < 1) {
     throw new MllmError("invalid_argument", `a random model needs ${vocabularySizeMin} tokens and a layer at least`);
   }
   const pool = new BlockPool(seed);
   const tensors = layout(shape).map(([name, dims], i) => tensor(name, dims, type, pool, seed * 100_003 + i));
-  await writeGguf(path, { metadata: metadata(options), tensors });
+  return { metadata: metadata(options), tensors };
+}
+
+/** Writes randomModel(options) to a file, piece by piece. Also throws MllmError `io`. */
+export async function writeRandomModel(path: string, options: RandomModelOptions): Promise<void> {
+  await writeGguf(path, randomModel(options));
 }

@@ -42,10 +42,24 @@ export class MllmError extends Error {
   constructor(code: ErrorCode, what: string, details: ErrorDetails = {}) {
     const { file, offset, next, cause } = details;
     const where = file === undefined ? "" : ` (${file}${offset === undefined ? "" : ` at byte ${offset}`})`;
-    super(`${what}${where}${next === undefined ? "" : `. ${next}`}`, cause === undefined ? undefined : { cause });
+    super(
+      oneLine(`${what}${where}${next === undefined ? "" : `. ${next}`}`),
+      cause === undefined ? undefined : { cause },
+    );
     this.code = code;
     this.file = file;
     this.offset = offset;
     this.next = next;
   }
 }
+
+/** Names and values from files end up in messages: no line breaks or terminal codes, and an end. */
+function oneLine(text: string): string {
+  const short = text.length <= MESSAGE_LENGTH_MAX
+    ? text
+    : `${text.slice(0, MESSAGE_LENGTH_MAX / 2)} … ${text.slice(-MESSAGE_LENGTH_MAX / 2)}`;
+  // deno-lint-ignore no-control-regex
+  return short.replaceAll(/[\x00-\x1f\x7f-\x9f]+/g, " ");
+}
+
+const MESSAGE_LENGTH_MAX = 1200;

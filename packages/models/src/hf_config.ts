@@ -41,7 +41,7 @@ export function normalizeConfig(raw: Readonly<Fields>, file: string): Fields {
     const { type, rope_type = type, rope_theta, ...rest } = rope.fields;
     if (rope_theta !== undefined && rope_theta !== null) {
       if (reader.has("rope_theta") && config.rope_theta !== rope_theta) {
-        rope.fail("rope_theta", `is ${rope_theta}, but the top level says ${config.rope_theta}`);
+        rope.fail("rope_theta", "contradicts the rope_theta of the top level");
       }
       config.rope_theta = rope_theta;
     }

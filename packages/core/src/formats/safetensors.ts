@@ -162,7 +162,11 @@ async function openIndex(path: string): Promise<SafetensorsFile> {
   for (const [name, file] of Object.entries(weightMap)) {
     // A shard lies beside its index: nothing from outside may point elsewhere.
     if (typeof file !== "string" || !/^[^/\\\0]+\.safetensors$/.test(file)) {
-      invalid(`weight_map: ${quoted(name)} is in ${quoted(String(file))}, which is no file name of a shard`, path, 0);
+      invalid(
+        `weight_map: ${quoted(name)} is in ${quoted(JSON.stringify(file))}, which is no file name of a shard`,
+        path,
+        0,
+      );
     }
     const names = byFile.get(file);
     if (names) names.push(name);

@@ -19,18 +19,15 @@ export interface TextFunctions {
 
 /**
  * Builds normaliser, pre-tokenizer and post-processor with the npm package `@huggingface/tokenizers`, which translates
- * their regular expressions. Its vocabulary, merges and decoder are not used: merging by text pairs takes it 1.5 s to load
- * a 150,000 token vocabulary, and decoding by strings can't give the bytes of one token.
+ * their regular expressions. Its vocabulary, merges and decoder are not used: merging by text pairs takes it 1.5 s to
+ * load a 150,000 token vocabulary, and decoding by strings can't give the bytes of one token.
  *
  * @throws MllmError `unsupported` for a stage it doesn't know, `invalid_file` for a broken one
  */
 export function buildStages({ normalizer, preTokenizer, postProcessor }: TextStages): TextFunctions {
-  for (const [name, stage] of Object.entries({ normalizer, preTokenizer, postProcessor })) {
-    if (stage === undefined || stage === null) continue;
-    if (typeof stage !== "object" || typeof (stage as { type?: unknown }).type !== "string") {
-      throw new MllmError("invalid_file", `tokenizer: the ${name} has no type`);
-    }
-  }
+  for (const stage of [normalizer, preTokenizer, postProcessor]) checkStage(stage);
+  const replacesSpaces = JSON.stringify(normalizer)?.includes('{"String":" "}');
+  if (!replacesSpaces) checkBehavior(preTokenizer);
   try {
     const library = new LibraryTokenizer(
       {
@@ -49,19 +46,72 @@ export function buildStages({ normalizer, preTokenizer, postProcessor }: TextSta
     const at = around.indexOf(text);
     if (at < 0) throw new Error("the post-processor drops the text");
     return {
-      normalize: normalize === null ? (text) => text : (text) => normalize.normalize(text),
+      normalize: normalize === null ? (text) => text : guarded((text: string) => normalize.normalize(text)),
       split: split === null
         ? (text) => [text]
-        : (text, index) => split.pre_tokenize(text, { section_index: index }) as string[],
+        : guarded((text: string, index: number) => split.pre_tokenize(text, { section_index: index }) as string[]),
       prefix: around.slice(0, at),
       suffix: around.slice(at + 1),
     };
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new MllmError(
-      /^Unknown/.test(message) ? "unsupported" : "invalid_file",
-      `tokenizer: ${message}`,
-      { cause: error },
-    );
+    throw libraryError(error);
   }
+}
+
+function libraryError(error: unknown): MllmError {
+  if (error instanceof MllmError) return error;
+  const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ").slice(0, 300);
+  const code = /^Unknown/.test(message) ? "unsupported" : "invalid_file";
+  return new MllmError(code, `tokenizer: ${message}`, { cause: error });
+}
+
+/** The library finds some broken settings only when it meets a text. */
+function guarded<A extends unknown[], R>(run: (...args: A) => R): (...args: A) => R {
+  return (...args) => {
+    try {
+      return run(...args);
+    } catch (error) {
+      throw libraryError(error);
+    }
+  };
+}
+
+type Stage = Record<string, unknown>;
+
+const nestedLists = ["normalizers", "pretokenizers", "processors"];
+const depthMax = 16;
+
+/** Checks what the library takes on trust: types, patterns, lengths; it would print warnings, or run for ever. */
+function checkStage(value: unknown, depth = 0): void {
+  if (value === undefined || value === null) return;
+  const stage = value as Stage;
+  if (typeof value !== "object" || typeof stage.type !== "string" || depth > depthMax) {
+    throw new MllmError("invalid_file", "tokenizer: a normaliser, pre-tokenizer or post-processor has no type");
+  }
+  const fail = (what: string) => new MllmError("invalid_file", `tokenizer: ${stage.type} has ${what}`);
+  const { pattern, content, length } = stage;
+  if (pattern !== undefined || stage.type === "Split" || stage.type === "Replace") {
+    const text = (pattern as Stage | null)?.Regex ?? (pattern as Stage | null)?.String;
+    if (typeof text !== "string") throw fail("no pattern");
+  }
+  if (content !== undefined && typeof content !== "string") throw fail("a content that is no text");
+  if (stage.type === "Prepend" && typeof stage.prepend !== "string") throw fail("nothing to prepend");
+  if (stage.type === "FixedLength" && !(Number.isInteger(length) && Number(length) > 0)) throw fail("no length");
+  for (const name of nestedLists) {
+    const list = stage[name];
+    if (list === undefined) continue;
+    if (!Array.isArray(list)) throw fail(`${name} that are no list`);
+    for (const nested of list) checkStage(nested, depth + 1);
+  }
+}
+
+/** The library treats every Split as `Isolated` or `Removed`. Others matter unless no spaces are left. */
+function checkBehavior(value: unknown): void {
+  const stage = value as Stage | null | undefined;
+  if (
+    stage?.type === "Split" && stage.behavior !== undefined && !/^(isolated|removed)$/i.test(String(stage.behavior))
+  ) {
+    throw new MllmError("unsupported", `tokenizer: splitting by ${JSON.stringify(stage.behavior)} is not supported`);
+  }
+  if (Array.isArray(stage?.pretokenizers)) { for (const nested of stage.pretokenizers) checkBehavior(nested); }
 }
