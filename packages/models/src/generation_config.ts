@@ -3,7 +3,9 @@ import { checkSamplingOptions, type SamplingOptions } from "./sampling/sampler.t
 
 /** What a model's makers recommend for generation. */
 export interface GenerationDefaults {
-  /** Sampler settings, as far as the file has any: then those that it leaves out are off, not this engine's defaults. */
+  /**
+   * Sampler settings, as far as the file has any: then those that it leaves out are off, not this engine's defaults.
+   */
   sampling: Partial<SamplingOptions>;
   /** End-of-sequence ids of the file. */
   eosIds: number[];
@@ -11,7 +13,9 @@ export interface GenerationDefaults {
 
 const eosMax = 1024;
 
-/** Field of generation_config.json, setting of the Sampler, and the value that transformers takes when it is missing. */
+/**
+ * Field of generation_config.json, setting of the Sampler, and the value that transformers takes when it is missing.
+ */
 const fields: readonly [string, keyof SamplingOptions, number][] = [
   ["temperature", "temperature", 1],
   ["top_k", "topK", 50],
@@ -21,8 +25,9 @@ const fields: readonly [string, keyof SamplingOptions, number][] = [
 ];
 
 /**
- * Reads the contents of generation_config.json. `do_sample: false` is temperature 0, and its repetition penalty looks at
- * all tokens as in transformers. Fields about other ways of decoding (beams, say) have no meaning here and are left alone.
+ * Reads the contents of generation_config.json. `do_sample: false` is temperature 0, and its repetition penalty looks
+ * at all tokens as in transformers. Fields about other ways of decoding (beams, say) have no meaning here and are left
+ * alone.
  *
  * @param config the parsed file; {} or undefined where there is none
  * @param file named in errors

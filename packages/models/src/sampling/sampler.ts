@@ -82,8 +82,8 @@ const heapMax = 1024;
 const firstTry = 256;
 
 /**
- * Draws tokens from logits. The order of the steps is llama.cpp's: penalties, top-k, top-p, min-p, temperature; top-p and
- * min-p therefore see the probabilities at temperature 1, and equal logits count as the lower id first.
+ * Draws tokens from logits. The order of the steps is llama.cpp's: penalties, top-k, top-p, min-p, temperature; top-p
+ * and min-p therefore see the probabilities at temperature 1, and equal logits count as the lower id first.
  */
 export class Sampler {
   /** The checked settings. */

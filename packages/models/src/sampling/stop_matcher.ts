@@ -27,7 +27,10 @@ export class StopMatcher {
     this.#stops = [...new Set(stops)];
   }
 
-  /** Takes more text; returns what is certain now, and whether a stop string was met (its text and all after it are dropped). */
+  /**
+   * Takes more text; returns what is certain now, and whether a stop string was met (its text and all after it are
+   * dropped).
+   */
   push(text: string): { text: string; stopped: boolean } {
     if (this.#stopped) return { text: "", stopped: true };
     if (this.#stops.length === 0) return { text, stopped: false };
@@ -43,7 +46,9 @@ export class StopMatcher {
     return { text: all.slice(0, pending), stopped: false };
   }
 
-  /** Ends the stream: returns the text that was held back in vain, up to a stop string that waited for an earlier one. */
+  /**
+   * Ends the stream: returns the text that was held back in vain, up to a stop string that waited for an earlier one.
+   */
   flush(): string {
     const rest = this.#held.slice(0, this.#firstMatch(this.#held));
     this.#held = "";

@@ -56,7 +56,10 @@ export function countTopP(sorted: ArrayLike<number>, p: number): number {
 
 /** Penalties for tokens that occurred before. */
 export interface Penalties {
-  /** Above 1: a positive logit is divided by it, a negative one multiplied, once per distinct token (Keskar et al., 2019). */
+  /**
+   * Above 1: a positive logit is divided by it, a negative one multiplied, once per distinct token (Keskar et al.,
+   * 2019).
+   */
   repetitionPenalty: number;
   /** Subtracted once for each occurrence. */
   frequencyPenalty: number;

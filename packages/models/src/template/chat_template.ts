@@ -114,7 +114,10 @@ function hasWhiteSpaceRun(source: string): boolean {
 
 type Tokens = ReturnType<typeof tokenize>;
 
-/** Numbers such as 1e3 and 2.5e-1, which the engine's lexer takes for a number and a name; nothing else may follow a number so. */
+/**
+ * Numbers such as 1e3 and 2.5e-1, which the engine's lexer takes for a number and a name; nothing else may follow a
+ * number so.
+ */
 function joinExponents(tokens: Tokens): Tokens {
   const out: Tokens = [];
   for (let i = 0; i < tokens.length; i++) {

@@ -27,8 +27,8 @@ describe("ChatTemplate", () => {
       d: { "é<": [1, null] },
     }],
     [
-      "{% for c in 'ab' %}{{ c }}.{% endfor %}{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}",
-      "a.b.01",
+      "{% for c in 'ab' %}{{ c }}.{% endfor %}{% for i in [0, 2] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+      "a.b.0",
     ],
     ["{{ strftime_now('%d %b %Y %H:%M') }}", "05 Mar 2024 06:07", { now: new Date(2024, 2, 5, 6, 7) }],
     ["{% generation %}{{ enable_thinking }}{% endgeneration %}", "False", { enable_thinking: false }],

@@ -10,7 +10,8 @@ import { encodeChat } from "./encode_chat.ts";
 
 const chatml = new ChatTemplate(
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}" +
-    "{% if m.content is string %}{{ m.content | trim }}{% else %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}" +
+    "{% if m.content is string %}{{ m.content | trim }}{% else %}" +
+    "{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}" +
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
 );
 const toy = toyTokenizer();
@@ -58,7 +59,8 @@ describe("encodeChat", () => {
   });
   it("lets a template cut an assistant's message at a control token", () => {
     const template = new ChatTemplate(
-      "{% for m in messages %}<|im_start|>{{ m.content.split('<|endoftext|>')[-1] if m.role == 'assistant' else m.content }}" +
+      "{% for m in messages %}<|im_start|>" +
+        "{{ m.content.split('<|endoftext|>')[-1] if m.role == 'assistant' else m.content }}" +
         "<|im_end|>{% endfor %}",
     );
     const messages = [

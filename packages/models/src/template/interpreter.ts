@@ -34,7 +34,7 @@ const workMax = 5_000_000;
 /** Work of one round of a loop beyond its body. */
 const roundWork = 8;
 /** Longest text or list that may come up, in characters or items. */
-const lengthMax = 16 * 1024 * 1024;
+const lengthMax = 4 * 1024 * 1024;
 const indentMax = 64;
 
 /** Statements that print nothing although the engine gives them a value. */
@@ -51,7 +51,8 @@ const evaluated = (value: RuntimeValue): Node => ({ type: "Evaluated", value });
 /**
  * The engine of `@huggingface/jinja` with what separates it from Python's Jinja in chat templates: values print as in
  * Python (`True`, `None`, `['a']`), undefined ones pass through filters and loops, `%` follows the divisor's sign, `==`
- * does not convert, and the filters `sum`, `format` and `count` exist. It also counts work, so that no template runs for ever.
+ * does not convert, and the filters `sum`, `format` and `count` exist. It also counts work, so that no template runs
+ * for ever.
  */
 export class ChatInterpreter extends (Interpreter as unknown as Engine) {
   #work = 0;
@@ -62,7 +63,7 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     const content = value.value;
     const length = typeof content === "string" || Array.isArray(content) ? content.length : 0;
     this.#work += 1 + (length >> 4);
-    if (length > lengthMax) throw tooMuch("makes a text or list of more than 16 Mi items");
+    if (length > lengthMax) throw tooMuch("makes a text or list of more than 4 Mi items");
     if (this.#work > workMax) throw tooMuch("does too much work");
     return value;
   }
@@ -72,7 +73,7 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     for (const node of nodes) {
       const value = this.evaluate(node, environment);
       if (!silent.has(node.type)) text += pythonString(value);
-      if (text.length > lengthMax) throw tooMuch("makes a text of more than 16 Mi characters");
+      if (text.length > lengthMax) throw tooMuch("makes a text of more than 4 Mi characters");
     }
     return new StringValue(text);
   }

@@ -1,6 +1,9 @@
 import { Environment } from "@huggingface/jinja";
 
-/** A value inside of the template engine. The package does not export these classes, so they are fetched from an Environment. */
+/**
+ * A value inside of the template engine. The package does not export these classes, so they are fetched from an
+ * Environment.
+ */
 export interface RuntimeValue {
   type: string;
   // deno-lint-ignore no-explicit-any

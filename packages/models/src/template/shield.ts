@@ -6,9 +6,9 @@ const [placeholderFirst, placeholderLast] = [0xe000, 0xf8ff];
 const depthMax = 64;
 
 /**
- * Hides control tokens in texts behind single private-use characters, and finds them again in what a template made of the
- * texts. Also hidden are a beginning of one at the end of a text and an ending of one at the start: two texts that a
- * template joins must not make a control token either.
+ * Hides control tokens in texts behind single private-use characters, and finds them again in what a template made of
+ * the texts. Also hidden are a beginning of one at the end of a text and an ending of one at the start: two texts that
+ * a template joins must not make a control token either.
  */
 export class Shield {
   readonly #specials: readonly string[];

@@ -25,8 +25,8 @@ interface Vocabulary {
 }
 
 /**
- * Makes a tokenizer from GGUF metadata: `gpt2` (byte-level BPE, `tokenizer.ggml.pre` says how words are split) and `llama`
- * (sentencepiece BPE by scores, with byte fallback).
+ * Makes a tokenizer from GGUF metadata: `gpt2` (byte-level BPE, `tokenizer.ggml.pre` says how words are split) and
+ * `llama` (sentencepiece BPE by scores, with byte fallback).
  *
  * @throws MllmError `invalid_file` for broken data, `unsupported` for another model or pre-tokenizer, by name
  */
@@ -107,7 +107,7 @@ function readVocabulary(metadata: GgufMetadata): Vocabulary {
   if (!Array.isArray(texts) || texts.length === 0) throw broken("the GGUF file has no tokenizer.ggml.tokens");
   if (texts.length > tokenIdMax) throw broken(`${texts.length} tokens are too many`);
   const types = metadata.get("tokenizer.ggml.token_type") as ArrayLike<unknown> | undefined;
-  if (types !== undefined && (typeof types !== "object" || types.length !== texts.length)) {
+  if (types !== undefined && types?.length !== texts.length) {
     throw broken(`the GGUF file has ${texts.length} tokens but another number of token types`);
   }
   const vocabulary: Vocabulary = { texts, ids: new Map(), plain: new Map(), special: new Set(), added: [] };

@@ -24,8 +24,8 @@ function object(value: unknown, name: string): Json {
 }
 
 /**
- * Makes a tokenizer from the contents of tokenizer.json (Hugging Face `tokenizers`, BPE models with or without byte level
- * or byte fallback) and, where there is one, tokenizer_config.json for the names of BOS and EOS.
+ * Makes a tokenizer from the contents of tokenizer.json (Hugging Face `tokenizers`, BPE models with or without byte
+ * level or byte fallback) and, where there is one, tokenizer_config.json for the names of BOS and EOS.
  *
  * @throws MllmError `invalid_file` for broken data, `unsupported` for another kind of model or decoder
  */
@@ -113,7 +113,7 @@ function readVocabulary(vocab: Json, texts: (string | undefined)[]): Map<string,
 function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map<string, number>): AddedToken[] {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw broken("added_tokens is not a list");
-  return value.map((entry, index) => {
+  return Array.from(value, (entry, index) => {
     const token = object(entry, `added_tokens[${index}]`);
     const content = token.content;
     if (typeof content !== "string" || content === "") throw broken(`added_tokens[${index}] has no content`);
@@ -138,8 +138,8 @@ function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map
 }
 
 /**
- * Fills the table of merges, given as `"a b"` or `["a", "b"]`. A pair whose parts or result are not in the vocabulary is
- * an error, as in the Rust library.
+ * Fills the table of merges, given as `"a b"` or `["a", "b"]`. A pair whose parts or result are not in the vocabulary
+ * is an error, as in the Rust library.
  */
 export function readMerges(
   value: unknown,

@@ -1,7 +1,7 @@
 /**
- * A hash from a pair of symbol ids to the rank of their merge and the id of the merged symbol. Open addressing over typed
- * arrays: a vocabulary has up to 300,000 merges, and a JavaScript Map of that size takes several times as long to fill
- * and allocates a boxed key for each.
+ * A hash from a pair of symbol ids to the rank of their merge and the id of the merged symbol. Open addressing over
+ * typed arrays: a vocabulary has up to 300,000 merges, and a JavaScript Map of that size takes several times as long
+ * to fill and allocates a boxed key for each.
  */
 export class PairTable {
   #left: Int32Array;

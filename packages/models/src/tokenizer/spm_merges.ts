@@ -8,8 +8,8 @@ const never = 0x7fffffff;
 
 /**
  * Merges of a sentencepiece BPE vocabulary, which has no list of them: two symbols merge when their joined text is a
- * token, the highest score first. So the rank is the order of the scores (equal scores share one, the leftmost wins), and
- * pairs are found by text once, then by id.
+ * token, the highest score first. So the rank is the order of the scores (equal scores share one, the leftmost wins),
+ * and pairs are found by text once, then by id.
  */
 export class SpmMerges implements MergeTable {
   readonly #texts: readonly (string | undefined)[];

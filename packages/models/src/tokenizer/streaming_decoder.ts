@@ -1,8 +1,8 @@
 import type { DecodeOptions, Tokenizer } from "./tokenizer.ts";
 
 /**
- * Turns ids into text one at a time. A character whose bytes are spread over several tokens appears whole, with the token
- * that completes it. What all `push` calls and `flush` return, joined, is exactly `tokenizer.decode(ids)`.
+ * Turns ids into text one at a time. A character whose bytes are spread over several tokens appears whole, with the
+ * token that completes it. What all `push` calls and `flush` return, joined, is exactly `tokenizer.decode(ids)`.
  */
 export class StreamingDecoder {
   readonly #tokenizer: Tokenizer;

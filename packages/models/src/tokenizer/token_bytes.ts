@@ -1,7 +1,8 @@
 /**
  * How a vocabulary writes bytes down as text.
  *
- * - `byte-level`: GPT-2's alphabet, one printable character for each byte. A token with a character outside of it (such as
+ * - `byte-level`: GPT-2's alphabet, one printable character for each byte. A token with a character outside of it
+ * (such as
  *   `<｜begin▁of▁sentence｜>`) stands for its own text, as in the Hugging Face decoder.
  * - `pieces`: plain text after `replacements`, and `<0x0A>` for single bytes where `byteFallback` is on.
  */
@@ -12,7 +13,10 @@ export type ByteRules =
 const utf8 = new TextEncoder();
 const byteToken = /^<0x([0-9A-Fa-f]{2})>$/;
 
-/** GPT-2's table (openai/gpt-2, encoder.py): bytes that print as themselves in Latin-1 keep their place, the others go to U+0100 and up. */
+/**
+ * GPT-2's table (openai/gpt-2, encoder.py): bytes that print as themselves in Latin-1 keep their place, the others go
+ * to U+0100 and up.
+ */
 const byteOfCharacter: Int16Array = (() => {
   const table = new Int16Array(0x200).fill(-1);
   let next = 0x100;

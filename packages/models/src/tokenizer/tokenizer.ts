@@ -25,7 +25,10 @@ export interface Tokenizer {
   readonly vocabSize: number;
   /** Token ids of a text. Lone surrogates count as U+FFFD. Throws `invalid_argument` beyond 16 Mi characters. */
   encode(text: string, options?: EncodeOptions): number[];
-  /** Text of ids: their bytes joined, read as UTF-8 with U+FFFD for what is not valid. Ids without a token give nothing. */
+  /**
+   * Text of ids: their bytes joined, read as UTF-8 with U+FFFD for what is not valid. Ids without a token give
+   * nothing.
+   */
   decode(ids: readonly number[], options?: DecodeOptions): string;
   /** The bytes that one token stands for; empty for an id without a token. */
   tokenBytes(id: number): Uint8Array;
@@ -39,9 +42,13 @@ export interface Tokenizer {
   isSpecial(id: number): boolean;
   /** First token of a sequence, where the vocabulary names one. */
   readonly bosId?: number;
-  /** All tokens that end a reply: the named ones and well-known control tokens such as `<|im_end|>` and `<|eot_id|>`. */
+  /**
+   * All tokens that end a reply: the named ones and well-known control tokens such as `<|im_end|>` and `<|eot_id|>`.
+   */
   readonly eosIds: number[];
-  /** How many leading spaces `decode` drops: 1 for sentencepiece vocabularies that put one before every text, else 0. */
+  /**
+   * How many leading spaces `decode` drops: 1 for sentencepiece vocabularies that put one before every text, else 0.
+   */
   readonly leadingSpaces: number;
 }
 

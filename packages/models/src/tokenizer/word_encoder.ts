@@ -18,7 +18,9 @@ export interface WordEncoderOptions {
 const cachedWordsMax = 20_000;
 const cachedLengthMax = 48;
 
-/** Turns one word (a piece from the pre-tokenizer, or a whole text where there is none) into ids by merging characters. */
+/**
+ * Turns one word (a piece from the pre-tokenizer, or a whole text where there is none) into ids by merging characters.
+ */
 export class WordEncoder {
   readonly #options: WordEncoderOptions;
   /** Id of each one-character token of the basic plane, -1 where there is none; the rest is looked up by its text. */
