@@ -6,11 +6,6 @@
  */
 import { repositoryRoot } from "./workspace.ts";
 
-/** What the chat may do on the user's machine; the same as the task `chat`. */
-const PERMISSIONS = ["--no-prompt", "--allow-read", "--allow-write", "--allow-ffi", "--allow-sys=systemMemoryInfo"];
-const ENVIRONMENT =
-  "HOME,USERPROFILE,LOCALAPPDATA,XDG_STATE_HOME,XDG_CACHE_HOME,MLLM_CACHE,MLLM_DEBUG,MLLM_NOHISTORY,NO_COLOR,TERM";
-
 /** Folders below the repository that go into the binary: the native library and the model. */
 const INCLUDED = ["packages/backend-x86/zig/zig-out/lib", "packages/models/embedded"];
 const MODEL = "packages/models/embedded";
@@ -43,8 +38,8 @@ export function compileArguments(root: string, output: string): string[] {
   const included = INCLUDED.filter((path) => exists(`${root}/${path}`));
   return [
     "compile",
-    ...PERMISSIONS,
-    `--allow-env=${ENVIRONMENT}`,
+    "--no-prompt",
+    "-P=apps", // what the task `chat` permits; see deno.json
     ...included.flatMap((path) => ["--include", path]),
     "--output",
     output,
