@@ -105,7 +105,10 @@ const runs: Record<string, Run> = {
   relu2: unary(ops.relu2),
   tanh: unary(ops.tanh),
   softplus: unary(ops.softplus),
-  exp_neg: ({ x }) => ({ out: ops.exp(x) }),
+  exp_neg: ({ x }) => {
+    const magnitude = ops.add(ops.relu(x), ops.relu(ops.mulConst(x, -1)));
+    return { out: ops.exp(ops.mulConst(magnitude, -1)) };
+  },
   softcap: ({ x }, { cap }) => ({ out: ops.softcap(x, cap) }),
   swiglu: ({ gate, up }) => ({ out: ops.swiglu(gate, up) }),
   geglu_tanh: ({ gate, up }) => ({ out: ops.gegluTanh(gate, up) }),

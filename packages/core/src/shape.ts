@@ -212,10 +212,15 @@ const rope: Infer = (inputs, _options, check) => {
   return [like(x)];
 };
 
+const wholeRows = (check: Checks, x: View): void => {
+  if (maxDim(x.shape[1]) > 1 && x.strides[1] !== 1) check.fail("rows of x must be contiguous (copy it first)");
+};
+
 const quantizeRows: Infer = (_inputs, _options, check) => {
   check.f32(0);
   const x = check.rank(0, 2);
   if (maxDim(x.shape[1]) % 32 !== 0) check.fail("k must divide by 32");
+  wholeRows(check, x);
   return [{ dtype: "q8a", shape: x.shape }];
 };
 
@@ -229,6 +234,7 @@ const packWeight: Infer = (_inputs, options, check) => {
 const linear: Infer = (inputs, _options, check) => {
   const x = check.rank(0, 2);
   check.dtype(0, "f32", "q8a");
+  wholeRows(check, x);
   const w = check.rank(1, 2);
   if (w.layout !== "panel16") check.fail("w must be packed (packWeight)");
   if (!sameDim(x.shape[1], w.shape[1])) check.fail("x and w differ in k");

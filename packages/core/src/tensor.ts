@@ -3,7 +3,7 @@
  * @module
  */
 import type { Backend } from "./backend.ts";
-import { byteLength, type DType, dtypes } from "./dtype.ts";
+import { byteLength, type DType, dtypes, q8aRowBytes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
 import { copyOut, type NumberArray, toStored } from "./host_data.ts";
 import { type Dim, formatShape, maxDim, maxShape, sameDim } from "./scalar.ts";
@@ -180,6 +180,7 @@ export class Tensor implements Disposable, View {
       );
     }
     const shape = this.shape.with(at, length);
+    if (this.dtype === "q8a") return this.#view(this.byteOffset + this.#q8aOffset(at, start), shape, this.strides);
     const offset = elementBytes(this.dtype, start * this.strides[at]);
     if (at === shape.length - 1) elementBytes(this.dtype, length);
     return this.#view(this.byteOffset + offset, shape, this.strides);
@@ -293,6 +294,14 @@ export class Tensor implements Disposable, View {
   #checkView(use: string): void {
     this.assertLive(use);
     if (this.layout !== "strided") throw new MllmError("unsupported", `${use}: ${describeView(this)} has no views`);
+  }
+
+  /** Rows of q8a have their scales behind their codes: only whole rows can be picked. */
+  #q8aOffset(axis: number, start: number): number {
+    if (axis !== 0 || this.shape.length !== 2) {
+      throw new MllmError("invalid_argument", `narrow: only rows of ${describeView(this)} can be picked`);
+    }
+    return start * q8aRowBytes(maxDim(this.shape[1]));
   }
 
   #keepsBlocks(shape: readonly Dim[]): boolean {

@@ -35,6 +35,8 @@ export interface OpCase {
   readonly tolerance: Tolerance;
   /** Inputs that are always dense, because the op asks for it. */
   readonly dense?: readonly number[];
+  /** Inputs whose rows must be contiguous: padded but not transposed. */
+  readonly wholeRows?: readonly number[];
   /** Output 0 in pieces along the first dim: together they must have the bits of the whole. */
   chunks?(inputs: Tensor[]): Tensor[];
   /** Inputs with a row per output row: a row alone must give the bits it gives among others. */

@@ -80,6 +80,7 @@ function linearCases(): OpCase[] {
           expect: ([x, w, bias]) => [product(x, w, k, bias)],
           tolerance: sums(k),
           dense: [1],
+          wholeRows: [0],
           rowInputs: [0],
         });
         if (dtypes[dtype].quantized) cases.push(quantisedLinear(random, dtype, rows, n, k));
@@ -101,6 +102,7 @@ function quantisedLinear(random: Random, dtype: DType, rows: number, n: number, 
     expect: ([, w, bias], [, quantised]) => [product(quantised, w, k, bias), quantised],
     tolerance: sums(k),
     dense: [1],
+    wholeRows: [0],
     rowInputs: [0],
   };
 }
@@ -129,7 +131,9 @@ function embeddingCases(): OpCase[] {
         name: `${dtype} 33x${k}${packed ? " packed" : ""}`,
         inputs: [random.ids([9], 33), weights(random, dtype, 33, k)],
         call: ([ids, table]) => [ops.embedding(ids, packed ? ops.packWeight(table) : table)],
-        expect: ([ids, table]) => [Array.from(ids).flatMap((id) => Array.from(table).slice(id * k, (id + 1) * k))],
+        expect: ([ids, table]) => [
+          Array.from(ids).flatMap((id) => Array.from({ length: k }, (_, i) => table[id * k + i])),
+        ],
         tolerance: dtypes[dtype].quantized ? { abs: 1e-9, rel: 4e-7 } : exact,
         dense: [1],
         rowInputs: [0],
@@ -150,6 +154,7 @@ function quantizeCases(): OpCase[] {
     call: ([x]) => [ops.quantizeRows(x)],
     expect: ([x]) => [x],
     tolerance,
+    wholeRows: [0],
     rowInputs: [0],
   });
   return [32, 64, 96, 160, 1056].flatMap((k) => [
