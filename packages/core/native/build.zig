@@ -53,7 +53,7 @@ pub fn build(b: *std.Build) void {
     const options = b.addOptions();
     options.addOption(u32, "threads", threads);
     options.addOption([]const u8, "level", if (best) |l| l.name else "none");
-    const module = kernelModule(b, "bench.zig", best orelse return, .ReleaseFast);
+    const module = kernelModule(b, "kernels/bench.zig", best orelse return, .ReleaseFast);
     module.addImport("options", options.createModule());
     const bench = b.addExecutable(.{ .name = "kernel-bench", .root_module = module, .use_llvm = true });
     const run = b.addRunArtifact(bench);

@@ -1,0 +1,99 @@
+//! Micro-benchmarks of the kernels: `zig build bench -- [words…]` runs the rows whose name contains one of the words.
+//!
+//! A figure is the best of many runs (one thread: CPU time of that thread, so that other work on the machine counts
+//! little; more: wall time, thread start included). New families: a file with `pub fn run(b: *Bench) !void`, named in `suites`.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const options = @import("options");
+
+const suites = .{
+    @import("bench_rows.zig"),
+    @import("bench_attention.zig"),
+};
+
+/// What one call does, for the unit of its figure.
+pub const Work = union(enum) { bytes: usize, flops: usize };
+
+pub const Bench = struct {
+    gpa: std.mem.Allocator,
+    words: []const []const u8,
+
+    /// A dense tensor of the given dtype filled with normal numbers (zeros for integers); lives until the program ends.
+    pub fn tensor(b: *Bench, comptime T: type, shape: []const usize) !abi.TensorDesc {
+        var desc: abi.TensorDesc = .{ .rank = @intCast(shape.len) };
+        desc.dtype = @intFromEnum(switch (T) {
+            f32 => abi.Dtype.f32,
+            f16 => abi.Dtype.f16,
+            i32 => abi.Dtype.i32,
+            else => @compileError("no such benchmark tensor"),
+        });
+        var total: usize = 1;
+        for (0..shape.len) |i| {
+            const axis = shape.len - 1 - i;
+            desc.shape[axis] = @intCast(shape[axis]);
+            desc.strides[axis] = @intCast(total);
+            total *= shape[axis];
+        }
+        const memory = try b.gpa.alignedAlloc(T, .@"64", total);
+        var random: std.Random.DefaultPrng = .init(total);
+        for (memory) |*v| v.* = if (T == i32) 0 else @floatCast(random.random().floatNorm(f32));
+        desc.data = @intFromPtr(memory.ptr);
+        return desc;
+    }
+
+    pub fn wants(b: *const Bench, name: []const u8) bool {
+        if (b.words.len == 0) return true;
+        for (b.words) |w| if (std.mem.indexOf(u8, name, w) != null) return true;
+        return false;
+    }
+
+    /// Measures one kernel and prints its row.
+    pub fn row(b: *Bench, name: []const u8, work: Work, kernel: context.Kernel, workspace: ?context.Workspace, cmd: *const abi.Command) !void {
+        if (!b.wants(name)) return;
+        const bytes: usize = if (workspace) |w| @intCast(w(cmd, options.threads)) else 0;
+        const scratch = try b.gpa.alignedAlloc(u8, .@"64", bytes);
+        @memset(scratch, 0);
+        defer b.gpa.free(scratch);
+        var best: u64 = std.math.maxInt(u64);
+        const end = nanoseconds(.MONOTONIC) + 300_000_000;
+        while (nanoseconds(.MONOTONIC) < end) {
+            const clock: std.os.linux.clockid_t = if (options.threads == 1) .THREAD_CPUTIME_ID else .MONOTONIC;
+            // Short kernels repeat, so that reading the clock does not count.
+            var repeats: usize = 1;
+            while (true) : (repeats *= 4) {
+                const start = nanoseconds(clock);
+                for (0..repeats) |_| try context.runForTest(kernel, cmd, options.threads, scratch);
+                const took = nanoseconds(clock) - start;
+                best = @min(best, took / repeats);
+                if (took > 50_000) break;
+            }
+        }
+        const rate = switch (work) {
+            inline else => |n| @as(f64, @floatFromInt(n)) / @as(f64, @floatFromInt(@max(1, best))),
+        };
+        const unit = switch (work) {
+            .bytes => "GB/s",
+            .flops => "GFLOPS",
+        };
+        std.debug.print("{s:<48} {d:>12.2} us {d:>9.2} {s}\n", .{ name, @as(f64, @floatFromInt(best)) / 1000, rate, unit });
+    }
+};
+
+fn nanoseconds(clock: std.os.linux.clockid_t) u64 {
+    var t: std.os.linux.timespec = undefined;
+    _ = std.os.linux.clock_gettime(clock, &t);
+    return @as(u64, @intCast(t.sec)) * 1_000_000_000 + @as(u64, @intCast(t.nsec));
+}
+
+pub fn main(init: std.process.Init.Minimal) !void {
+    const gpa = std.heap.page_allocator;
+    var words: std.ArrayList([]const u8) = .empty;
+    var args = std.process.Args.Iterator.init(init.args);
+    _ = args.skip();
+    while (args.next()) |word| try words.append(gpa, word);
+    std.debug.print("level {s}, threads {d}\n", .{ options.level, options.threads });
+    var b: Bench = .{ .gpa = gpa, .words = words.items };
+    inline for (suites) |suite| try suite.run(&b);
+}
