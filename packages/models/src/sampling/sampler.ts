@@ -76,7 +76,7 @@ export function checkSamplingOptions(
   return checked as unknown as Omit<SamplingOptions, "seed"> & { seed?: number };
 }
 
-/** Candidates for which a heap is used; more are sorted. */
+/** Most candidates that are found by a heap; for more, all values are sorted. */
 const heapMax = 1024;
 /** With top-p or min-p and no top-k, this many of the best are tried before everything is sorted. */
 const firstTry = 256;
@@ -141,18 +141,22 @@ export class Sampler {
     // Top-p renormalises over what top-k left, so without top-k its sum runs over the whole row.
     let total = 0;
     if (count === row.length) { for (let i = 0; i < row.length; i++) total += Math.exp(row[i] - top); }
-    const tries = count === row.length && count > firstTry ? [firstTry, count] : [count];
-    for (const size of tries) {
-      const ids = highest(row, size);
-      const weights = Float64Array.from(ids, (id) => Math.exp(row[id] - top));
+    const kept = (weights: Float64Array): number => {
       const sum = total > 0 ? total : weights.reduce((a, b) => a + b, 0);
-      const kept = topP === 1 ? ids.length : countTopP(weights, topP * sum);
-      let left = Math.min(kept, ids.length);
+      let left = topP === 1 ? weights.length : countTopP(weights, topP * sum);
       while (left > 1 && weights[left - 1] < minP) left--;
-      // The first try is enough only if the cut lies inside of it.
-      if (left < ids.length || size === count) return { ids, count: left };
+      return left;
+    };
+    const first = Math.min(count, count === row.length ? firstTry : heapMax);
+    // The best few are enough if they are all that was asked for, or if the cut lies among them.
+    if (first === count || count === row.length) {
+      const ids = highest(row, first);
+      const left = kept(Float64Array.from(ids, (id) => Math.exp(row[id] - top)));
+      if (first === count || left < first) return { ids, count: left };
     }
-    throw new MllmError("internal", "sampling found no candidates");
+    const sorted = row.slice().sort().reverse().subarray(0, count);
+    const all = kept(Float64Array.from(sorted, (value) => Math.exp(value - top)));
+    return { ids: gather(row, sorted[all - 1], all), count: all };
   }
 
   /** Draws among `ids` (or all) at the temperature. */
@@ -201,15 +205,22 @@ function above(row: Float32Array, limit: number): Int32Array {
   return ids.subarray(0, count);
 }
 
-/** The ids of the `count` highest values, from high to low; equal values by id. */
-function highest(row: Float32Array, count: number): Int32Array {
-  const order = (a: number, b: number) => row[b] - row[a] || a - b;
-  if (count > heapMax || count >= row.length) {
-    const ids = new Int32Array(row.length);
-    for (let i = 0; i < ids.length; i++) ids[i] = i;
-    // -inf minus -inf is NaN, which `|| a - b` turns into the order of the ids.
-    return ids.sort(order).subarray(0, count);
+/** The ids, in order, of the `count` values that are `least` or higher; of several equal to it, the lowest ids. */
+function gather(row: Float32Array, least: number, count: number): Int32Array {
+  let equal = count;
+  for (let i = 0; i < row.length; i++) if (row[i] > least) equal--;
+  const ids = new Int32Array(count);
+  let at = 0;
+  for (let i = 0; at < count; i++) {
+    if (row[i] > least || (row[i] === least && equal-- > 0)) ids[at++] = i;
   }
+  return ids;
+}
+
+/** The ids of the `count` highest values, from high to low; equal values by id. For small counts. */
+function highest(row: Float32Array, count: number): Int32Array {
+  // -inf minus -inf is NaN, which `|| a - b` turns into the order of the ids.
+  const order = (a: number, b: number) => row[b] - row[a] || a - b;
   // A heap with the worst of the best so far on top; most values of a vocabulary fail the first comparison.
   const heap = new Int32Array(count);
   for (let i = 0; i < count; i++) heap[i] = i;

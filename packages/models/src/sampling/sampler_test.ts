@@ -37,10 +37,12 @@ describe("Sampler", () => {
     { minP: 0.1 },
     { topK: 20, topP: 0.8, minP: 0.02, temperature: 1.5 },
     { topP: 0.99, minP: 0.3 },
+    { topP: 0.97 },
+    { topK: 1500, topP: 0.9 },
   ];
   for (const given of settings) {
     it(`draws with the right probabilities: ${JSON.stringify(given)}`, () => {
-      const logits = randomLogits(400, 3);
+      const logits = randomLogits(given.topK === 1500 ? 2000 : 400, 3).map((x) => given.topP! >= 0.9 ? x / 9 : x);
       const options = { ...off, ...given };
       let p = topKProbabilities(temperatureProbabilities(logits), options.topK!);
       p = minPProbabilities(topPProbabilities(p, options.topP!), options.minP!);
