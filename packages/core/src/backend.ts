@@ -8,6 +8,7 @@ import { type ErrorCode, MllmError } from "./errors.ts";
 import { type KernelRow, KernelSelector } from "./kernel_selector.ts";
 import * as abi from "./native/abi.ts";
 import { type NativeLibrary, openLibrary } from "./native/library.ts";
+import { roundedBlock, SpareBlocks } from "./spare_blocks.ts";
 import type { Allocator, Owner } from "./storage.ts";
 
 export type { KernelRow } from "./kernel_selector.ts";
@@ -181,6 +182,7 @@ export class Backend implements Disposable, Allocator {
   #allocations = 0;
   #closed = false;
   readonly #sizes = new Map<bigint, number>();
+  readonly #blocks = new SpareBlocks();
   readonly #writerAddress: bigint;
 
   constructor(
@@ -231,7 +233,7 @@ export class Backend implements Disposable, Allocator {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
       throw new MllmError("invalid_argument", `${bytes} bytes can't be allocated`);
     }
-    const address = Number(this.library.alloc(this.handle, BigInt(Math.max(bytes, 1))));
+    const address = this.#blocks.take(bytes) ?? this.#allocateNew(bytes);
     if (address === 0) {
       throw new MllmError(
         "out_of_memory",
@@ -249,7 +251,7 @@ export class Backend implements Disposable, Allocator {
   release(address: number, bytes: number): void {
     this.#memoryInUse -= bytes;
     this.#allocations--;
-    this.library.free(this.handle, BigInt(address));
+    if (!this.#blocks.put(address, bytes)) this.library.free(this.handle, BigInt(address));
   }
 
   /** Maps a file read-only. Throws `not_found` or `io`. */
@@ -330,7 +332,17 @@ export class Backend implements Disposable, Allocator {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
+    for (const address of this.#blocks.drain()) this.library.free(this.handle, BigInt(address));
     this.library.close(this.handle);
+  }
+
+  /** 0 when there is none, even after the spare blocks went back. */
+  #allocateNew(bytes: number): number {
+    const size = BigInt(roundedBlock(bytes));
+    const address = this.library.alloc(this.handle, size);
+    if (address !== 0n) return Number(address);
+    for (const spare of this.#blocks.drain()) this.library.free(this.handle, BigInt(spare));
+    return Number(this.library.alloc(this.handle, size));
   }
 
   #check(): void {
