@@ -1,13 +1,13 @@
 /**
  * Checks that the native code compiles and links for every supported system: `deno task check:cross`.
- * x86-64 with all levels, arm64 with the runtime and the portable kernels; nothing is installed or run.
+ * Unoptimised, which is the quickest: x86-64 with all levels, arm64 with the runtime and the portable kernels; nothing is installed or run.
  */
 import { repositoryRoot, zigBinary } from "./workspace.ts";
 
 if (import.meta.main) {
   const root = repositoryRoot();
   const cwd = `${root}/packages/backend-x86/zig`;
-  const args = ["build", "check-cross", "--summary", "all", ...Deno.args];
+  const args = ["build", "check-cross", "-Doptimize=Debug", "--summary", "all", ...Deno.args];
   const { success, code } = await new Deno.Command(zigBinary(root), { args, cwd, stdin: "null" }).spawn().status;
   if (!success) Deno.exit(code);
 }

@@ -1,0 +1,37 @@
+import { describe, it } from "@std/testing/bdd";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { MllmError, openBackend, probeBackend } from "../../packages/core/mod.ts";
+import { arm } from "../../packages/backend-arm/mod.ts";
+import { cann } from "../../packages/backend-cann/mod.ts";
+import { qnn } from "../../packages/backend-qnn/mod.ts";
+import { x86 } from "../../packages/backend-x86/mod.ts";
+
+describe("backend plugins", () => {
+  for (const plugin of [arm, qnn, cann]) {
+    it(`${plugin.name} says what is missing and what to do`, async () => {
+      const device = await probeBackend(plugin);
+      assertEquals(device.available, false);
+      assertMatch(device.reason!, new RegExp(`^backend ${plugin.name} .+\\. Use the x86 backend`));
+      const error = await assertRejects(() => openBackend(plugin), MllmError);
+      assertEquals(error.code, "unsupported");
+    });
+  }
+
+  it("x86 has a reason for every choice and ends with a row that always fits", () => {
+    for (const row of x86.kernelRows) assert(row.reason.length > 20 && row.variant >= 0 && row.threads >= 0);
+    const { op, dtypes, level, phase, minElements, maxElements } = x86.kernelRows.at(-1)!;
+    assertEquals([op, dtypes, level, phase, minElements, maxElements], [
+      "*",
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it("x86 refuses an unknown level by name", async () => {
+    const error = await assertRejects(() => openBackend(x86, { level: "avx9" }), MllmError, '"avx9"');
+    assertMatch(error.message, /portable/);
+  });
+});
