@@ -6,9 +6,9 @@
  */
 import { repositoryRoot } from "./workspace.ts";
 
-/** Folders below the repository that go into the binary: the native library and the model. */
-const INCLUDED = ["packages/backend-x86/zig/zig-out/lib", "packages/models/embedded"];
-const MODEL = "packages/models/embedded";
+/** What goes into the binary: the folder of the native library, and the model. */
+const INCLUDED = ["packages/backend-x86/zig/zig-out/lib", "packages/models/embedded/model.gguf"];
+const MODEL = "packages/models/embedded/model.gguf";
 
 function fail(message: string): never {
   console.error(`compile: ${message}`);

@@ -156,8 +156,8 @@ export function pathOfUrl(url: URL): string {
   return /^\/[A-Za-z]:\//.test(path) ? path.slice(1) : path;
 }
 
-/** Folder of the demonstration model, in a checkout or in the virtual file system. */
-export const EMBEDDED_MODEL = pathOfUrl(new URL("../../models/embedded", import.meta.url));
+/** The demonstration model, in a checkout or in the virtual file system. */
+export const EMBEDDED_MODEL = pathOfUrl(new URL("../../models/embedded/model.gguf", import.meta.url));
 
 /** The demonstration model, ready to be opened. Throws MllmError. */
 export async function embeddedModel(options: AssetOptions): Promise<string> {

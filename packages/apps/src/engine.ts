@@ -5,82 +5,134 @@
 
 /** Settings of the sampler; see `Sampler` of `@mllm/models`. */
 export interface SamplingSettings {
+  /** 0 is greedy. */
   temperature: number;
+  /** Choose among the k likeliest tokens; 0: all. */
   topK: number;
+  /** Choose among the likeliest tokens that together reach p. */
   topP: number;
+  /** Drop tokens less likely than p times the likeliest. */
   minP: number;
+  /** Above 1: avoid tokens that occurred. */
   repetitionPenalty: number;
+  /** Subtracted per earlier occurrence. */
   frequencyPenalty: number;
+  /** Subtracted for having occurred. */
   presencePenalty: number;
+  /** Tokens that penalties look back on. */
   penaltyLastN: number;
+  /** The same seed gives the same text. */
   seed: number;
 }
 
+/** How to continue a prompt. */
 export interface GenerateSettings {
+  /** Most new tokens. */
   maxTokens?: number;
+  /** What differs from the model's own settings. */
   sampling?: Partial<SamplingSettings>;
+  /** Texts that end the generation. */
   stopStrings?: readonly string[];
+  /** Go on past end-of-sequence tokens. */
   ignoreEos?: boolean;
+  /** Ends the generation. */
   signal?: AbortSignal;
+  /** Called after each chunk of the prompt. */
   onPrompt?: (done: number, total: number) => void;
 }
 
 /** Counts and times (ms) of one generation. */
 export interface ReplyStats {
+  /** Tokens of the prompt. */
   promptTokens: number;
+  /** Those that did not have to run again. */
   cachedTokens: number;
+  /** Time for the others. */
   promptMs: number;
+  /** New tokens. */
   generatedTokens: number;
+  /** Time for them. */
   generateMs: number;
+  /** Why it ended. */
   stop: "eos" | "length" | "stop" | "aborted";
+  /** It ended because the context is full. */
   contextFull: boolean;
 }
 
+/** One message of a conversation. */
 export interface ChatTurn {
+  /** Who says it. */
   role: "system" | "user" | "assistant";
+  /** What is said. */
   content: string;
 }
 
+/** A conversation with a model. */
 export interface Conversation {
+  /** User and assistant in turn. */
   messages: ChatTurn[];
+  /** System prompt. */
   system: string | undefined;
+  /** About the last reply. */
   readonly lastStats: Readonly<ReplyStats> | undefined;
+  /** Says something and streams the reply. */
   send(text: string, options?: GenerateSettings): AsyncIterable<string>;
+  /** Forgets the messages. */
   clear(): void;
 }
 
+/** A running generation. */
 export interface GenerationRun extends AsyncIterable<{ id: number; text: string }> {
+  /** New tokens so far. */
   readonly tokens: readonly number[];
+  /** Their text. */
   readonly text: string;
+  /** Counts and times so far. */
   readonly stats: Readonly<ReplyStats>;
 }
 
 /** Bytes that a model takes. */
 export interface Memory {
+  /** Weights, as packed. */
   readonly weights: number;
+  /** KV cache. */
   readonly kv: number;
+  /** Activations. */
   readonly arena: number;
 }
 
+/** Text to token ids. */
 export interface TextCodec {
+  /** Number of token ids. */
   readonly vocabSize: number;
+  /** First token of a sequence, where there is one. */
   readonly bosId?: number;
+  /** Token ids of a text. */
   encode(text: string, options?: { parseSpecial?: boolean; addSpecial?: boolean }): number[];
 }
 
 /** A loaded model. */
 export interface LoadedModel extends Disposable {
+  /** Tokens that fit, prompt and reply together. */
   readonly context: number;
+  /** Time that loading took. */
   readonly loadMs: number;
+  /** What it takes. */
   readonly memory: Memory;
+  /** Its tokenizer. */
   readonly tokenizer: TextCodec;
+  /** Continues a prompt. */
   generate(prompt: readonly number[], options?: GenerateSettings): GenerationRun;
+  /** Logits [tokens, vocab] and hidden states [tokens, hidden] of a sequence. */
   evaluate(
     ids: readonly number[],
     options?: { hiddenStates?: boolean },
   ): Promise<{ logits: Float32Array; hiddenStates: Float32Array[] }>;
+  /** Runs tokens at a position; logits of the last one. */
   forward(ids: readonly number[], position: number): Promise<Float32Array>;
+  /** Forgets what has run. */
   clearCache(): void;
+  /** Starts a conversation. */
   chat(options?: { system?: string; messages?: readonly ChatTurn[] }): Conversation;
 }
 
@@ -88,45 +140,73 @@ export interface LoadedModel extends Disposable {
 export interface RunOptions {
   /** `x86` or `x86:avx2`. */
   backend?: string;
+  /** Default: one per core. */
   threads?: number;
+  /** How quantised weights meet activations. */
   activations?: "i8" | "f32";
+  /** Tokens of the KV cache. */
   context?: number;
+  /** Tokens of a prompt that run at once. */
   chunk?: number;
+  /** Op by op instead of captured. */
   eager?: boolean;
+  /** Element type of the KV cache. */
   kvDtype?: "f32" | "f16";
+  /** Called while loading. */
   onProgress?: (what: string, done: number, total: number) => void;
 }
 
 /** What a model's files say, without loading it. */
 export interface ModelSummary {
+  /** Folder or file. */
   path: string;
+  /** `huggingface` or `gguf`. */
   format: string;
   /** For people: `qwen3 28 layers`. */
   type: string;
+  /** The config's model_type. */
   architecture: string;
+  /** Elements of all tensors. */
   parameters: number;
   /** Bytes of the tensors in the files. */
   fileBytes: number;
+  /** In the form of config.json. */
   config: Record<string, unknown>;
+  /** All tensors. */
   tensors: { name: string; dtype: string; shape: number[]; bytes: number }[];
+  /** What loading it would take. */
   memory: Memory;
+  /** With this context. */
   context: number;
+  /** Whether it can hold a conversation. */
   hasChatTemplate: boolean;
+  /** Config fields and files without use. */
   ignored: readonly string[];
 }
 
 /** What a backend finds on this machine. */
 export interface BackendReport {
+  /** As in `--backend`. */
   name: string;
+  /** One sentence. */
   description: string;
+  /** Whether it can run here. */
   available: boolean;
+  /** Why not. */
   reason?: string;
+  /** Name of the CPU. */
   cpu?: string;
+  /** ISA level in use. */
   level: string;
+  /** ISA levels of this machine. */
   levels: readonly string[];
+  /** ISA levels of the backend. */
   allLevels: readonly string[];
+  /** CPU features found. */
   features: readonly string[];
+  /** Cores. */
   cores: number;
+  /** Memory of the machine. */
   memoryBytes: number;
   /** One line per (op, element type, phase): the kernel chosen and why. */
   choices: readonly string[];
@@ -134,21 +214,28 @@ export interface BackendReport {
 
 /** The engine. */
 export interface Engine {
+  /** Loads a model. */
   load(path: string, options: RunOptions): Promise<LoadedModel>;
+  /** Reads what a model is. */
   summarize(path: string, options: RunOptions): Promise<ModelSummary>;
+  /** Opens only the tokenizer of a model. */
   tokenizer(path: string): Promise<TextCodec>;
   /** Backend that runs when none is named. */
   readonly defaultBackend: string;
+  /** What every backend finds here. */
   backends(): Promise<BackendReport[]>;
   /** Size and settings that `bench` prints for an opened model. */
   describeRun(
     model: LoadedModel,
   ): { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
+  /** Writes f32 tensors as a safetensors file. */
   writeTensors(path: string, tensors: { name: string; shape: number[]; data: Float32Array }[]): Promise<void>;
 }
 
 /** A path the user gave, or the model that comes with the project. */
 export interface ModelChoice {
+  /** Folder or file. */
   path: string;
+  /** Whether it is the demonstration model. */
   isEmbedded: boolean;
 }

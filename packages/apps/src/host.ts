@@ -5,6 +5,7 @@
 
 /** Where text goes. */
 export interface Output {
+  /** Whether a person sits at the other end. */
   readonly isTerminal: boolean;
   /** Writes all of it. Throws `BrokenPipe` when nobody reads any more. */
   write(text: string): void;
@@ -12,6 +13,7 @@ export interface Output {
 
 /** Where bytes come from. */
 export interface Input {
+  /** Whether a person sits at the other end. */
   readonly isTerminal: boolean;
   /** As `Deno.stdin.read`: bytes read, or null at the end. */
   read(buffer: Uint8Array): Promise<number | null>;
@@ -19,14 +21,20 @@ export interface Input {
   setRaw(on: boolean): void;
 }
 
+/** Signals that a program listens to. */
 export type HostSignal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGWINCH" | "SIGCONT";
 
+/** The world of a program. */
 export interface Host {
+  /** Standard input. */
   readonly stdin: Input;
+  /** Standard output: results. */
   readonly stdout: Output;
+  /** Standard error: everything else. */
   readonly stderr: Output;
   /** Size of the window; 80 x 24 where there is none. */
   columns(): number;
+  /** As `columns`, for its height. */
   rows(): number;
   /** Undefined also where reading it is not permitted. */
   readonly env: (name: string) => string | undefined;

@@ -47,8 +47,11 @@ function modelName(choice: ModelChoice): string {
   return choice.path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
 }
 
+/** What the chat runs on. */
 export interface ChatProgram {
+  /** Loads and runs models. */
   engine: Engine;
+  /** Finds the demonstration model. */
   findEmbeddedModel: FindEmbeddedModel;
   /** How the user starts this program, for hints. */
   command: string;

@@ -5,7 +5,7 @@ import type { GenerationRun, TextCodec } from "../engine.ts";
 import { type ParsedOptions, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
-import { styleFor } from "../terminal/style.ts";
+import { printable, styleFor } from "../terminal/style.ts";
 import { type Command, JSON_OPTION, MODEL_HINT } from "./command.ts";
 
 const TOKENS_DEFAULT = 256;
@@ -77,7 +77,7 @@ export const generateCommand: Command = {
     const ignoreEos = options.has("ignore-eos");
     const run = model.generate(prompt(model.tokenizer), { ...settings, maxTokens, ignoreEos });
     const json = options.has("json");
-    for await (const piece of run) if (!json) host.stdout.write(piece.text);
+    for await (const piece of run) if (!json) host.stdout.write(printable(piece.text, host.stdout.isTerminal));
     host.stdout.write(json ? `${resultJson(run, model.loadMs)}\n` : "\n");
     if (run.stats.contextFull) host.stderr.write(`mllm: ${endNote(run.stats, model.context)}\n`);
     if (host.stderr.isTerminal && !json) {

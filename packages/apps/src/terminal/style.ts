@@ -13,3 +13,9 @@ export function styleFor(isTerminal: boolean, env: (name: string) => string | un
     off || text === "" ? text : `\x1b[${code}m${text}\x1b[${end}m`;
   return { dim: wrap(2, 22), bold: wrap(1, 22) };
 }
+
+/** A reply without the control characters that would drive a terminal; what is no terminal gets it as it is. */
+export function printable(text: string, isTerminal: boolean): string {
+  // deno-lint-ignore no-control-regex
+  return isTerminal ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "") : text;
+}
