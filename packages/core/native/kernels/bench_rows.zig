@@ -22,10 +22,10 @@ pub fn run(b: *Bench) !void {
         var one = testing.command(&.{ x, weight }, &.{out});
         one.floats = .{ 1, 1, 0, 0, 0, 0, 0, 0 };
         inline for (.{
-            .{ "rmsnorm", norm.rmsnorm },              .{ "layernorm", norm.layernorm },          .{ "l2norm", norm.l2norm },
-            .{ "softmax", softmax.softmax },           .{ "log_softmax", softmax.log_softmax },   .{ "silu", activation.silu },
-            .{ "gelu_tanh", activation.gelu_tanh },    .{ "gelu_erf", activation.gelu_erf },      .{ "tanh", activation.tanh },
-            .{ "softplus", activation.softplus },      .{ "exp", activation.exp },                .{ "relu", activation.relu },
+            .{ "rmsnorm", norm.rmsnorm },            .{ "layernorm", norm.layernorm },        .{ "l2norm", norm.l2norm },
+            .{ "softmax", softmax.softmax },         .{ "log_softmax", softmax.log_softmax }, .{ "silu", activation.silu },
+            .{ "gelu_tanh", activation.gelu_tanh },  .{ "gelu_erf", activation.gelu_erf },    .{ "tanh", activation.tanh },
+            .{ "softplus", activation.softplus },    .{ "exp", activation.exp },              .{ "relu", activation.relu },
             .{ "mul_const", elementwise.mul_const },
         }) |entry| try b.row(try title(b, entry[0], rows, 3072), .{ .bytes = 2 * bytes }, entry[1], null, &one);
         const two = testing.command(&.{ x, y }, &.{out});

@@ -20,13 +20,14 @@ fn widthMax(comptime rows: usize) usize {
 }
 
 noinline fn tile(
+    comptime T: type,
     comptime rows: usize,
     comptime width: usize,
     comptime start: Start,
     k: usize,
     a: [*]const f32,
     lda: usize,
-    b: [*]const f32,
+    b: [*]const T,
     ldb: usize,
     c: [*]f32,
     ldc: usize,
@@ -38,7 +39,7 @@ noinline fn tile(
     var from = b;
     for (0..k) |i| {
         var row: [width]F = undefined;
-        inline for (0..width) |v| row[v] = simd.load(from + v * lanes);
+        inline for (0..width) |v| row[v] = simd.loadAs(T, from + v * lanes);
         inline for (0..rows) |r| {
             const x = simd.splat(a[r * lda + i]);
             inline for (0..width) |v| acc[r][v] = simd.fma(x, row[v], acc[r][v]);
@@ -48,20 +49,44 @@ noinline fn tile(
     inline for (0..rows) |r| inline for (0..width) |v| simd.store(c + r * ldc + v * lanes, acc[r][v]);
 }
 
-fn strip(comptime rows: usize, comptime start: Start, vectors: usize, k: usize, a: [*]const f32, lda: usize, b: [*]const f32, ldb: usize, c: [*]f32, ldc: usize) void {
+fn strip(
+    comptime T: type,
+    comptime rows: usize,
+    comptime start: Start,
+    vectors: usize,
+    k: usize,
+    a: [*]const f32,
+    lda: usize,
+    b: [*]const T,
+    ldb: usize,
+    c: [*]f32,
+    ldc: usize,
+) void {
     var v: usize = 0;
     inline for ([_]usize{ 8, 4, 2, 1 }) |width| {
         if (width <= comptime widthMax(rows)) {
-            while (v + width <= vectors) : (v += width) tile(rows, width, start, k, a, lda, b + v * lanes, ldb, c + v * lanes, ldc);
+            while (v + width <= vectors) : (v += width) tile(T, rows, width, start, k, a, lda, b + v * lanes, ldb, c + v * lanes, ldc);
         }
     }
 }
 
-/// m rows, n a multiple of `simd.lanes`; strides in elements.
-pub fn multiply(comptime start: Start, m: usize, n: usize, k: usize, a: [*]const f32, lda: usize, b: [*]const f32, ldb: usize, c: [*]f32, ldc: usize) void {
+/// m rows, n a multiple of `simd.lanes`; strides in elements. B may be f16.
+pub fn multiply(
+    comptime T: type,
+    comptime start: Start,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: [*]const f32,
+    lda: usize,
+    b: [*]const T,
+    ldb: usize,
+    c: [*]f32,
+    ldc: usize,
+) void {
     const vectors = n / lanes;
     var r: usize = 0;
     inline for ([_]usize{ rows_max, 4, 2, 1 }) |rows| {
-        while (r + rows <= m) : (r += rows) strip(rows, start, vectors, k, a + r * lda, lda, b, ldb, c + r * ldc, ldc);
+        while (r + rows <= m) : (r += rows) strip(T, rows, start, vectors, k, a + r * lda, lda, b, ldb, c + r * ldc, ldc);
     }
 }

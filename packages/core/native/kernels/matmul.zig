@@ -89,9 +89,9 @@ fn runTask(a: Matrix, b: Matrix, out: Matrix, m: usize, n: usize, k: usize, scra
         const rows: [*]const f32 = if (dense) part.p else packed_a;
         const lda: usize = if (dense) @intCast(a.row) else depth;
         if (done == 0) {
-            gemm.multiply(.zero, m, width, depth, rows, lda, packed_b, width, c, width);
+            gemm.multiply(f32, .zero, m, width, depth, rows, lda, packed_b, width, c, width);
         } else {
-            gemm.multiply(.c, m, width, depth, rows, lda, packed_b, width, c, width);
+            gemm.multiply(f32, .c, m, width, depth, rows, lda, packed_b, width, c, width);
         }
         done += depth;
     }

@@ -71,6 +71,11 @@ pub inline fn loadHalf(p: [*]const f16) F {
     return @bitCast(wide | ((bits & @as(U, @splat(0x8000))) << @splat(16)));
 }
 
+/// One vector of f32 or f16 as f32.
+pub inline fn loadAs(comptime T: type, p: [*]const T) F {
+    return if (T == f16) loadHalf(p) else load(p);
+}
+
 /// f32 to f16, round to nearest even.
 pub inline fn storeHalf(p: [*]f16, v: F) void {
     @as(*align(2) @Vector(lanes, f16), @ptrCast(p)).* = @floatCast(v);

@@ -63,13 +63,21 @@ inline fn square(v: *[lanes]F) void {
     };
 }
 
-inline fn loadAs(comptime T: type, p: [*]const T) F {
-    return if (T == f16) simd.loadHalf(p) else simd.load(p);
-}
-
 /// One element as f32.
 pub inline fn widen(comptime T: type, value: T) f32 {
     return if (T == f16) @floatCast(value) else value;
+}
+
+/// Loads `live` rows (at most `lanes`) of `lanes` elements, transposed; the rows above are zeros.
+pub inline fn loadBlock(comptime T: type, from: [*]const T, stride: usize, live: usize) [lanes]F {
+    var block: [lanes]F = undefined;
+    if (live >= lanes) {
+        inline for (0..lanes) |i| block[i] = simd.loadAs(T, from + i * stride);
+    } else {
+        for (0..lanes) |i| block[i] = if (i < live) simd.loadAs(T, from + i * stride) else simd.zero;
+    }
+    square(&block);
+    return block;
 }
 
 /// to[c * width + r] = from[r * columns + c] for r < rows; zeros up to the next multiple of `lanes` rows.
@@ -79,13 +87,7 @@ pub fn transpose(comptime T: type, from: [*]const T, rows: usize, columns: usize
         const live = @min(lanes, rows - r);
         var c: usize = 0;
         while (c + lanes <= columns) : (c += lanes) {
-            var block: [lanes]F = undefined;
-            if (live == lanes) {
-                inline for (0..lanes) |i| block[i] = loadAs(T, from + (r + i) * columns + c);
-            } else {
-                for (0..lanes) |i| block[i] = if (i < live) loadAs(T, from + (r + i) * columns + c) else simd.zero;
-            }
-            square(&block);
+            const block = loadBlock(T, from + r * columns + c, columns, live);
             inline for (0..lanes) |i| simd.store(to + (c + i) * width + r, block[i]);
         }
         while (c < columns) : (c += 1) {
