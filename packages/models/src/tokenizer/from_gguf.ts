@@ -18,8 +18,8 @@ interface Vocabulary {
   texts: string[];
   /** All ids by text; where two tokens have the same text, the first. */
   ids: Map<string, number>;
-  /** Those that text may become by merging. */
-  plain: Map<string, number>;
+  /** Types by id, all normal where the file doesn't say. */
+  types: Int32Array;
   special: Set<number>;
   added: AddedToken[];
 }
@@ -54,8 +54,9 @@ function bytePair(metadata: GgufMetadata): VocabularyTokenizer {
     ...vocabulary,
     ...stages,
     words: new WordEncoder({
-      vocabulary: vocabulary.plain,
-      merges: readMerges(metadata.get("tokenizer.ggml.merges"), vocabulary.ids, vocabulary.special),
+      vocabulary: vocabulary.ids,
+      special: vocabulary.special,
+      merges: readMerges(metadata.get("tokenizer.ggml.merges"), vocabulary.ids, vocabulary.texts, vocabulary.special),
       ignoreMerges: rules.ignoreMerges,
       fuseUnknown: false,
     }),
@@ -85,12 +86,14 @@ function sentencePiece(metadata: GgufMetadata): VocabularyTokenizer {
     preTokenizer: null,
     postProcessor: null,
   });
+  const normal = new Map([...vocabulary.ids].filter(([, id]) => vocabulary.types[id] === tokenType.normal));
   return new VocabularyTokenizer({
     ...vocabulary,
     ...stages,
     words: new WordEncoder({
-      vocabulary: vocabulary.plain,
-      merges: new SpmMerges(vocabulary.texts, vocabulary.plain, scores as unknown as ArrayLike<number>),
+      vocabulary: normal,
+      special: vocabulary.special,
+      merges: new SpmMerges(vocabulary.texts, normal, scores as unknown as ArrayLike<number>),
       ignoreMerges: false,
       byteIds: byteTokenIds(vocabulary.ids),
       unknownId: tokenIndex(metadata, "unknown", vocabulary.texts.length),
@@ -110,16 +113,16 @@ function readVocabulary(metadata: GgufMetadata): Vocabulary {
   if (types !== undefined && types?.length !== texts.length) {
     throw broken(`the GGUF file has ${texts.length} tokens but another number of token types`);
   }
-  const vocabulary: Vocabulary = { texts, ids: new Map(), plain: new Map(), special: new Set(), added: [] };
+  const typeList = Int32Array.from(texts, (_, id) => types === undefined ? tokenType.normal : Number(types[id]));
+  const vocabulary: Vocabulary = { texts, ids: new Map(), types: typeList, special: new Set(), added: [] };
   for (let id = 0; id < texts.length; id++) {
     const text: unknown = texts[id];
     if (typeof text !== "string") throw broken(`token ${id} is not a text`);
     if (text === "" || vocabulary.ids.has(text)) continue;
     vocabulary.ids.set(text, id);
-    const type = types === undefined ? tokenType.normal : Number(types[id]);
+    const type = typeList[id];
     const special = type === tokenType.control || type === tokenType.unknown;
     if (special) vocabulary.special.add(id);
-    if (type === tokenType.normal) vocabulary.plain.set(text, id);
     if (special || type === tokenType.userDefined) {
       const rest = { normalized: false, lstrip: false, rstrip: false, singleWord: false };
       vocabulary.added.push({ id, content: text, special, ...rest });

@@ -42,9 +42,6 @@ export function tokenizerFromJson(tokenizer: unknown, config?: unknown): Vocabul
     postProcessor: root.post_processor,
   });
   const special = new Set(added.filter((token) => token.special).map((token) => token.id));
-  // Plain text never becomes a control token, not even by way of a vocabulary that spells one out.
-  const plain = new Map(ids);
-  for (const token of added) if (token.special) plain.delete(token.content);
   const unknown = typeof model.unk_token === "string" ? ids.get(model.unk_token) : undefined;
   const byteFallback = model.byte_fallback === true;
   const idOf = (text: string) => {
@@ -61,8 +58,9 @@ export function tokenizerFromJson(tokenizer: unknown, config?: unknown): Vocabul
     normalize: stages.normalize,
     split: stages.split,
     words: new WordEncoder({
-      vocabulary: plain,
-      merges: readMerges(model.merges, ids, special),
+      vocabulary: ids,
+      special,
+      merges: readMerges(model.merges, ids, texts, special),
       ignoreMerges: model.ignore_merges === true,
       byteIds: byteFallback ? byteTokenIds(ids) : undefined,
       unknownId: unknown,
@@ -144,11 +142,16 @@ function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map
 export function readMerges(
   value: unknown,
   ids: ReadonlyMap<string, number>,
+  texts: readonly (string | undefined)[],
   special: ReadonlySet<number>,
 ): PairTable {
   if (!Array.isArray(value)) throw broken("merges is not a list");
   if (value.length > tokenIdMax) throw broken(`${value.length} merges are too many`);
   const table = new PairTable(value.length);
+  // Vocabularies usually number their tokens in the order of the merges, which saves the dearest of three look-ups; where
+  // two tokens share a text the guess could be the wrong one of them.
+  const guesses = ids.size === texts.length;
+  let previous = -1;
   for (let rank = 0; rank < value.length; rank++) {
     const merge: unknown = value[rank];
     let left: unknown, right: unknown;
@@ -161,10 +164,14 @@ export function readMerges(
     if (typeof left !== "string" || typeof right !== "string") throw broken(`merge ${rank} is not a pair of texts`);
     const a = ids.get(left);
     const b = ids.get(right);
-    const merged = ids.get(left + right);
+    const next = guesses ? texts[previous + 1] : undefined;
+    const guessed = next !== undefined && next.length === left.length + right.length && next.startsWith(left) &&
+      next.endsWith(right);
+    const merged = guessed ? previous + 1 : ids.get(left + right);
     if (a === undefined || b === undefined || merged === undefined) {
       throw broken(`merge ${rank}, ${JSON.stringify(left)} with ${JSON.stringify(right)}, is not about known tokens`);
     }
+    previous = merged;
     if (!special.has(merged)) table.set(a, b, rank, merged);
   }
   return table;

@@ -19,8 +19,8 @@ export interface TextFunctions {
 
 /**
  * Builds normaliser, pre-tokenizer and post-processor with the npm package `@huggingface/tokenizers`, which translates
- * their regular expressions. Its vocabulary, merges and decoder are not used: merging by text pairs takes it 1.5 s to
- * load a 150,000 token vocabulary, and decoding by strings can't give the bytes of one token.
+ * their regular expressions. Its vocabulary, merges and decoder are not used: they know no scores (GGUF), no bytes of a
+ * single token (streaming) and no text that must not become a control token.
  *
  * @throws MllmError `unsupported` for a stage it doesn't know, `invalid_file` for a broken one
  */

@@ -2,8 +2,10 @@ import { mergeSymbols, type MergeTable } from "./merge.ts";
 
 /** What a WordEncoder needs to know of a vocabulary. */
 export interface WordEncoderOptions {
-  /** Every token that plain text may become, by its text. */
+  /** Tokens by their text. */
   vocabulary: ReadonlyMap<string, number>;
+  /** Control tokens: plain text never becomes one, not even by way of a vocabulary that spells one out. */
+  special: ReadonlySet<number>;
   merges: MergeTable;
   /** A word that is in the vocabulary as a whole is that token, whatever the merges say (Llama 3). */
   ignoreMerges: boolean;
@@ -30,7 +32,9 @@ export class WordEncoder {
 
   constructor(options: WordEncoderOptions) {
     this.#options = options;
-    for (const [text, id] of options.vocabulary) if (text.length === 1) this.#characters[text.charCodeAt(0)] = id;
+    for (const [text, id] of options.vocabulary) {
+      if (text.length === 1 && !options.special.has(id)) this.#characters[text.charCodeAt(0)] = id;
+    }
   }
 
   /** Appends the ids of `word` to `out`. */
@@ -47,10 +51,10 @@ export class WordEncoder {
   }
 
   #encode(word: string): number[] {
-    const { vocabulary, merges, ignoreMerges } = this.#options;
+    const { vocabulary, special, merges, ignoreMerges } = this.#options;
     if (ignoreMerges) {
       const id = vocabulary.get(word);
-      if (id !== undefined) return [id];
+      if (id !== undefined && !special.has(id)) return [id];
     }
     const symbols = new Int32Array(word.length);
     const starts = new Int32Array(word.length + 1);
