@@ -9,7 +9,7 @@ import { type KernelRow, KernelSelector } from "./kernel_selector.ts";
 import * as abi from "./native/abi.ts";
 import { type NativeLibrary, openLibrary } from "./native/library.ts";
 import { roundedBlock, SpareBlocks } from "./spare_blocks.ts";
-import type { Allocator, Owner } from "./storage.ts";
+import type { Owner } from "./storage.ts";
 
 export type { KernelRow } from "./kernel_selector.ts";
 
@@ -29,17 +29,23 @@ export interface BackendPlugin {
 
 /** What a backend says about the machine. */
 export interface DeviceInfo {
+  /** The plugin's name. */
   readonly name: string;
+  /** Whether it can be opened here. */
   readonly available: boolean;
   /** Why it is not available, naming the fix. */
   readonly reason?: string;
+  /** Model of the processor or device. */
   readonly cpu?: string;
   /** The level in use (or, before opening, the best one). */
   readonly level: string;
   /** Levels this machine can run, lowest first. */
   readonly levels: readonly string[];
+  /** What the device can do, for `doctor`. */
   readonly features: readonly string[];
+  /** Physical cores. */
   readonly cores: number;
+  /** Memory of the device. */
   readonly memoryBytes: number;
 }
 
@@ -70,8 +76,18 @@ export class MappedFile implements Disposable, Owner {
   #references = 1;
   #disposed = false;
 
-  constructor(readonly address: bigint, readonly bytes: number, readonly path: string, readonly unmap: () => void) {}
+  /** Made by `Backend.mapFile`. */
+  constructor(
+    /** Of the first byte. */
+    readonly address: bigint,
+    /** Size of the file. */
+    readonly bytes: number,
+    /** For messages. */
+    readonly path: string,
+    readonly unmap: () => void,
+  ) {}
 
+  /** One more borrower. Throws `invalid_argument` when the file is no longer mapped. */
   retain(): void {
     if (this.#references === 0) {
       throw new MllmError("invalid_argument", "the file is no longer mapped", { file: this.path });
@@ -79,10 +95,12 @@ export class MappedFile implements Disposable, Owner {
     this.#references++;
   }
 
+  /** One borrower less; the last unmaps the file. */
   release(): void {
     if (--this.#references === 0) this.unmap();
   }
 
+  /** Gives up the opener's share. Again is harmless. */
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -174,9 +192,13 @@ export async function openBackend(plugin: BackendPlugin, options: BackendOptions
 }
 
 /** An opened backend: memory, mapped files, and the execution of op records. Made by `openBackend`. */
-export class Backend implements Disposable, Allocator {
+export class Backend implements Disposable {
+  /** Chooses kernel variants and thread counts. */
   readonly selector: KernelSelector;
-  /** For one op at a time; reused by every eager op. */
+  /**
+   * For one op at a time; reused by every eager op.
+   * @internal
+   */
   readonly writer: CommandWriter;
   #memoryInUse = 0;
   #allocations = 0;
@@ -185,12 +207,22 @@ export class Backend implements Disposable, Allocator {
   readonly #blocks = new SpareBlocks();
   readonly #writerAddress: bigint;
 
+  /**
+   * Use `openBackend`.
+   * @internal
+   */
   constructor(
+    /** The plugin it was opened from. */
     readonly plugin: BackendPlugin,
+    /** What was found, and the level in use. */
     readonly device: DeviceInfo,
+    /** Threads of the pool, the caller included. */
     readonly threads: number,
+    /** How `linear` treats activations when weights are quantised. */
     readonly activations: Activations,
+    /** @internal */
     readonly library: NativeLibrary,
+    /** @internal */
     readonly handle: bigint,
   ) {
     this.selector = new KernelSelector(plugin.kernelRows, device.level);
@@ -208,6 +240,7 @@ export class Backend implements Disposable, Allocator {
     return this.#allocations;
   }
 
+  /** True after dispose. */
   get isClosed(): boolean {
     return this.#closed;
   }
@@ -288,7 +321,10 @@ export class Backend implements Disposable, Allocator {
     if (status !== 0) throw this.failure(status, describe());
   }
 
-  /** Runs `count` encoded commands from the start of `commands`, one after the other. */
+  /**
+   * Runs `count` encoded commands from the start of `commands`, one after the other.
+   * @internal
+   */
   submit(commands: CommandWriter, count: number): void {
     this.#check();
     const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(commands.bytes)));
@@ -302,7 +338,10 @@ export class Backend implements Disposable, Allocator {
     return this.library.supports(this.handle, command) === 1 ? undefined : this.lastError();
   }
 
-  /** Hands a program to native code, which copies it; the handle goes to `library.run` and `library.destroy`. */
+  /**
+   * Hands a program to native code, which copies it; the handle goes to `library.run` and `library.destroy`.
+   * @internal
+   */
   compile(commands: CommandWriter, count: number, arenaBytes: number, tokensMax: number): bigint {
     this.#check();
     const bytes = new Uint8Array(abi.ProgramDesc.size);

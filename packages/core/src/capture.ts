@@ -19,13 +19,17 @@ import { describeView } from "./view.ts";
 
 /** Type and shape of an input of a program; "tokens" stands for the token count of a run and may only come first. */
 export interface InputSpec {
+  /** Type of the elements. */
   readonly dtype: DType;
+  /** Slowest dim first. */
   readonly shape: readonly (number | "tokens")[];
 }
 
 /** A rewrite of the graph that keeps every bit of the outputs; returns how often it applied. */
 export interface Pass {
+  /** For the report. */
   readonly name: string;
+  /** @internal */
   run(graph: Graph): number;
 }
 
@@ -40,6 +44,7 @@ export const defaultPasses: readonly Pass[] = [
 export interface CaptureOptions<Names extends string = string> {
   /** The largest token count of a run. */
   readonly tokensMax: number;
+  /** Inputs by name. */
   readonly inputs: Readonly<Record<Names, InputSpec>>;
 }
 
@@ -130,4 +135,11 @@ function markOutput(graph: Graph, name: string, tensor: Tensor): void {
   graph.outputs.set(name, viewOf(out));
 }
 
-export { Program } from "./capture/program.ts";
+export {
+  type PassReport,
+  type ProfileEntry,
+  Program,
+  type ProgramCommand,
+  type ProgramInput,
+  type RunOptions,
+} from "./capture/program.ts";

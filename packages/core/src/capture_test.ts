@@ -222,6 +222,19 @@ describe("capture", () => {
     assertThrows(() => capture(backend, { tokensMax: 0, inputs }, ({ x }) => ({ x })), MllmError, "tokensMax");
   });
 
+  check("names the op that a backend lacks", () => {
+    using weight = tidy(() => ops.packWeight(Tensor.zeros(backend, [4, 32]))).named("head");
+    const inputs = { x: { dtype: "f32", shape: ["tokens", 32] } } as const;
+    const error = assertThrows(
+      () => capture(backend, { tokensMax: 8, inputs }, ({ x }) => ({ y: ops.linear(ops.quantizeRows(x), weight) })),
+      MllmError,
+    );
+    assertEquals(error.code, "unsupported");
+    for (const part of ["linear", "q8a [tokens<=8, 32]", '"head"', "f32 packed [4, 32]", backend.device.level]) {
+      assert(error.message.includes(part), error.message);
+    }
+  });
+
   check("copies outputs that are views or inputs", () => {
     const inputs = { x: { dtype: "f32", shape: ["tokens", 4] } } as const;
     using program = capture(

@@ -45,6 +45,7 @@ export interface DTypeInfo {
   readonly blockBytes: number;
   /** True for weights or activations in fewer bits than a plain float. */
   readonly quantized: boolean;
+  /** Who defines it. */
   readonly doc: string;
 }
 

@@ -19,9 +19,11 @@ export interface KernelRow {
   readonly dtypes?: readonly DType[];
   /** ISA level by name. */
   readonly level?: string;
+  /** One row of activations, or more. */
   readonly phase?: Phase | "any";
   /** Elements of the largest operand, both bounds inclusive. */
   readonly minElements?: number;
+  /** And at most. */
   readonly maxElements?: number;
   /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
@@ -33,8 +35,11 @@ export interface KernelRow {
 
 /** What the selector is asked: one op with its deciding type and size. */
 export interface KernelQuery {
+  /** The op. */
   readonly op: OpName;
+  /** Type of the deciding operand. */
   readonly dtype: DType;
+  /** One row of activations, or more. */
   readonly phase: Phase;
   /** Elements of the largest operand. */
   readonly elements: number;
@@ -54,7 +59,12 @@ export class KernelSelector {
   readonly #byOp = new Map<OpName, readonly KernelRow[]>();
 
   /** Keeps the rows that can hold at this ISA level. */
-  constructor(readonly rows: readonly KernelRow[], readonly level: string) {}
+  constructor(
+    /** The rows, the first that fits decides. */
+    readonly rows: readonly KernelRow[],
+    /** The ISA level in use. */
+    readonly level: string,
+  ) {}
 
   /** The first row that fits, or the backend's default with a reason that says so. */
   choose(op: OpName, dtype: DType, phase: Phase, elements: number): KernelChoice {

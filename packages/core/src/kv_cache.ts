@@ -9,8 +9,11 @@ import { keep } from "./tidy.ts";
 
 /** Size and type of a cache. */
 export interface KvCacheOptions {
+  /** Layers of the model. */
   readonly layers: number;
+  /** Heads of keys and values. */
   readonly kvHeads: number;
+  /** Length of a head. */
   readonly headDim: number;
   /** Tokens that fit; rounded up to whole pages. */
   readonly capacity: number;
@@ -22,7 +25,9 @@ export interface KvCacheOptions {
 
 /** Keys and values of one layer: [pages, kvHeads, pageSize, headDim]. */
 export interface KvLayer {
+  /** Keys. */
   readonly k: Tensor;
+  /** Values. */
   readonly v: Tensor;
 }
 
@@ -31,17 +36,24 @@ export interface KvLayer {
  * position.
  */
 export class KvCache implements Disposable {
+  /** By layer. */
   readonly layers: readonly KvLayer[];
   /** i32 [pages]: physical page of each logical page. */
   readonly pages: Tensor;
   /** Tokens that fit. */
   readonly capacity: number;
+  /** Tokens per page. */
   readonly pageSize: number;
   /** Bytes of all keys and values. */
   readonly bytes: number;
 
   /** Throws `invalid_argument` for sizes below 1 and `out_of_memory`. */
-  constructor(readonly backend: Backend, readonly options: KvCacheOptions) {
+  constructor(
+    /** Where the memory is. */
+    readonly backend: Backend,
+    /** As given. */
+    readonly options: KvCacheOptions,
+  ) {
     const { layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" } = options;
     for (const [name, value] of Object.entries({ layers, kvHeads, headDim, capacity, pageSize })) {
       if (!Number.isSafeInteger(value) || value < 1) {
@@ -76,6 +88,7 @@ export class KvCache implements Disposable {
     return Math.ceil(capacity / pageSize) * pageSize * kvHeads * headDim * layers * 2 * (dtype === "f16" ? 2 : 4);
   }
 
+  /** Frees all keys and values. */
   [Symbol.dispose](): void {
     for (const { k, v } of this.layers) {
       k.free();

@@ -16,6 +16,7 @@ import { MllmError } from "./errors.ts";
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
 
+  /** Starts with these plugins. */
   constructor(plugins: readonly BackendPlugin[] = []) {
     for (const plugin of plugins) this.register(plugin);
   }

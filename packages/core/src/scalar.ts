@@ -8,6 +8,7 @@ export type RegisterName = "tokens" | "position" | "last" | "context";
 
 /** A value known only at run time: tokens in this run, position of the first, tokens - 1, position + tokens. */
 export interface Register {
+  /** Which value. */
   readonly register: RegisterName;
 }
 
@@ -16,7 +17,9 @@ export type Scalar = number | Register;
 
 /** The symbolic dimension: the number of tokens of a run, at most `max`. */
 export interface TokenDim {
+  /** The symbol. */
   readonly symbol: "tokens";
+  /** Its largest value. */
   readonly max: number;
 }
 

@@ -7,7 +7,9 @@ import { MllmError } from "./errors.ts";
 
 /** Something that must live as long as memory borrowed from it (a mapped file). */
 export interface Owner {
+  /** One more borrower. */
   retain(): void;
+  /** One borrower less. */
   release(): void;
 }
 

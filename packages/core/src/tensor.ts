@@ -32,21 +32,34 @@ export interface BorrowOptions {
  * Free it with `using`, `free()`, or `tidy`; a finaliser is the last resort. Inside `capture` a tensor stands for a
  * value of the program and has no contents to read.
  */
-export class Tensor implements Disposable, View {
+export class Tensor implements Disposable {
   /** For messages: the name of the weight, for example. */
   name?: string;
-  /** Int8 companion of this tensor's contents, made by `linear` on first use and shared by later ones. */
+  /**
+   * Int8 companion of this tensor's contents, made by `linear` on first use and shared by later ones.
+   * @internal
+   */
   companion?: { readonly tensor: Tensor; readonly version: number };
   #freed = false;
 
-  /** Takes over one reference to `storage`. Use the static functions instead. */
+  /**
+   * Takes over one reference to `storage`. Use the static functions instead.
+   * @internal
+   */
   constructor(
+    /** @internal */
     readonly storage: Storage,
+    /** @internal */
     readonly byteOffset: number,
+    /** Type of the elements. */
     readonly dtype: DType,
+    /** Row-major as in PyTorch, slowest dim first; up to 4 dims. */
     readonly shape: readonly Dim[],
+    /** Distance of neighbours along each dim, in elements. */
     readonly strides: readonly number[],
+    /** Strided, or packed for `linear`. */
     readonly layout: Layout,
+    /** Where the memory is. */
     readonly backend: Backend,
   ) {
     adopt(this);
@@ -241,6 +254,7 @@ export class Tensor implements Disposable, View {
     this.storage.release();
   }
 
+  /** `free`, for `using`. */
   [Symbol.dispose](): void {
     this.free();
   }
@@ -335,7 +349,7 @@ function dtypeOfArray(values: NumberArray): DType {
   return "f32";
 }
 
-/** The largest element count of a tensor's dim. */
-export function dimLength(tensor: View, axis: number): number {
+/** The length of a dim, of a symbolic one its maximum; a negative axis counts from the end. */
+export function dimLength(tensor: Tensor, axis: number): number {
   return maxDim(tensor.shape[axis < 0 ? axis + tensor.shape.length : axis]);
 }

@@ -40,10 +40,10 @@ export interface GraphNode {
 /** A program while it is being recorded and improved. */
 export class Graph {
   nodes: GraphNode[] = [];
-  readonly inputs = new Map<string, View>();
-  readonly outputs = new Map<string, View>();
+  readonly inputs: Map<string, View> = new Map<string, View>();
+  readonly outputs: Map<string, View> = new Map<string, View>();
   /** Memory outside the graph that nodes read or write: kept alive by the program. */
-  readonly externals = new Set<MemoryStorage>();
+  readonly externals: Set<MemoryStorage> = new Set<MemoryStorage>();
   /** Set when recording is over: ops on its tensors fail from then on. */
   sealed = false;
   #buffers = 0;

@@ -18,7 +18,9 @@ import { planGraph } from "./passes/memory_plan.ts";
 
 /** What one pass did. */
 export interface PassReport {
+  /** Name of the pass. */
   readonly name: string;
+  /** How often it applied. */
   readonly changes: number;
 }
 
@@ -32,6 +34,7 @@ export interface RunOptions {
 
 /** An input of a program, written before a run; it keeps its contents between runs. */
 export interface ProgramInput {
+  /** Type of the elements. */
   readonly dtype: DType;
   /** Sets the first values; the rest is left as it is. */
   write(values: NumberArray): void;
@@ -39,10 +42,13 @@ export interface ProgramInput {
 
 /** One command, for inspection. */
 export interface ProgramCommand {
+  /** The op. */
   readonly op: abi.OpName;
   /** The op and its operands. */
   readonly text: string;
+  /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
+  /** Threads at most; 0 is all. */
   readonly threads: number;
   /** Why this kernel. */
   readonly reason: string;
@@ -50,16 +56,28 @@ export interface ProgramCommand {
 
 /** What one command cost over all profiled runs. */
 export interface ProfileEntry {
+  /** The op. */
   readonly op: abi.OpName;
+  /** The op and its operands. */
   readonly text: string;
+  /** Kernel variant. */
   readonly variant: number;
+  /** Measured runs. */
   readonly calls: number;
+  /** Nanoseconds over all of them. */
   readonly ns: number;
 }
 
+/** The last resort for programs that nobody disposed: their native part goes when they are unreachable. */
+const finalizer = new FinalizationRegistry<{ backend: Backend; handle: bigint }>(({ backend, handle }) => {
+  if (!backend.isClosed) backend.library.destroy(backend.handle, handle);
+});
+
 /** A recorded model with planned memory. Dispose it to give its memory back. */
 export class Program implements Disposable {
+  /** Inputs by name. */
   readonly inputs: Readonly<Record<string, ProgramInput>>;
+  /** What a run does, in order. */
   readonly commands: readonly ProgramCommand[];
   /** What the passes did. */
   readonly passes: readonly PassReport[];
@@ -67,9 +85,11 @@ export class Program implements Disposable {
   readonly arenaBytes: number;
   /** The most bytes of temporaries that live at one time: no arena could be smaller. */
   readonly lowerBoundBytes: number;
+  /** The largest token count of a run. */
   readonly tokensMax: number;
   /** The largest position + tokens that the caches hold. */
   readonly contextMax: number;
+  /** Where it runs. */
   readonly backend: Backend;
   readonly #outputs: ReadonlyMap<string, View>;
   readonly #storages: ReadonlyMap<GraphBuffer, MemoryStorage>;
@@ -81,7 +101,10 @@ export class Program implements Disposable {
   #busy = false;
   #disposed = false;
 
-  /** Plans and compiles a finished graph; called by `capture`. */
+  /**
+   * Plans and compiles a finished graph; called by `capture`.
+   * @internal
+   */
   constructor(graph: Graph, passes: readonly PassReport[]) {
     const { backend } = graph;
     const plan = planGraph(graph);
@@ -118,6 +141,7 @@ export class Program implements Disposable {
       throw error;
     }
     for (const storage of this.#externals) storage.retain();
+    finalizer.register(this, { backend, handle: this.#handle }, this);
     this.inputs = Object.fromEntries([...graph.inputs].map(([name, view]) => [name, this.#input(name, view)]));
   }
 
@@ -185,6 +209,7 @@ export class Program implements Disposable {
     if (this.#disposed) return;
     if (this.#busy) throw new MllmError("invalid_argument", "the program is running: await it before disposing it");
     this.#disposed = true;
+    finalizer.unregister(this);
     if (!this.backend.isClosed) this.backend.library.destroy(this.backend.handle, this.#handle);
     for (const storage of [this.#registers, ...this.#storages.values(), ...this.#externals]) storage.release();
   }

@@ -3,7 +3,7 @@
  * @module
  */
 import * as ops from "../ops.ts";
-import { byRow, exact, type HostTensor, type OpCase, Random, rounders } from "./case.ts";
+import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random, rounders } from "./case.ts";
 import { softmaxOf } from "./rows.ts";
 
 interface Shape {
@@ -121,4 +121,8 @@ function appendCases(): OpCase[] {
   }));
 }
 
-export const attention = { kv_append: appendCases, attention: attentionCases } as const;
+/** Cases by op. */
+export const attention: Record<"kv_append" | "attention", CaseMaker> = {
+  kv_append: appendCases,
+  attention: attentionCases,
+};

@@ -43,6 +43,9 @@ export interface OpCase {
   readonly rowInputs?: readonly number[];
 }
 
+/** Makes the cases of an op. */
+export type CaseMaker = () => OpCase[];
+
 /** Lengths around the vector widths and their tails. */
 export const tails = [1, 3, 7, 17, 33, 65, 129] as const;
 

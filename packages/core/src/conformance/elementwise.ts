@@ -4,7 +4,18 @@
  */
 import * as ops from "../ops.ts";
 import type { Tensor } from "../tensor.ts";
-import { close, exact, type HostTensor, type OpCase, Random, rounders, rowsOf, tails, type Tolerance } from "./case.ts";
+import {
+  type CaseMaker,
+  close,
+  exact,
+  type HostTensor,
+  type OpCase,
+  Random,
+  rounders,
+  rowsOf,
+  tails,
+  type Tolerance,
+} from "./case.ts";
 
 type Call = (x: Tensor, options?: { out?: Tensor }) => Tensor;
 
@@ -35,7 +46,12 @@ export const geluErfOf = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT
 const positive = (x: number): number => Number.isNaN(x) ? NaN : Math.max(x, 0);
 
 /** Cases of a function of one value: every tail, more than two dims, edges of the range, NaN. */
-function unary(call: Call, of: (x: number) => number, tolerance: Tolerance = close, edges: readonly number[] = []) {
+function unary(
+  call: Call,
+  of: (x: number) => number,
+  tolerance: Tolerance = close,
+  edges: readonly number[] = [],
+): CaseMaker {
   return (): OpCase[] => {
     const random = new Random(11);
     const made = (name: string, x: HostTensor): OpCase => ({
@@ -61,7 +77,7 @@ function binary(
   of: (a: number, b: number) => number,
   tolerance: Tolerance,
   broadcast: boolean,
-) {
+): CaseMaker {
   return (): OpCase[] => {
     const random = new Random(12);
     const made = (name: string, a: HostTensor, b: HostTensor): OpCase => ({
@@ -109,7 +125,27 @@ function copyCases(): OpCase[] {
   return cases;
 }
 
-export const elementwise = {
+/** Cases by op. */
+export const elementwise: Record<
+  | "copy"
+  | "add"
+  | "mul"
+  | "mul_const"
+  | "silu"
+  | "gelu_tanh"
+  | "gelu_erf"
+  | "quick_gelu"
+  | "sigmoid"
+  | "relu"
+  | "relu2"
+  | "tanh"
+  | "softplus"
+  | "exp"
+  | "softcap"
+  | "swiglu"
+  | "geglu_tanh",
+  CaseMaker
+> = {
   copy: copyCases,
   add: binary(ops.add, (a, b) => Math.fround(a + b), exact, true),
   mul: binary(ops.mul, (a, b) => Math.fround(a * b), exact, true),
@@ -127,4 +163,4 @@ export const elementwise = {
   softcap: unary((x, o) => ops.softcap(x, 30, o), (x) => 30 * Math.tanh(x / 30), { abs: 1e-5, rel: 4e-6 }),
   swiglu: binary(ops.swiglu, (gate, up) => siluOf(gate) * up, { abs: 4e-6, rel: 8e-6 }, false),
   geglu_tanh: binary(ops.gegluTanh, (gate, up) => geluTanhOf(gate) * up, { abs: 4e-6, rel: 8e-6 }, false),
-} as const;
+};

@@ -5,7 +5,7 @@
 import { byteLength, type DType, dtypes } from "../dtype.ts";
 import { dequantize } from "../formats/quant/dequantize.ts";
 import * as ops from "../ops.ts";
-import { byRow, exact, type HostTensor, type OpCase, Random, tails, type Tolerance } from "./case.ts";
+import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random, tails, type Tolerance } from "./case.ts";
 
 /** Byte offsets of the f16 scales in a block, and their size so that values are about 1. */
 const blockScales: Partial<Record<DType, { offsets: number[]; scale: number }>> = {
@@ -202,10 +202,11 @@ function matmulCases(): OpCase[] {
   });
 }
 
-export const matrix = {
+/** Cases by op. */
+export const matrix: Record<"linear" | "pack_weight" | "embedding" | "quantize_rows" | "matmul", CaseMaker> = {
   linear: linearCases,
   pack_weight: packCases,
   embedding: embeddingCases,
   quantize_rows: quantizeCases,
   matmul: matmulCases,
-} as const;
+};

@@ -6,6 +6,7 @@ import * as ops from "../ops.ts";
 import type { Tensor } from "../tensor.ts";
 import {
   byRow,
+  type CaseMaker,
   close,
   exact,
   type HostTensor,
@@ -53,7 +54,7 @@ function rmsOf(row: readonly number[], weight: ArrayLike<number>, eps: number, o
   return row.map((x, i) => x / Math.sqrt(mean + eps) * (weight[i] + offset));
 }
 
-const tiny = Math.fround(1e-5);
+const tiny: number = Math.fround(1e-5);
 
 /** An op on rows of x with a weight per column, on every tail. */
 function normCases(
@@ -288,7 +289,22 @@ function turn(row: number[], f: ArrayLike<number>, position: number, interleaved
 
 const eps = { eps: tiny };
 
-export const rows = {
+/** Cases by op. */
+export const rows: Record<
+  | "rmsnorm"
+  | "rmsnorm_residual"
+  | "layernorm"
+  | "l2norm"
+  | "softmax"
+  | "causal_softmax"
+  | "log_softmax"
+  | "cross_entropy"
+  | "argmax"
+  | "topk"
+  | "take_rows"
+  | "rope",
+  CaseMaker
+> = {
   rmsnorm: () => [
     ...normCases(([x, w], out) => [ops.rmsnorm(x, w, { ...eps, out })], (row, w) => rmsOf(row, w, tiny, 0), 1),
     ...normCases(
@@ -324,4 +340,4 @@ export const rows = {
   topk: topkCases,
   take_rows: takeRowsCases,
   rope: ropeCases,
-} as const;
+};

@@ -10,7 +10,10 @@ import { Module } from "./module.ts";
 /** A token embedding; a packed table also serves as the tied head. */
 export class Embedding extends Module {
   /** weight: [vocab, hidden], strided or packed; owned from now on. */
-  constructor(readonly weight: Tensor) {
+  constructor(
+    /** [vocab, hidden], strided or packed. */
+    readonly weight: Tensor,
+  ) {
     super();
   }
 

@@ -10,7 +10,12 @@ import { asF32, Module } from "./module.ts";
 /** A linear layer. */
 export class Linear extends Module {
   /** weight: packed [out, in]; bias: f32 [out]. Both are owned from now on. */
-  constructor(readonly weight: Tensor, readonly bias?: Tensor) {
+  constructor(
+    /** Packed [out, in]. */
+    readonly weight: Tensor,
+    /** f32 [out] */
+    readonly bias?: Tensor,
+  ) {
     super();
   }
 

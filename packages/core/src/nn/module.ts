@@ -19,6 +19,7 @@ export abstract class Module implements Disposable {
     return [...storages].reduce((sum, storage) => sum + storage.bytes, 0);
   }
 
+  /** Frees all parameters. */
   [Symbol.dispose](): void {
     for (const tensor of this.parameters().values()) tensor.free();
   }

@@ -9,10 +9,17 @@ import { asF32, Module } from "./module.ts";
 
 /** x / sqrt(mean(x²) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019). */
 export class RmsNorm extends Module {
+  /** f32 [n] */
   readonly weight: Tensor;
 
   /** weight: [n] of any float type, owned from now on; offset is 1 for Gemma, else 0. */
-  constructor(weight: Tensor, readonly eps: number, readonly offset = 0) {
+  constructor(
+    weight: Tensor,
+    /** Added to the mean square. */
+    readonly eps: number,
+    /** Added to the weight. */
+    readonly offset = 0,
+  ) {
     super();
     this.weight = asF32(weight, (w) => copy(w, { dtype: "f32" }));
   }

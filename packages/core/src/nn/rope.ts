@@ -9,6 +9,7 @@ export type RopeType = "default" | "linear" | "dynamic" | "llama3" | "yarn";
 
 /** What `rope_theta`, `rope_scaling` and `rope_parameters` of a config say. */
 export interface RopeParameters {
+  /** Kind of scaling. */
   readonly type: RopeType;
   /** Base of the frequencies. */
   readonly theta: number;
@@ -16,15 +17,23 @@ export interface RopeParameters {
   readonly rotaryDim: number;
   /** The config's `max_position_embeddings`. */
   readonly maxPosition?: number;
+  /** How many times the context is longer. */
   readonly factor?: number;
   /** The trained context, where scaling is relative to it. */
   readonly originalMaxPosition?: number;
+  /** llama3: wavelengths above original / this are stretched fully. */
   readonly lowFrequencyFactor?: number;
+  /** llama3: wavelengths below original / this are kept. */
   readonly highFrequencyFactor?: number;
+  /** YaRN: dims that turn more often over the trained context are kept; 32 when absent. */
   readonly betaFast?: number;
+  /** YaRN: dims that turn less often are stretched fully; 1 when absent. */
   readonly betaSlow?: number;
+  /** YaRN: factor of sine and cosine, instead of the one that follows from `factor`. */
   readonly attentionFactor?: number;
+  /** YaRN (DeepSeek): numerator of the attention factor. */
   readonly mscale?: number;
+  /** YaRN (DeepSeek): its denominator. */
   readonly mscaleAllDim?: number;
   /** YaRN: whether the range of dims is rounded to whole dims; true when absent. */
   readonly truncate?: boolean;
@@ -34,10 +43,12 @@ export interface RopeParameters {
 export interface RopeFrequencies {
   /** [rotaryDim / 2] */
   readonly invFreq: Float32Array<ArrayBuffer>;
+  /** Factor of sine and cosine; 1 but for YaRN. */
   readonly attentionFactor: number;
 }
 
-type Config = Readonly<Record<string, unknown>>;
+/** A model's config.json. */
+export type RopeConfig = Readonly<Record<string, unknown>>;
 
 /** Every key of `rope_scaling` and `rope_parameters` that is understood. */
 const knownKeys = new Set([
@@ -62,7 +73,7 @@ const knownKeys = new Set([
  * Reads the rotary parameters of a config: `rope_theta` with `rope_scaling`, or the newer `rope_parameters`.
  * Throws `unsupported` for another kind of scaling or a key that is not understood, `invalid_file` for bad values.
  */
-export function ropeParameters(config: Config): RopeParameters {
+export function ropeParameters(config: RopeConfig): RopeParameters {
   const scaling = objectOf(config, "rope_parameters") ?? objectOf(config, "rope_scaling") ?? {};
   for (const key of Object.keys(scaling)) {
     if (!knownKeys.has(key)) throw new MllmError("unsupported", `rope: the parameter "${key}" is not known`);
@@ -184,16 +195,16 @@ function need(parameters: RopeParameters, key: keyof RopeParameters): number {
   return value;
 }
 
-function objectOf(config: Config, key: string): Config | undefined {
+function objectOf(config: RopeConfig, key: string): RopeConfig | undefined {
   const value = config[key];
   if (value === undefined || value === null) return undefined;
   if (typeof value !== "object" || Array.isArray(value)) {
     throw new MllmError("invalid_file", `config: ${key} is not an object`);
   }
-  return value as Config;
+  return value as RopeConfig;
 }
 
-function number(config: Config, key: string): number | undefined {
+function number(config: RopeConfig, key: string): number | undefined {
   const value = config[key];
   if (value === undefined || value === null) return undefined;
   if (typeof value !== "number" || !Number.isFinite(value) || value < 0) {

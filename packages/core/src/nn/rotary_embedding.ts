@@ -12,10 +12,16 @@ import type { RopeFrequencies } from "./rope.ts";
 export class RotaryEmbedding extends Module {
   /** f32 [rotaryDim / 2] */
   readonly invFreq: Tensor;
+  /** Factor of sine and cosine. */
   readonly attentionFactor: number;
 
   /** Copies the frequencies to the backend. */
-  constructor(backend: Backend, { invFreq, attentionFactor }: RopeFrequencies, readonly interleaved = false) {
+  constructor(
+    backend: Backend,
+    { invFreq, attentionFactor }: RopeFrequencies,
+    /** Whether pairs are neighbours (2i, 2i+1) instead of halves. */
+    readonly interleaved = false,
+  ) {
     super();
     this.invFreq = Tensor.from(backend, invFreq, [invFreq.length]).named("inv_freq");
     this.attentionFactor = attentionFactor;

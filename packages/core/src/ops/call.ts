@@ -17,6 +17,7 @@ import { contiguousStrides, describeView, elementCount, extentBytes, type View }
 
 /** An optional place for the result; it may share memory with an input where the op table allows it. */
 export interface OutOption {
+  /** Memory for output 0. */
   readonly out?: Tensor;
 }
 

@@ -7,7 +7,8 @@ import type { OpName } from "../native/abi.ts";
 import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
 
-type Unary = (x: Tensor, options?: OutOption) => Tensor;
+/** An op of one tensor. */
+export type Unary = (x: Tensor, options?: OutOption) => Tensor;
 
 const unary = (op: OpName): Unary => (x, options) => callOne(op, [x], undefined, undefined, undefined, options?.out);
 

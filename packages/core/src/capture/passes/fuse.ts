@@ -15,11 +15,13 @@ type Rule = (producer: GraphNode, node: GraphNode, usage: Map<GraphBuffer, Usage
 /** Fuses until nothing changes; returns how many pairs became one. */
 export function fuse(graph: Graph): number {
   let fused = 0;
+  let usage = usageOf(graph);
   for (let at = 0; at < graph.nodes.length; at++) {
-    const found = findPair(graph, at);
+    const found = findPair(graph, at, usage);
     if (found === undefined) continue;
     graph.nodes[at] = found.node;
     graph.nodes.splice(found.producer, 1);
+    usage = usageOf(graph);
     at--;
     fused++;
   }
@@ -28,11 +30,14 @@ export function fuse(graph: Graph): number {
 
 const rules: Partial<Record<OpName, Rule>> = { rmsnorm: fuseResidual, mul: fuseSwiglu };
 
-function findPair(graph: Graph, at: number): { node: GraphNode; producer: number } | undefined {
+function findPair(
+  graph: Graph,
+  at: number,
+  usage: Map<GraphBuffer, Usage>,
+): { node: GraphNode; producer: number } | undefined {
   const node = graph.nodes[at];
   const rule = rules[node.op];
   if (rule === undefined) return undefined;
-  const usage = usageOf(graph);
   for (const view of node.inputs) {
     if (view?.storage.kind !== "graph") continue;
     const writers = usage.get(view.storage)?.writes ?? [];
