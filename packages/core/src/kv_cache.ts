@@ -66,8 +66,8 @@ export class KvCache implements Disposable {
     this.bytes = KvCache.bytesFor(options);
     const made: Tensor[] = [];
     const make = (): Tensor => {
-      // Pages are zeroed so that what lies behind the last token is finite.
-      const tensor = keep(Tensor.zeros(backend, [pages, kvHeads, pageSize, headDim], dtype));
+      // Not cleared: attention reads nothing behind the last token, and untouched pages cost no memory.
+      const tensor = keep(Tensor.empty(backend, [pages, kvHeads, pageSize, headDim], dtype));
       made.push(tensor);
       return tensor;
     };

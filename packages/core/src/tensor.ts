@@ -201,6 +201,7 @@ export class Tensor implements Disposable {
 
   /** The values row-major as f32: any strides; f16, bf16, block types and packed weights are widened. A copy. */
   toFloat32Array(): Float32Array<ArrayBuffer> {
+    if (this.dtype === "f32" && this.isContiguous) return new Float32Array(this.toBytes().buffer);
     return Float32Array.from(this.toNumbers("toFloat32Array"));
   }
 

@@ -45,6 +45,18 @@ function keyAt(s: Shape, pages: ArrayLike<number>, head: number, j: number): num
   return ((pages[Math.floor(j / s.pageSize)] * s.kvHeads + head) * s.pageSize + (j % s.pageSize)) * s.headDim;
 }
 
+/** NaN behind the last token: caches are not cleared, so nothing may depend on what lies there. */
+function poison(s: Shape, cache: HostTensor, pages: HostTensor): HostTensor {
+  const values = Float64Array.from(cache.values);
+  for (let j = s.position + s.tokens; j < pages.shape[0] * s.pageSize; j++) {
+    for (let head = 0; head < s.kvHeads; head++) {
+      const at = keyAt(s, pages.values, head, j);
+      values.fill(NaN, at, at + s.headDim);
+    }
+  }
+  return { ...cache, values };
+}
+
 function expected(s: Shape, scale: number, [q, k, v, pages]: readonly ArrayLike<number>[]): number[] {
   return byRow(q, s.headDim, (row, index) => {
     const [token, head] = [Math.floor(index / s.heads), index % s.heads];
@@ -81,14 +93,11 @@ function attentionCases(): OpCase[] {
   return shapes.map((s): OpCase => {
     const scale = 1 / Math.sqrt(s.headDim);
     const options = { scale, window: s.window, softcap: s.softcap };
+    const pages = pageTable(random, pageCount(s));
+    const [k, v] = [cacheOf(random, s), cacheOf(random, s)].map((cache) => poison(s, cache, pages));
     return {
       name: describe(s),
-      inputs: [
-        random.tensor([s.tokens, s.heads, s.headDim], 3),
-        cacheOf(random, s),
-        cacheOf(random, s),
-        pageTable(random, pageCount(s)),
-      ],
+      inputs: [random.tensor([s.tokens, s.heads, s.headDim], 3), k, v, pages],
       call: ([q, k, v, pages]) => [ops.attention(q, k, v, pages, { ...options, position: s.position })],
       expect: (inputs) => [expected(s, Math.fround(scale), inputs)],
       tolerance: { abs: 4e-6, rel: 1e-5 },
