@@ -28,17 +28,24 @@ export interface ErrorDetails {
   offset?: number | bigint;
   /** One sentence: what the user can do next. */
   next?: string;
+  /** The error that led to this one. */
   cause?: unknown;
 }
 
 /** The only error class that this project throws on purpose. The message is one line: what, where, what to do next. */
 export class MllmError extends Error {
+  /** Always "MllmError". */
   override readonly name = "MllmError";
+  /** What kind of failure it is. */
   readonly code: ErrorCode;
+  /** File that was being read or written. */
   readonly file?: string;
+  /** Byte offset in that file. */
   readonly offset?: number | bigint;
+  /** One sentence: what the user can do next. */
   readonly next?: string;
 
+  /** `what` says in lower case what went wrong; where and what to do next are added from the details. */
   constructor(code: ErrorCode, what: string, details: ErrorDetails = {}) {
     const { file, offset, next, cause } = details;
     const where = file === undefined ? "" : ` (${file}${offset === undefined ? "" : ` at byte ${offset}`})`;
