@@ -1,6 +1,7 @@
 /**
  * Checks that the native code compiles and links for every supported system: `deno task check:cross`.
- * Unoptimised, which is the quickest: x86-64 with all levels, arm64 with the runtime and the portable kernels; nothing is installed or run.
+ * Unoptimised, which is the quickest: x86-64 with all levels, arm64 with the runtime and the portable kernels; nothing
+ * is installed or run.
  */
 import { repositoryRoot, zigBinary } from "./workspace.ts";
 

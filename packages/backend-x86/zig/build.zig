@@ -111,7 +111,8 @@ fn addRoot(b: *std.Build, query: Target.Query, optimize: std.builtin.OptimizeMod
     addImports(root, modules);
     root.addImport("kernels", addKernels(b, base, optimize, modules));
     root.addImport("runtime", addRuntime(b, base, optimize, modules));
-    const levels: []const Level = if (base.result.cpu.arch == .x86_64) &x86_levels else &.{.{ .name = "portable", .model = base.result.cpu.model }};
+    const portable: []const Level = &.{.{ .name = "portable", .model = base.result.cpu.model }};
+    const levels: []const Level = if (base.result.cpu.arch == .x86_64) &x86_levels else portable;
     var names: [x86_levels.len][]const u8 = undefined;
     for (levels, 0..) |level, i| {
         names[i] = level.name;

@@ -96,8 +96,11 @@ pub const Checker = struct {
     }
 
     fn operand(self: Checker, name: []const u8, desc: *const abi.TensorDesc, scope: Scope) Error!void {
-        const dtype = std.enums.fromInt(abi.Dtype, desc.dtype) orelse return self.fail("{s} has the unknown dtype {d}", .{ name, desc.dtype });
-        if (desc.rank == 0 or desc.rank > abi.max_rank) return self.fail("{s} has rank {d}, not 1 to {d}", .{ name, desc.rank, abi.max_rank });
+        const dtype = std.enums.fromInt(abi.Dtype, desc.dtype) orelse
+            return self.fail("{s} has the unknown dtype {d}", .{ name, desc.dtype });
+        if (desc.rank == 0 or desc.rank > abi.max_rank) {
+            return self.fail("{s} has rank {d}, not 1 to {d}", .{ name, desc.rank, abi.max_rank });
+        }
         if (desc.layout > @intFromEnum(abi.Layout.panel16)) return self.fail("{s} has the unknown layout {d}", .{ name, desc.layout });
         for (0..desc.rank) |i| {
             if (desc.shape[i] < 1 or desc.shape[i] > dim_max) return self.fail("{s} is {f}: dims are at least 1", .{ name, show(desc) });

@@ -88,7 +88,10 @@ pub fn runForTest(kernel: Kernel, cmd: *const abi.Command, threads: u32, scratch
         }
     };
     var handles: [16]std.Thread = undefined;
-    for (1..threads) |t| handles[t] = try std.Thread.spawn(.{}, Runner.go, .{ kernel, cmd, Context{ .thread = @intCast(t), .threads = threads, .scratch = scratch, .shared = &shared } });
+    for (1..threads) |t| {
+        const own: Context = .{ .thread = @intCast(t), .threads = threads, .scratch = scratch, .shared = &shared };
+        handles[t] = try std.Thread.spawn(.{}, Runner.go, .{ kernel, cmd, own });
+    }
     Runner.go(kernel, cmd, .{ .thread = 0, .threads = threads, .scratch = scratch, .shared = &shared });
     for (1..threads) |t| handles[t].join();
     if (shared.failure.load(.acquire) != null) return error.KernelFailed;

@@ -151,7 +151,8 @@ test "describe is JSON and says its length" {
     const length = backend.describe(@intFromPtr(&buffer), buffer.len);
     try expectEqual(length, backend.describe(0, 0));
     const Description = struct { name: []u8, available: bool, cpu: []u8, level: []u8, levels: [][]u8, cores: u32, memory_bytes: u64 };
-    const parsed = try std.json.parseFromSlice(Description, std.testing.allocator, buffer[0..@intCast(length)], .{ .ignore_unknown_fields = true });
+    const text = buffer[0..@intCast(length)];
+    const parsed = try std.json.parseFromSlice(Description, std.testing.allocator, text, .{ .ignore_unknown_fields = true });
     defer parsed.deinit();
     try expectEqual(1, parsed.value.levels.len);
     try std.testing.expectEqualStrings("low", parsed.value.level);

@@ -38,7 +38,13 @@ pub const Program = struct {
     threads: u32 = 1,
 
     /// Checks and copies; `last` gets the text of a failure.
-    pub fn create(gpa: std.mem.Allocator, desc: *const abi.ProgramDesc, table: *const context.KernelTable, threads: u32, last: *LastError) Error!*Program {
+    pub fn create(
+        gpa: std.mem.Allocator,
+        desc: *const abi.ProgramDesc,
+        table: *const context.KernelTable,
+        threads: u32,
+        last: *LastError,
+    ) Error!*Program {
         if (desc.command_count > commands_max or desc.tokens_max == 0 or desc.tokens_max > 1 << 31 or desc.arena_bytes > 1 << 46) {
             last.set("compile: {d} commands, {d} tokens and an arena of {d} bytes are no program", .{
                 desc.command_count, desc.tokens_max, desc.arena_bytes,

@@ -131,7 +131,9 @@ fn vector(c: Checker, name: []const u8, desc: *const Desc, n: i64) Error!void {
 /// One value per row of input 0.
 fn column(c: Checker, name: []const u8, desc: *const Desc, dtype: abi.Dtype) Error!void {
     try shaped(c, name, desc, dtype, 1);
-    if (!sameDim(desc, 0, c.input(0), 0)) return c.fail("{s} is {f}, one per row of {f} is needed", .{ name, show(desc), show(c.input(0)) });
+    if (!sameDim(desc, 0, c.input(0), 0)) {
+        return c.fail("{s} is {f}, one per row of {f} is needed", .{ name, show(desc), show(c.input(0)) });
+    }
 }
 
 fn copy(c: Checker) Error!void {
@@ -221,7 +223,9 @@ fn linear(c: Checker) Error!void {
     if (dtypeOf(x) != .f32 and dtypeOf(x) != .q8a or x.layout != 0) return c.unsupported("x is {f}, not f32 or q8a", .{show(x)});
     if (x.rank != 2) return c.fail("x is {f}, not [rows, k]", .{show(x)});
     if (w.layout == 0 or w.rank != 2) return c.unsupported("w is {f}, not packed: pack_weight makes it so", .{show(w)});
-    if (dtypeOf(x) == .q8a and isFloat(dtypeOf(w))) return c.unsupported("x is {f}: q8a rows need quantised weights, w is {f}", .{ show(x), show(w) });
+    if (dtypeOf(x) == .q8a and isFloat(dtypeOf(w))) {
+        return c.unsupported("x is {f}: q8a rows need quantised weights, w is {f}", .{ show(x), show(w) });
+    }
     try shaped(c, "out", out, .f32, 2);
     if (x.shape[1] != w.shape[1] or out.shape[1] != w.shape[0] or !sameDim(out, 0, x, 0)) {
         return c.fail("out is {f} for x {f} and w {f}", .{ show(out), show(x), show(w) });
