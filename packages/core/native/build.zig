@@ -47,7 +47,8 @@ pub fn build(b: *std.Build) void {
         if (wanted) |w| if (!std.mem.eql(u8, w, level.name)) continue;
         if (!runsHere(b, level)) continue;
         best = level;
-        const tests = b.addTest(.{ .name = level.name, .root_module = kernelModule(b, "kernels/test.zig", level, optimize), .use_llvm = true });
+        const tested = kernelModule(b, "kernels/test.zig", level, optimize);
+        const tests = b.addTest(.{ .name = level.name, .root_module = tested, .use_llvm = true });
         test_step.dependOn(&b.addRunArtifact(tests).step);
     }
     const options = b.addOptions();

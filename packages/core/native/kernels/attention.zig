@@ -34,11 +34,14 @@ pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const q = &cmd.inputs[0];
     const out = &cmd.outputs[0];
-    const plan = Plan.init(cmd) orelse return ctx.fail("attention takes q [tokens, heads, head_dim] and caches with its head_dim whose kv_heads divide heads");
-    if (!views.isDtype(q, .f32) or !views.isDtype(out, .f32) or !views.sameShape(q, out)) return ctx.fail("attention takes f32 q and gives an output like it");
+    const plan = Plan.init(cmd) orelse
+        return ctx.fail("attention takes q [tokens, heads, head_dim] and caches with its head_dim whose kv_heads divide heads");
+    const typed = views.isDtype(q, .f32) and views.isDtype(out, .f32) and views.sameShape(q, out);
+    if (!typed) return ctx.fail("attention takes f32 q and gives an output like it");
     const k = kv.Cache.init(&cmd.inputs[1], &cmd.inputs[3]);
     const v = kv.Cache.init(&cmd.inputs[2], &cmd.inputs[3]);
-    if (k == null or v == null or !views.sameShape(&cmd.inputs[1], &cmd.inputs[2])) return ctx.fail("attention takes contiguous f32 or f16 caches of equal shape and i32 pages");
+    const paired = k != null and v != null and views.sameShape(&cmd.inputs[1], &cmd.inputs[2]) and k.?.half == v.?.half;
+    if (!paired) return ctx.fail("attention takes contiguous f32 or f16 caches of equal shape and i32 pages");
     if (plan.tokens == 0) return;
     if (cmd.ints[0] < 0 or cmd.ints[1] < 0) return ctx.fail("attention: position and window can't be negative");
     const position: usize = @intCast(cmd.ints[0]);

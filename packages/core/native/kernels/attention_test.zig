@@ -61,7 +61,8 @@ fn Case(comptime T: type) type {
 
         /// Attention of tokens first … end-1 as a chunk at position `first`.
         fn chunk(self: *const Self, first: usize, end: usize, threads: u32, out: *const testing.Tensor(f32)) !void {
-            var cmd = testing.command(&.{ rowsOf(&self.q.desc, first, end), self.k.desc, self.v.desc, self.pages.desc }, &.{rowsOf(&out.desc, first, end)});
+            const inputs = [_]abi.TensorDesc{ rowsOf(&self.q.desc, first, end), self.k.desc, self.v.desc, self.pages.desc };
+            var cmd = testing.command(&inputs, &.{rowsOf(&out.desc, first, end)});
             cmd.ints[0] = @intCast(first);
             cmd.ints[1] = @intCast(self.o.window);
             cmd.floats[0] = self.scale();
@@ -94,7 +95,8 @@ fn Case(comptime T: type) type {
                 };
                 const length = (t + 1 - first) * n;
                 const row = (t * self.o.heads + h) * n;
-                attention.attentionScalar(query[row..][0..n], keys[0..length], values[0..length], self.scale(), self.o.softcap, weights, expected);
+                const visible = .{ keys[0..length], values[0..length] };
+                attention.attentionScalar(query[row..][0..n], visible[0], visible[1], self.scale(), self.o.softcap, weights, expected);
                 try testing.expectClose(expected, actual[row..][0..n], 1e-6, 3e-6);
             };
         }

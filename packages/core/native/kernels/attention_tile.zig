@@ -114,7 +114,7 @@ pub const State = struct {
 const Range = struct { low: usize, high: usize };
 
 /// Rows for which keys are transposed in registers instead of through scratch.
-const direct_rows = 4;
+const direct_rows = if (simd.registers == 32) 8 else 4;
 
 pub const Tile = struct {
     plan: Plan,
@@ -244,6 +244,7 @@ pub const Tile = struct {
     /// Scores of a few rows, the keys transposed in registers. Meanwhile what is read next comes nearer: a page's rows are
     /// read side by side, which the CPU does not foresee. The same chain over head_dim as `score`.
     fn scoreDirect(t: *const Tile, comptime T: type, comptime rows: usize, keys: [*]const T, live: usize, ahead: [2][*]const u8) void {
+        @setEvalBranchQuota(10_000);
         const n = t.plan.head_dim;
         const line = 64;
         const block_lines = @max(1, lanes * lanes * @sizeOf(T) / line);
@@ -275,8 +276,9 @@ pub const Tile = struct {
         const low = t.low[r] / lanes * lanes;
         const high = simd.roundUp(t.high[end - 1]);
         if (low >= high) return;
+        const n = p.head_dim;
         const to = t.scores + r * p.page_width + low;
-        gemm.multiply(f32, .zero, end - r, high - low, p.head_dim, t.q + r * p.head_dim, p.head_dim, t.keys + low, p.page_width, to, p.page_width);
+        gemm.multiply(f32, .zero, end - r, high - low, n, t.q + r * n, n, t.keys + low, p.page_width, to, p.page_width);
     }
 
     /// Merges maxima and sums of all rows into `to`, and leaves the factors for the weighted values in keep and gain.

@@ -50,7 +50,14 @@ pub const Bench = struct {
     }
 
     /// Measures one kernel and prints its row.
-    pub fn row(b: *Bench, name: []const u8, work: Work, kernel: context.Kernel, workspace: ?context.Workspace, cmd: *const abi.Command) !void {
+    pub fn row(
+        b: *Bench,
+        name: []const u8,
+        work: Work,
+        kernel: context.Kernel,
+        workspace: ?context.Workspace,
+        cmd: *const abi.Command,
+    ) !void {
         if (!b.wants(name)) return;
         const bytes: usize = if (workspace) |w| @intCast(w(cmd, options.threads)) else 0;
         const scratch = try b.gpa.alignedAlloc(u8, .@"64", bytes);

@@ -49,5 +49,7 @@ fn cached(b: *Bench, comptime T: type, s: Shape, position: usize, tokens: usize)
     const bytes = 2 * (position + 1) * s.kv_heads * s.head_dim * @sizeOf(T);
     // Visible keys of all tokens, two products of 2 * head_dim operations each.
     const flops = (tokens * position + tokens * (tokens + 1) / 2) * s.heads * s.head_dim * 4;
-    try b.row(name, if (tokens == 1) .{ .bytes = bytes } else .{ .flops = flops }, attention.attention, attention.attention_workspace, &cmd);
+    const Work = @import("bench.zig").Work;
+    const work: Work = if (tokens == 1) .{ .bytes = bytes } else .{ .flops = flops };
+    try b.row(name, work, attention.attention, attention.attention_workspace, &cmd);
 }

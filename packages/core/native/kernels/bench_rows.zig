@@ -44,7 +44,8 @@ pub fn run(b: *Bench) !void {
     try b.row("argmax [1, 151936]", .{ .bytes = bytes }, select.argmax, null, &testing.command(&.{logits}, &.{index}));
     try b.row("topk 40 [1, 151936]", .{ .bytes = bytes }, select.topk, null, &testing.command(&.{logits}, &.{ values, indices }));
     const loss = try b.tensor(f32, &.{1});
-    try b.row("cross_entropy [1, 151936]", .{ .bytes = bytes }, softmax.cross_entropy, null, &testing.command(&.{ logits, index }, &.{loss}));
+    const entropy = testing.command(&.{ logits, index }, &.{loss});
+    try b.row("cross_entropy [1, 151936]", .{ .bytes = bytes }, softmax.cross_entropy, null, &entropy);
 }
 
 fn title(b: *Bench, name: []const u8, rows: usize, n: usize) ![]const u8 {

@@ -22,10 +22,9 @@ pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: a
         views.isContiguous(descs[0]) and views.isContiguous(descs[1]) and views.isContiguous(descs[2]);
     if (flat) {
         const share = ctx.range(views.count(descs[2]), 4096);
-        var at: [3][*]f32 = undefined;
-        inline for (0..3) |k| at[k] = @ptrFromInt(@as(usize, @intCast(descs[k].data)));
-        inline for (0..3) |k| at[k] += share.start;
-        return mapRow(true, inputs, op, .{ .p = at[0], .stride = 1 }, .{ .p = at[1], .stride = 1 }, .{ .p = at[2], .stride = 1 }, share.end - share.start);
+        var at: [3]views.Cursor(true) = undefined;
+        for (&at, descs) |*c, d| c.* = .{ .p = @ptrFromInt(@as(usize, @intCast(d.data)) + share.start * 4), .stride = 1 };
+        return mapRow(true, inputs, op, at[0], at[1], at[2], share.end - share.start);
     }
     const rows = [3]views.Rows{ .init(descs[0], 1), .init(descs[1], 1), .init(descs[2], 1) };
     const dense = rows[0].stride == 1 and rows[1].stride == 1 and rows[2].stride == 1;

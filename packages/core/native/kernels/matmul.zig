@@ -108,7 +108,8 @@ pub fn matmul(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     var fits = rank >= 2 and b.rank == rank and out.rank == rank;
     for (0..rank -| 2) |d| fits = fits and a.shape[d] == b.shape[d] and a.shape[d] == out.shape[d];
     fits = fits and a.shape[rank - 1] == b.shape[rank - 2] and a.shape[rank - 2] == out.shape[rank - 2];
-    if (!fits or b.shape[rank - 1] != out.shape[rank - 1]) return ctx.fail("matmul takes [..., m, k] and [..., k, n] and gives [..., m, n]");
+    fits = fits and b.shape[rank - 1] == out.shape[rank - 1];
+    if (!fits) return ctx.fail("matmul takes [..., m, k] and [..., k, n] and gives [..., m, n]");
     if (ctx.scratch.len < matmul_workspace(cmd, ctx.threads)) return ctx.fail("matmul: scratch is too small");
     const m = views.dim(a, rank - 2);
     const k = views.dim(a, rank - 1);

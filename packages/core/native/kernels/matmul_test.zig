@@ -25,7 +25,8 @@ test "matmul equals its oracle for any shape, stride and thread count" {
         const expected = try allocator.alloc(f64, out.count());
         defer allocator.free(expected);
         for (0..3) |i| {
-            matmul.matmulScalar(m, n, k, left[i * m * k ..][0 .. m * k], right[i * k * n ..][0 .. k * n], expected[i * m * n ..][0 .. m * n]);
+            const factors = .{ left[i * m * k ..][0 .. m * k], right[i * k * n ..][0 .. k * n] };
+            matmul.matmulScalar(m, n, k, factors[0], factors[1], expected[i * m * n ..][0 .. m * n]);
         }
         const first = try allocator.alloc(f32, out.count());
         defer allocator.free(first);

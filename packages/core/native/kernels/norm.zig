@@ -126,7 +126,7 @@ fn layernormRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(
 /// inputs: x, weight, bias (optional); floats: eps.
 pub fn layernorm(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const has_bias = cmd.input_count > 2 and cmd.inputs[2].data != 0;
-    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], cmd.inputs[1 .. if (has_bias) 3 else 2])) return;
+    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], cmd.inputs[1..if (has_bias) 3 else 2])) return;
     const x: Rows = .init(&cmd.inputs[0], 1);
     const out: Rows = .init(&cmd.outputs[0], 1);
     const affine: Affine = .{

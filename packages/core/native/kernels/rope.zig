@@ -39,24 +39,27 @@ inline fn turn(a: anytype, b: @TypeOf(a), c: @TypeOf(a), s: @TypeOf(a)) [2]@Type
     return .{ simd.fma(a, c, -(b * s)), simd.fma(b, c, a * s) };
 }
 
-fn turnHalves(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), half: usize, cos: [*]const f32, sin: [*]const f32) void {
+/// cos and sin of one token's pairs.
+const Angles = struct { cos: [*]const f32, sin: [*]const f32, half: usize, interleaved: bool };
+
+fn turnHalves(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), t: Angles) void {
     var i: usize = 0;
-    while (i + lanes <= half) : (i += lanes) {
-        const y = turn(x.load(i), x.load(i + half), simd.load(cos + i), simd.load(sin + i));
+    while (i + lanes <= t.half) : (i += lanes) {
+        const y = turn(x.load(i), x.load(i + t.half), simd.load(t.cos + i), simd.load(t.sin + i));
         out.store(i, y[0]);
-        out.store(i + half, y[1]);
+        out.store(i + t.half, y[1]);
     }
-    while (i < half) : (i += 1) {
-        const y = turn(x.at(i).*, x.at(i + half).*, cos[i], sin[i]);
+    while (i < t.half) : (i += 1) {
+        const y = turn(x.at(i).*, x.at(i + t.half).*, t.cos[i], t.sin[i]);
         out.at(i).* = y[0];
-        out.at(i + half).* = y[1];
+        out.at(i + t.half).* = y[1];
     }
 }
 
+/// Masks that take two vectors apart into even and odd elements, and put them together again.
 const even_odd = blk: {
     var masks: [4][lanes]i32 = undefined;
     for (0..lanes) |i| {
-        // Deinterleave two vectors into even and odd elements, and interleave them again.
         masks[0][i] = if (i < lanes / 2) 2 * i else ~@as(i32, 2 * i - lanes);
         masks[1][i] = if (i < lanes / 2) 2 * i + 1 else ~@as(i32, 2 * i + 1 - lanes);
         masks[2][i] = if (i % 2 == 0) i / 2 else ~@as(i32, i / 2);
@@ -65,28 +68,28 @@ const even_odd = blk: {
     break :blk masks;
 };
 
-fn turnInterleaved(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), half: usize, cos: [*]const f32, sin: [*]const f32) void {
+fn turnInterleaved(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), t: Angles) void {
     var i: usize = 0;
-    while (i + lanes <= half) : (i += lanes) {
+    while (i + lanes <= t.half) : (i += lanes) {
         const first = x.load(2 * i);
         const second = x.load(2 * i + lanes);
         const a = @shuffle(f32, first, second, even_odd[0]);
         const b = @shuffle(f32, first, second, even_odd[1]);
-        const y = turn(a, b, simd.load(cos + i), simd.load(sin + i));
+        const y = turn(a, b, simd.load(t.cos + i), simd.load(t.sin + i));
         out.store(2 * i, @shuffle(f32, y[0], y[1], even_odd[2]));
         out.store(2 * i + lanes, @shuffle(f32, y[0], y[1], even_odd[3]));
     }
-    while (i < half) : (i += 1) {
-        const y = turn(x.at(2 * i).*, x.at(2 * i + 1).*, cos[i], sin[i]);
+    while (i < t.half) : (i += 1) {
+        const y = turn(x.at(2 * i).*, x.at(2 * i + 1).*, t.cos[i], t.sin[i]);
         out.at(2 * i).* = y[0];
         out.at(2 * i + 1).* = y[1];
     }
 }
 
-fn turnRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, half: usize, interleaved: bool, cos: [*]const f32, sin: [*]const f32) void {
-    if (interleaved) turnInterleaved(dense, x, out, half, cos, sin) else turnHalves(dense, x, out, half, cos, sin);
+fn turnRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, t: Angles) void {
+    if (t.interleaved) turnInterleaved(dense, x, out, t) else turnHalves(dense, x, out, t);
     if (x.p == out.p) return;
-    for (2 * half..n) |i| out.at(i).* = x.at(i).*;
+    for (2 * t.half..n) |i| out.at(i).* = x.at(i).*;
 }
 
 /// inputs: x [tokens, heads, head_dim], inv_freq, positions (optional); ints: position, interleaved; floats: scale.
@@ -116,15 +119,15 @@ pub fn rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
         const cos = angles + t * 2 * half;
         const sin = cos + half;
         fillAngles(@floatFromInt(position), inv_freq, half, cmd.floats[0], cos, sin);
+        const turned: Angles = .{ .cos = cos, .sin = sin, .half = half, .interleaved = cmd.ints[1] != 0 };
         for (0..heads) |h| {
-            const from = views.addressOf(x, &.{ t, h });
-            const to = views.addressOf(out, &.{ t, h });
-            const interleaved = cmd.ints[1] != 0;
+            const from: [*]f32 = @ptrFromInt(views.addressOf(x, &.{ t, h }));
+            const to: [*]f32 = @ptrFromInt(views.addressOf(out, &.{ t, h }));
             if (dense) {
-                turnRow(true, .{ .p = @ptrFromInt(from), .stride = 1 }, .{ .p = @ptrFromInt(to), .stride = 1 }, n, half, interleaved, cos, sin);
+                turnRow(true, .{ .p = from, .stride = 1 }, .{ .p = to, .stride = 1 }, n, turned);
             } else {
-                const source: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(x.strides[2]) };
-                turnRow(false, source, .{ .p = @ptrFromInt(to), .stride = @intCast(out.strides[2]) }, n, half, interleaved, cos, sin);
+                const source: views.Cursor(false) = .{ .p = from, .stride = @intCast(x.strides[2]) };
+                turnRow(false, source, .{ .p = to, .stride = @intCast(out.strides[2]) }, n, turned);
             }
         }
     }

@@ -170,7 +170,9 @@ const ErfParts = struct { small: F, tail: F, is_small: @Vector(lanes, bool) };
 inline fn erfParts(x: F) ErfParts {
     const t = @abs(x);
     const s = x * x;
-    var q = polynomial(t, &.{ -1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1 });
+    var q = polynomial(t, &.{
+        -1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1,
+    });
     q = fma(q, t, -t);
     const far = t > splat(4.0);
     const tail = @select(f32, far, zero, exp(q));

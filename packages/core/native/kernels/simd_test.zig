@@ -91,7 +91,7 @@ test "f16 converts exactly" {
         const wide: [simd.lanes]f32 = simd.loadHalf(&halves);
         for (halves, wide) |h, w| {
             const expected: f32 = @floatCast(h);
-            if (expected != expected) try std.testing.expect(w != w) else try std.testing.expectEqual(@as(u32, @bitCast(expected)), @as(u32, @bitCast(w)));
+            try testing.expectBits(&.{expected}, &.{w});
         }
     }
 }

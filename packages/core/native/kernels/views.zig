@@ -81,9 +81,14 @@ pub const Rows = struct {
     shape: [abi.max_rank]usize,
     strides: [abi.max_rank]i64,
 
+    fn one(desc: *const abi.TensorDesc, n: usize) Rows {
+        const base: usize = @intCast(desc.data);
+        return .{ .base = base, .count = 1, .n = n, .stride = 1, .dims = 0, .shape = undefined, .strides = undefined };
+    }
+
     pub fn init(desc: *const abi.TensorDesc, inner: usize) Rows {
         const bytes: i64 = @intCast(elementBytes(desc.dtype));
-        var rows: Rows = .{ .base = @intCast(desc.data), .count = 1, .n = 1, .stride = 1, .dims = 0, .shape = undefined, .strides = undefined };
+        var rows: Rows = .one(desc, 1);
         const leading = desc.rank -| inner;
         if (inner == 1 and desc.rank > 0) {
             rows.n = dim(desc, leading);
@@ -104,11 +109,6 @@ pub const Rows = struct {
             }
         }
         return rows;
-    }
-
-    /// Treats a contiguous tensor as one row.
-    pub fn flat(desc: *const abi.TensorDesc) Rows {
-        return .{ .base = @intCast(desc.data), .count = 1, .n = count(desc), .stride = 1, .dims = 0, .shape = undefined, .strides = undefined };
     }
 
     pub fn address(self: *const Rows, row: usize) usize {
