@@ -7,6 +7,7 @@
  * files, two programs may do it at once, and every start checks the content, so that a damaged file is replaced.
  */
 import { MllmError } from "@mllm/core";
+import { embeddedModelPath } from "@mllm/models";
 import { reasonOf } from "./errors.ts";
 
 export interface AssetOptions {
@@ -150,25 +151,16 @@ export async function assetPath(source: string, { isVirtual, cacheFolder }: Asse
   return target;
 }
 
-/** A file URL as a path. */
-export function pathOfUrl(url: URL): string {
-  const path = decodeURIComponent(url.pathname);
-  return /^\/[A-Za-z]:\//.test(path) ? path.slice(1) : path;
-}
-
-/** The demonstration model, in a checkout or in the virtual file system. */
-export const EMBEDDED_MODEL = pathOfUrl(new URL("../../models/embedded/model.gguf", import.meta.url));
-
 /** The demonstration model, ready to be opened. Throws MllmError. */
 export async function embeddedModel(options: AssetOptions): Promise<string> {
   try {
-    await Deno.stat(EMBEDDED_MODEL);
+    await Deno.stat(embeddedModelPath);
   } catch (error) {
     throw new MllmError("not_found", "the demonstration model is not here", {
-      file: EMBEDDED_MODEL,
+      file: embeddedModelPath,
       next: "Name a model: --model PATH (a Hugging Face folder or a GGUF file)",
       cause: error,
     });
   }
-  return await assetPath(EMBEDDED_MODEL, options);
+  return await assetPath(embeddedModelPath, options);
 }

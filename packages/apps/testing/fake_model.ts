@@ -45,12 +45,12 @@ export class FakeModel implements LoadedModel {
   readonly tokenizer = { vocabSize: 0x110000, encode: (text: string) => idsOf(text) };
   readonly calls: GenerateSettings[] = [];
   isDisposed = false;
-  #tokenMs: number;
+  tokenMs: number;
   #cached: number[] = [];
 
   constructor({ context = 8192, tokenMs = 0 }: FakeOptions = {}) {
     this.context = context;
-    this.#tokenMs = tokenMs;
+    this.tokenMs = tokenMs;
   }
 
   generate(prompt: readonly number[], options: GenerateSettings = {}): GenerationRun {
@@ -78,7 +78,7 @@ export class FakeModel implements LoadedModel {
       contextFull: false,
     };
     const tokens: number[] = [];
-    const tokenMs = this.#tokenMs;
+    const tokenMs = this.tokenMs;
     const { context } = this;
     const remember = () => this.#cached = [...prompt, ...tokens];
     const run = {
@@ -88,16 +88,16 @@ export class FakeModel implements LoadedModel {
       async *[Symbol.asyncIterator]() {
         const ids = [...idsOf(reply), EOS];
         for (const id of ids) {
-          if (options.signal?.aborted) {
-            stats.stop = "aborted";
-            break;
-          }
           if (tokens.length >= (options.maxTokens ?? Infinity)) break;
           if (prompt.length + tokens.length >= context) {
             stats.contextFull = true;
             break;
           }
           if (tokenMs > 0) await new Promise((resolve) => setTimeout(resolve, tokenMs));
+          if (options.signal?.aborted) {
+            stats.stop = "aborted";
+            break;
+          }
           tokens.push(id);
           stats.generatedTokens++;
           stats.generateMs += 5;

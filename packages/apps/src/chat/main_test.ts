@@ -197,6 +197,20 @@ describe("chat on a terminal", () => {
     await leave();
   });
 
+  it("a reply stopped before its first token tells no speed and leaves the conversation as it was", async () => {
+    start(["--model", "fake"], { tokenMs: 200 });
+    host.type("hello\r");
+    await host.shows("hello");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    host.type("\x03");
+    await host.shows("(stopped)");
+    assertEquals(host.screen.text().includes("t/s"), false);
+    program.engine.model.tokenMs = 0;
+    host.type("count?\r");
+    await host.shows("1 messages");
+    await leave();
+  });
+
   it("a reply that does not stop is left by the third Ctrl+C, with the terminal restored", async () => {
     start(["--model", "fake"], { tokenMs: 1 });
     program.engine.model.run = () => ({

@@ -2,7 +2,7 @@
 import type { Conversation, LoadedModel, ReplyStats } from "../engine.ts";
 import type { Settings } from "../settings.ts";
 
-/** Sums over all replies. */
+/** Sums over all replies of at least one token. */
 export interface Totals {
   replies: number;
   promptTokens: number;
@@ -56,7 +56,7 @@ export class Talk {
       if (!(signal?.aborted && error instanceof DOMException && error.name === "AbortError")) throw error;
     }
     const stats = this.conversation.lastStats;
-    if (stats !== undefined) this.#add(stats);
+    if (stats !== undefined && stats.generatedTokens > 0) this.#add(stats);
     return stats;
   }
 

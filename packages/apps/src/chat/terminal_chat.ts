@@ -250,6 +250,7 @@ class TerminalChat {
       stdout.write(wrapper.push(visible));
     };
     let stats;
+    const waiting = setTimeout(() => isFirst && bar.update("reading", 0, 1), PROMPT_BAR_MS);
     try {
       stats = await this.#talk.reply(text, {
         signal: abort.signal,
@@ -259,10 +260,12 @@ class TerminalChat {
         },
       });
     } finally {
+      clearTimeout(waiting);
       bar.done();
       if (!last.endsWith("\n")) stdout.write("\r\n");
     }
-    if (stats === undefined) {
+    if (stats === undefined || (stats.stop === "aborted" && stats.generatedTokens === 0)) {
+      // Stopped while the prompt was being read: there is no speed to tell.
       if (abort.signal.aborted) this.#print("(stopped)", this.#style.dim);
       return;
     }
