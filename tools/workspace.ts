@@ -1,4 +1,5 @@
 /** Facts about this checkout that several tools need. */
+import { fileURLToPath } from "node:url";
 
 /** Folders whose files go into the native libraries. */
 const NATIVE_INPUTS = ["packages/core/native", "packages/backend-x86/zig"];
@@ -6,8 +7,7 @@ const NOT_INPUTS = new Set(["zig-out", ".zig-cache"]);
 
 /** Absolute path of the repository's top folder. */
 export function repositoryRoot(): string {
-  const path = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
-  return Deno.build.os === "windows" ? path.slice(1) : path;
+  return fileURLToPath(new URL("..", import.meta.url)).replace(/[\\/]$/, "");
 }
 
 /** Latest change (ms since the epoch) among the inputs of the native build. */

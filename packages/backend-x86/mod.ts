@@ -11,6 +11,7 @@
  * @module
  */
 import { type BackendPlugin, MllmError } from "@mllm/core";
+import { fileURLToPath } from "node:url";
 import { kernelRows } from "./kernel_rows.ts";
 
 const libraryNames: Partial<Record<typeof Deno.build.os, string>> = {
@@ -18,12 +19,6 @@ const libraryNames: Partial<Record<typeof Deno.build.os, string>> = {
   darwin: "libmllm_x86.dylib",
   windows: "mllm_x86.dll",
 };
-
-/** The path of a file URL in this system's form. */
-function filePath(url: URL): string {
-  const path = decodeURIComponent(url.pathname);
-  return Deno.build.os === "windows" ? path.slice(1).replaceAll("/", "\\") : path;
-}
 
 function library(): Promise<string> {
   const name = libraryNames[Deno.build.os];
@@ -35,7 +30,7 @@ function library(): Promise<string> {
       }),
     );
   }
-  return Promise.resolve(filePath(new URL(`zig/zig-out/lib/${name}`, import.meta.url)));
+  return Promise.resolve(fileURLToPath(new URL(`zig/zig-out/lib/${name}`, import.meta.url)));
 }
 
 /** The plugin: pass it to `openBackend` or register it in a `BackendRegistry`. */

@@ -1,17 +1,26 @@
 import {
   type Backend,
   copy,
+  type DType,
+  dtypes,
   Embedding,
   Linear,
   type MappedFile,
   MllmError,
   packWeight,
+  readWeight,
   RmsNorm,
   type RopeFrequencies,
   RotaryEmbedding,
   Tensor,
   type WeightInfo,
 } from "@mllm/core";
+
+/** Bytes by which the address of a tensor must divide; blocks may lie anywhere. */
+function alignmentOf(dtype: DType): number {
+  const { quantized, blockBytes } = dtypes[dtype];
+  return quantized ? 1 : blockBytes;
+}
 
 /** Called while weights load, with the bytes done and their sum. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
@@ -123,11 +132,20 @@ export class WeightLoader implements Disposable {
 
   /** A tensor over the mapped file. `use` "table" maps the file apart, so that the pages read for packing can go. */
   #mapped(name: string, shape: readonly number[], use: "source" | "table"): Tensor {
-    const { file: path, offset, dtype } = this.#info(name, shape);
+    const info = this.#info(name, shape);
+    const { file: path, offset, dtype } = info;
+    if (offset % alignmentOf(dtype) !== 0) return this.#aligned(info).named(name);
     const key = `${use} ${path}`;
     let file = this.#files.get(key);
     if (!file) this.#files.set(key, file = this.backend.mapFile(path));
     return Tensor.fromAddress(this.backend, file.address + BigInt(offset), dtype, shape, file, { name });
+  }
+
+  /** A copy for weights that lie in the file at an odd place, where kernels can't read them. */
+  #aligned(info: WeightInfo): Tensor {
+    const bytes = readWeight(info).slice();
+    const values = info.dtype === "f32" ? new Float32Array(bytes.buffer) : bytes;
+    return Tensor.from(this.backend, values, info.shape, info.dtype);
   }
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
