@@ -11,6 +11,7 @@ export type TokenizerSource =
 export interface Checkpoint {
   /** What was opened: a folder or a GGUF file. */
   path: string;
+  /** What kind it is. */
   format: "huggingface" | "gguf";
   /** Hugging Face's config.json in its classic form (`normalizeConfig`); GGUF metadata is mapped to it. */
   config: Record<string, unknown>;
@@ -20,14 +21,15 @@ export interface Checkpoint {
   generationConfig: Record<string, unknown>;
   /** By Hugging Face tensor name. */
   weights: Map<string, WeightInfo>;
+  /** For createTokenizer. */
   tokenizer: TokenizerSource;
   /** Jinja source. */
   chatTemplate?: string;
   /** End-of-sequence ids of all sources together: config, generation config, GGUF metadata. */
   eosIds: number[];
   /**
-   * Rows of q_proj and k_proj are ordered for rotary pairs (2i, 2i+1), as llama.cpp's conversion of `llama` leaves them;
-   * otherwise pairs are (i, i + headDim/2).
+   * Rows of q_proj and k_proj are ordered for rotary pairs (2i, 2i+1), as llama.cpp's conversion of `llama` leaves
+   * them; otherwise pairs are (i, i + headDim/2).
    */
   ropeInterleaved: boolean;
   /** Files, metadata keys and templates that are there but not used; model code adds config fields it never read. */

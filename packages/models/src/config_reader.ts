@@ -9,6 +9,8 @@ export class ConfigReader {
   readonly #sections = new Map<string, ConfigReader>();
 
   /**
+   * Starts with nothing read.
+   *
    * @param fields parsed JSON object; null counts as absent, as in Hugging Face's files
    * @param file named in errors
    * @param prefix of nested sections, "rope_scaling."
@@ -64,8 +66,11 @@ export class ConfigReader {
 
 /** Bounds and default of a number; without `default` the field is required. */
 export interface NumberField {
+  /** Smallest value allowed. */
   min?: number;
+  /** Largest value allowed. */
   max?: number;
+  /** Value when the field is absent or null. */
   default?: number;
 }
 

@@ -167,8 +167,8 @@ function round(value: number): number {
 }
 
 /**
- * Rotary scaling. Besides Hugging Face's types there is `factors`: inverse frequency i is divided by factors[i]; llama.cpp
- * converts Llama 3's scaling to the tensor rope_freqs.weight.
+ * Rotary scaling. Besides Hugging Face's types there is `factors`: inverse frequency i is divided by factors[i]; the
+ * tensor rope_freqs.weight that llama.cpp makes of Llama 3's scaling.
  */
 function mapRope(metadata: ConfigReader, arch: string, file: GgufFile, rotary: number): object | null {
   const key = (name: string) => `${arch}.rope.scaling.${name}`;

@@ -18,8 +18,8 @@ const sizes: Record<string, [min: number, max: number]> = {
 };
 
 /**
- * Brings a config.json into its classic form: `rope_theta` and `rope_scaling` (with `rope_type`, absent when plain) instead
- * of transformers 5's `rope_parameters`, `torch_dtype` instead of `dtype`; checks the sizes.
+ * Brings a config.json into its classic form: `rope_theta` and `rope_scaling` (with `rope_type`, absent when plain)
+ * instead of transformers 5's `rope_parameters`, `torch_dtype` instead of `dtype`; checks the sizes.
  *
  * @throws MllmError `invalid_file` naming file and field for absurd sizes or contradictions between the two forms
  */

@@ -36,6 +36,7 @@ export function checkRange(name: string, size: number, offset: number, length: n
 
 /** Bytes in memory; reads are views. */
 export class MemorySource implements ByteSource {
+  /** Serves `bytes`, which is not copied. */
   constructor(readonly bytes: Uint8Array, readonly name = "memory") {}
 
   get size(): number {
@@ -47,6 +48,7 @@ export class MemorySource implements ByteSource {
     return this.bytes.subarray(offset, offset + length);
   }
 
+  /** Nothing to release. */
   [Symbol.dispose](): void {}
 }
 
@@ -55,7 +57,9 @@ export class FileSource implements ByteSource {
   readonly size: number;
   #file: Deno.FsFile;
 
-  /** @throws MllmError `not_found`, `io`, or `invalid_file` for what is not a regular file */
+  /** Opens the file.
+   *
+   * @throws MllmError `not_found`, `io`, or `invalid_file` for what is not a regular file */
   constructor(readonly name: string) {
     // Looked at before opening: opening a pipe would wait for its writer.
     const stat = statFile(name);
@@ -90,6 +94,7 @@ export class FileSource implements ByteSource {
     });
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     this.#file.close();
   }

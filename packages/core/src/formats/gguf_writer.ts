@@ -11,16 +11,21 @@ export type GgufInput = string | boolean | GgufArray | { type: GgufType; value: 
 
 /** A tensor to be written, its data at once or in pieces. */
 export interface GgufTensorData {
+  /** Unique in the file. */
   name: string;
+  /** Element type, one with a GGML id. */
   dtype: DType;
   /** PyTorch order: slowest dim first. */
   shape: readonly number[];
+  /** Little-endian bytes, contiguous; or a function that gives them in pieces. */
   data: ArrayBufferView | (() => Iterable<ArrayBufferView>);
 }
 
 /** Content of a GGUF file. */
 export interface GgufContent {
+  /** By key, written in this order. */
   metadata: Readonly<Record<string, GgufInput>>;
+  /** Written in this order. */
   tensors: readonly GgufTensorData[];
   /** Default 3. */
   version?: number;

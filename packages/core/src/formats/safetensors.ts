@@ -12,6 +12,7 @@ export interface SafetensorsFile {
   files: string[];
   /** `__metadata__` of the file (of all shards together; the first wins). */
   metadata: Map<string, string>;
+  /** By name. */
   tensors: Map<string, WeightInfo>;
 }
 
@@ -200,13 +201,13 @@ export function describeContent(source: ByteSource): string | undefined {
   // Not TextDecoder: its "latin1" is windows-1252.
   const text = String.fromCharCode(...bytes);
   if (text.startsWith("version https://git-lfs")) {
-    return "This is a Git LFS pointer, not the file itself: run `git lfs pull` in the model folder, or download the file";
+    return "This is a Git LFS pointer, not the file itself: run `git lfs pull` in the folder, or download the file";
   }
   if (/^\s*<(!doctype|html|\?xml)/i.test(text)) {
     return "This is a web page, not a model: the download was answered with an error or login page";
   }
   if (text.startsWith("PK\x03\x04")) {
-    return "This is a zip archive (a PyTorch .bin or .pt, or a packed folder): get the safetensors or GGUF form of the model";
+    return "This is a zip archive (PyTorch's .bin or .pt, or a packed folder): get the safetensors or GGUF form of the model";
   }
   if (text.startsWith("\x80\x02") || text.startsWith("\x80\x04")) {
     return "This is a Python pickle, which can run code: get the safetensors or GGUF form of the model";

@@ -4,7 +4,9 @@ import { wrapIo } from "./byte_source.ts";
 
 /** A tensor to be written. */
 export interface TensorData {
+  /** Unique in the file. */
   name: string;
+  /** Element type, none of the block types. */
   dtype: DType;
   /** PyTorch order: slowest dim first. */
   shape: readonly number[];

@@ -4,7 +4,9 @@ import { FileSource } from "./byte_source.ts";
 
 /** Where a tensor lies in a file. Its bytes were checked to be inside the file, and to be what dtype and shape need. */
 export interface WeightInfo {
+  /** As in the file, or mapped to Hugging Face's name. */
   name: string;
+  /** Element type. */
   dtype: DType;
   /** PyTorch order: slowest dim first. */
   shape: number[];
