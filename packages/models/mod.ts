@@ -9,6 +9,7 @@ export { type ChatMessage, ChatSession, type ChatSessionOptions } from "./src/ch
 export { type Checkpoint, openCheckpoint, type TokenizerSource } from "./src/checkpoint.ts";
 export * from "./src/config_reader.ts";
 export type { DecoderConfig } from "./src/decoder/config.ts";
+export { embeddedModelPath } from "./src/embedded_model.ts";
 export { modelFamilies, type ModelFamily } from "./src/families.ts";
 export type {
   GeneratedPiece,
