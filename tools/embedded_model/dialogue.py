@@ -16,8 +16,9 @@ REPEAT = ["repeat after me: {x}", "say {x}", "repeat: {x}", "repeat {x}", "pleas
 REPEAT_HELD_OUT = ["please repeat the following: {x}", "I want you to say {x}", "echo these words: {x}"]
 
 # How often a turn is of which kind.
-KINDS = {"usage": 22, "project": 16, "small talk": 11, "joke": 2, "tell": 9, "ask": 9, "sum": 17, "unknown": 12, "repeat": 2}
-TURNS = [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 8, 10, 12, 14]
+KINDS = {"usage": 22, "project": 16, "small talk": 11, "joke": 2, "tell": 9, "ask": 8, "sum": 17, "unknown": 15, "repeat": 2}
+FIXED = {"usage", "project", "small talk", "unknown"}
+TURNS = [1] * 12 + [2] * 4 + [3, 3, 3, 4, 4, 5, 6, 8, 10, 14, 18]
 
 
 def repeat_turn(rng: Random, held_out: bool = False) -> Turn:
@@ -95,6 +96,7 @@ class Piece:
 
     text: str
     said: bool
+    fixed: bool = False  # a reply without anything of the dialogue in it
 
 
 def pieces(system: str | None, turns: list[Turn]) -> list[Piece]:
@@ -102,6 +104,6 @@ def pieces(system: str | None, turns: list[Turn]) -> list[Piece]:
     out = [Piece(f"<|im_start|>system\n{system}<|im_end|>\n", False)] if system else []
     for turn in turns:
         out.append(Piece(f"<|im_start|>user\n{turn.user}<|im_end|>\n<|im_start|>assistant\n", False))
-        out.append(Piece(f"{turn.reply}<|im_end|>", True))
+        out.append(Piece(f"{turn.reply}<|im_end|>", True, turn.category in FIXED))
         out.append(Piece("\n", False))
     return out

@@ -68,7 +68,7 @@ def evaluation() -> list[dict]:
         state = new_state()
         turns = [sum_turn(rng, True, state) for _ in range(3)]
         cases.append(case("sums going on", turns))
-    for kind, count in (("world", 40), ("write", 12), ("now", 8)):
+    for kind, count in (("world", 40), ("write", 12), ("now", 8), ("remark", 5), ("private", 5), ("command", 5)):
         cases += [case("unknown", [unknown_turn(rng, True, kind)]) for _ in range(count)]
 
     for _ in range(30):

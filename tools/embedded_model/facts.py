@@ -6,9 +6,11 @@ from pathlib import Path
 from random import Random
 
 from grammar import expand, noise, normalise, with_macros
+from phrasing import action_pattern, clutter
 from turn import Turn
 
 FOLDER = Path(__file__).parent
+MACROS: dict[str, str] = tomllib.loads((FOLDER / "facts_usage.toml").read_text())["macros"]
 NO_MORE = "That is all I know about it. README.md and /help say more."
 TELL_MORE = ["tell me more", "more", "more please", "(can you|could you) (tell|say) [me] more[ about (it|that)|]", "(give me|show me|do you have|have you got|is there) an example", "an example[ please|]", "for example", "explain (more|it in more detail)", "(go on|more details|details please|what else)", "can you give [me] an example", "say more about (it|that)", "anything else about (it|that)", "elaborate", "in more detail please", "how exactly", "such as"]  # fmt: skip
 TELL_MORE_HELD_OUT = ["would you give me some example?", "I'd like to hear more about that", "is there more to say about it?"]
@@ -27,11 +29,17 @@ class Fact:
     answer: str
     accept: list[str]
     more: str
+    actions: list[list[str]]
 
     def turn(self, rng: Random) -> Turn:
-        bare = self.topic and rng.random() < 0.15
-        text = rng.choice(BARE).replace("{t}", rng.choice(self.topic)) if bare else expand(rng.choice(self.ask), rng)
-        return Turn(noise(text, rng), self.answer, self.accept, self.category)
+        draw = rng.random()
+        if self.topic and draw < 0.12:
+            text = rng.choice(BARE).replace("{t}", rng.choice(self.topic))
+        elif self.actions and draw < 0.55:
+            text = expand(with_macros(action_pattern(self.actions, rng), MACROS), rng)
+        else:
+            text = expand(rng.choice(self.ask), rng)
+        return Turn(noise(clutter(text, rng), rng), self.answer, self.accept, self.category)
 
     def ellipsis(self, rng: Random, held_out: bool = False) -> Turn:
         """A question for this fact which names only its topic, as after another question."""
@@ -69,17 +77,20 @@ def load() -> tuple[list[Fact], Jokes]:
     usage, project, talk = (
         tomllib.loads((FOLDER / name).read_text()) for name in ("facts_usage.toml", "facts_project.toml", "small_talk.toml")
     )
-    macros = usage["macros"]
+    actions = tomllib.loads((FOLDER / "actions.toml").read_text())["actions"]
+    unused = set(actions) - {entry["id"] for source in (usage, project, talk) for entry in source["fact"]}
+    assert not unused, f"actions.toml names no fact: {unused}"
     facts = [
         Fact(
             id=entry["id"],
             category=category,
-            ask=[with_macros(pattern, macros) for pattern in entry["ask"]],
+            ask=[with_macros(pattern, MACROS) for pattern in entry["ask"]],
             held_out=[question[:1].upper() + question[1:] for question in entry["held_out"]],
             topic=entry.get("topic", []),
             answer=entry["answer"],
             accept=entry["accept"],
             more=entry.get("more", NO_MORE),
+            actions=actions.get(entry["id"], []),
         )
         for category, source in (("usage", usage), ("project", project), ("small talk", talk))
         for entry in source["fact"]

@@ -17,6 +17,66 @@ QUESTION = re.compile(
     r"^(what|which|who|whom|whose|where|when|why|how|is|are|am|do|does|did|can|could|may|might|will|would|shall|should|must|has|have|was|were|any)\b",
     re.IGNORECASE,
 )
+# Words which mean about the same in questions to this model; one word of a message at times becomes another of its line.
+SYNONYMS = [line.split("|") for line in """show|display|print|reveal|present
+start|launch|begin|boot|fire up
+leave|exit|quit|get out of|go out of|escape
+stop|halt|interrupt|abort|cancel|cut off
+delete|erase|remove|wipe|drop
+clear|empty|wipe out|clean|flush
+use|employ|apply|work with|utilise|try
+choose|select|pick|decide on
+change|alter|modify|adjust|edit|replace
+make|create|build|produce|construct
+get|obtain|receive|acquire
+find|locate|discover|look up
+explain|clarify|illustrate|spell out
+fast|quick|speedy|rapid
+big|large|huge|heavy
+small|little|tiny|mini
+save|store|keep|preserve|back up
+run|execute|operate
+see|view|look at|inspect|watch
+write|put down|record
+list|enumerate|name|give me a list of
+possible|feasible|doable
+supported|possible|allowed|accepted
+conversation|dialogue|talk|discussion|chat
+reply|answer|response|output
+chat|chat program|chat app
+project|software|program|application|repository
+made|created|built|developed|produced
+trained|taught|educated
+remember|recall|keep in mind|memorise
+favourite|favorite|preferred|best-loved
+kind|sort|type
+good|nice|fine|decent
+download|fetch|pull|get
+install|set up|deploy
+need|require|want
+measure|determine|assess
+check|verify|test|examine
+option|flag|switch|parameter
+command|instruction|slash command
+model|language model|LLM|network
+speed|performance|pace
+memory|RAM
+number|amount|count
+text|sentence|paragraph
+file|document
+computer|machine|PC|laptop
+limits|limitations|weaknesses|boundaries
+whole|entire|complete
+different|another|other
+now|at the moment|currently
+tell|inform|let know
+questions|queries|things
+joke|funny story|gag
+people|persons|humans""".splitlines()]
+SYNONYM_LINES: dict[str, list[list[str]]] = {}
+for _line in SYNONYMS:
+    for _word in _line:
+        SYNONYM_LINES.setdefault(_word, []).append(_line)
 DROPPABLE = {"the", "a", "an", "is", "do", "I", "to", "me", "you", "of", "can", "it", "my", "your", "are", "does", "for", "in"}
 
 
@@ -75,7 +135,7 @@ def _plain(word: str) -> bool:
 
 
 def noise(text: str, rng: Random) -> str:
-    """The text as somebody might type it: openers, closers, case, punctuation, typos, dropped words.
+    """The text as somebody might type it: openers, closers, case, punctuation, typos, synonyms, dropped words.
 
     `{slots}` and words with signs or digits stay as they are.
     """
@@ -84,6 +144,10 @@ def noise(text: str, rng: Random) -> str:
         drops = [index for index, word in enumerate(words) if word in DROPPABLE]
         if drops:
             del words[rng.choice(drops)]
+    if len(words) > 2 and rng.random() < 0.3:
+        index = rng.randrange(len(words))
+        for line in SYNONYM_LINES.get(words[index], [])[:1]:
+            words[index] = rng.choice(line)
     if rng.random() < 0.08:
         for index in rng.sample(range(len(words)), min(len(words), 2)):
             if _plain(words[index]):

@@ -5,6 +5,7 @@ from random import Random
 
 import words
 from grammar import expand, noise
+from phrasing import clutter
 from turn import Turn
 
 
@@ -164,6 +165,7 @@ def ask_turn(rng: Random, state: dict, held_out: bool = False, attribute: Attrib
     value = known.get(attribute.name)
     pet = state.get("pet", "dog")
     asks = [a for a in (attribute.ask_held_out if held_out else attribute.ask) if "{v}" not in a or value]
+    asks = asks if held_out else [clutter(expand(rng.choice(asks), rng), rng)]
     text = _user(asks, rng, held_out, {"v": value or "", "p": pet})
     category = "name" if attribute.name == "name" else "memory"
     if value is None:

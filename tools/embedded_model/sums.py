@@ -77,12 +77,12 @@ def sum_turn(rng: Random, held_out: bool = False, state: dict | None = None) -> 
         return hard_turn(rng)
     last = None if state is None else state.get("last")
     more = last is not None and 0 <= last < 100 and rng.random() < 0.4
-    op = rng.choice("+-") if more else rng.choice("+++---**/")
-    while True:
-        a, b = operands(rng, op, held_out)
-        a = last if more else a
-        if not more or is_held_out(a, op, b) == held_out and (op == "+" or a >= b):
-            break
+    op = rng.choice("+++---**/")
+    a, b = operands(rng, op, held_out)
+    if more:
+        choices = [(sign, n) for sign in "+-" for n in range(100) if is_held_out(last, sign, n) == held_out]
+        op, b = rng.choice([(sign, n) for sign, n in choices if sign == "+" or n <= last])
+        a = last
     if more:
         text = rng.choice((MORE_HELD_OUT if held_out else MORE)[op])
     elif rng.random() < 0.35:

@@ -29,14 +29,17 @@ IGNORED = -100
 def tokenised(generator: Generator, tokenizer: Tokenizer, tokens_wanted: int, longest: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(ids, targets) of dialogues with `tokens_wanted` tokens in sum; targets are IGNORED where the user speaks."""
     out: list[tuple[np.ndarray, np.ndarray]] = []
-    total = 0
+    total, rng = 0, Random(0)
     while total < tokens_wanted:
         dialogues = [pieces(*generator.dialogue()) for _ in range(1000)]
         encodings = iter(tokenizer.encode_batch([piece.text for parts in dialogues for piece in parts]))
         for parts in dialogues:
             ids, said = [], []
-            for piece in parts:
+            for index, piece in enumerate(parts):
                 piece_ids = next(encodings).ids
+                if piece.fixed and index == len(parts) - 2 and rng.random() < 0.7:
+                    # The beginning decides which reply it is; its rest is learnt soon, and would take most of the time.
+                    piece_ids = piece_ids[:9]
                 ids += piece_ids
                 said += [piece.said] * len(piece_ids)
             ids_array = np.array(ids[: longest + 1], dtype=np.int64)
