@@ -6,7 +6,7 @@
  */
 export type { CausalLM, ForwardInput } from "./src/causal_lm.ts";
 export { type ChatMessage, ChatSession, type ChatSessionOptions } from "./src/chat_session.ts";
-export { type Checkpoint, openCheckpoint, type TokenizerSource } from "./src/checkpoint.ts";
+export { type Checkpoint, openCheckpoint } from "./src/checkpoint.ts";
 export * from "./src/config_reader.ts";
 export type { DecoderConfig } from "./src/decoder/config.ts";
 export { embeddedModelPath } from "./src/embedded_model.ts";
@@ -23,10 +23,12 @@ export { type InspectedModel, inspectModel, loadModel, type LoadOptions } from "
 export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
 export { type Perplexity, perplexity } from "./src/perplexity.ts";
 export { type LoadProgress, WeightLoader, type WeightSource } from "./src/weights.ts";
-export { createTokenizer } from "./src/tokenizer/create_tokenizer.ts";
+export type { TextRange } from "./src/tokenizer/added_tokens.ts";
+export { createTokenizer, type TokenizerSource } from "./src/tokenizer/create_tokenizer.ts";
+export type { GgufMetadata } from "./src/tokenizer/from_gguf.ts";
 export type { DecodeOptions, EncodeOptions, Tokenizer } from "./src/tokenizer/tokenizer.ts";
 export { type GenerationDefaults, mergeSampling, readGenerationConfig } from "./src/generation_config.ts";
-export { Sampler, samplingDefaults, type SamplingOptions } from "./src/sampling/sampler.ts";
+export { type CheckedSampling, Sampler, samplingDefaults, type SamplingOptions } from "./src/sampling/sampler.ts";
 export { StopMatcher } from "./src/sampling/stop_matcher.ts";
 export { ChatTemplate, type RenderOptions } from "./src/template/chat_template.ts";
 export { encodeChat, type EncodeChatOptions } from "./src/template/encode_chat.ts";

@@ -1,4 +1,4 @@
-import { Backend, type BackendOptions, type BackendPlugin, openBackend, probeBackend } from "../src/backend.ts";
+import { type Backend, type BackendOptions, type BackendPlugin, openBackend, probeBackend } from "../src/backend.ts";
 import { MllmError } from "../src/errors.ts";
 
 const folder = Deno.build.arch === "aarch64" ? "backend-arm" : "backend-x86";

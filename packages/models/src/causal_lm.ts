@@ -9,6 +9,7 @@ export interface ForwardInput {
   position: Scalar;
   /** Index of the last row (tokens - 1), or undefined for logits of every row. */
   last?: Scalar;
+  /** Keys and values of the tokens before `position`; those of `ids` are appended. */
   cache: KvCache;
   /**
    * Called with the residual stream after each layer, f32 [tokens, hiddenSize], before the final norm. Whoever gives
@@ -19,7 +20,14 @@ export interface ForwardInput {
 
 /** A decoder-only language model: modeling code plus weights. */
 export interface CausalLM extends Disposable {
+  /** Dimensions and constants that the weights were loaded with. */
   readonly config: DecoderConfig;
-  /** Logits, f32 [tokens, vocabSize], or [1, vocabSize] when `last` is given. */
+  /**
+   * Runs every layer on the tokens of `input` and writes their keys and values into its cache. Eager, or recorded
+   * inside `capture`.
+   *
+   * @returns logits, f32 [tokens, vocabSize], or [1, vocabSize] when `last` is given; the caller frees them
+   * @throws {MllmError} `invalid_argument` when shapes do not fit, `backend` for an id outside the embedding table
+   */
   forward(input: ForwardInput): Tensor;
 }

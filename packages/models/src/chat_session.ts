@@ -5,7 +5,9 @@ import { encodeChat } from "./template/encode_chat.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
+  /** Who speaks; chat templates write it in their own way. */
   role: "system" | "user" | "assistant";
+  /** Plain text; `encodeChat` says what becomes of control tokens written in it. */
   content: string;
 }
 
@@ -23,13 +25,23 @@ export interface ChatSessionOptions {
 export class ChatSession {
   /** The turns so far, without the system prompt. */
   messages: ChatMessage[];
+  /** System prompt of the next turn; undefined leaves the template its own default. */
   system: string | undefined;
+  /** Further variables for the chat template, for instance `enable_thinking`. */
   templateVariables: Record<string, unknown>;
-  /** Counts and times of the last reply. */
+  /** Counts and times of the last reply; undefined before the first one and when a turn failed before generating. */
   lastStats: Readonly<GenerationStats> | undefined;
 
-  /** @throws {MllmError} `unsupported` when the model has no chat template */
-  constructor(readonly model: LanguageModel, options: ChatSessionOptions = {}) {
+  /**
+   * Starts a conversation; nothing runs before `send`.
+   *
+   * @throws {MllmError} `unsupported` when the model has no chat template
+   */
+  constructor(
+    /** The model that answers; conversations that share it also share its KV cache. */
+    readonly model: LanguageModel,
+    options: ChatSessionOptions = {},
+  ) {
     if (!model.template) {
       throw new MllmError("unsupported", "this model has no chat template, so it can't hold a conversation", {
         file: model.checkpoint.path,
@@ -41,7 +53,11 @@ export class ChatSession {
     this.templateVariables = options.templateVariables ?? {};
   }
 
-  /** The ids of the conversation so far, ready for the assistant's next turn. */
+  /**
+   * The ids of the conversation so far, ready for the assistant's next turn.
+   *
+   * @throws {MllmError} `invalid_argument` where the template refuses the messages
+   */
   promptIds(): number[] {
     const system: ChatMessage[] = this.system === undefined ? [] : [{ role: "system", content: this.system }];
     return encodeChat(this.model.tokenizer, this.model.template!, [...system, ...this.messages], {
@@ -56,8 +72,13 @@ export class ChatSession {
    *
    * @throws {MllmError} `invalid_argument` when the conversation no longer fits into the context
    * @example
-   * ```ts ignore
-   * for await (const piece of chat.send("Hello!")) Deno.stdout.writeSync(new TextEncoder().encode(piece));
+   * ```ts
+   * import { loadModel } from "@mllm/models";
+   * import { x86 } from "@mllm/backend-x86";
+   *
+   * using model = await loadModel("models/Qwen3-0.6B", { backend: x86 });
+   * const chat = model.chat({ system: "Answer in one sentence." });
+   * for await (const piece of chat.send("What is a tensor?")) console.log(piece);
    * ```
    */
   async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<string> {

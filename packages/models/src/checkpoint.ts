@@ -1,17 +1,13 @@
-import { fileExists, type GgufValue, MllmError, quoted, statFile, type WeightInfo } from "@mllm/core";
+import { fileExists, MllmError, quoted, statFile, type WeightInfo } from "@mllm/core";
 import { openGgufCheckpoint } from "./gguf_mapping.ts";
 import { openHfFolder } from "./hf_folder.ts";
-
-/** What a tokenizer is made from. */
-export type TokenizerSource =
-  | { kind: "json"; tokenizer: object; config: object | undefined }
-  | { kind: "gguf"; metadata: Map<string, GgufValue> };
+import type { TokenizerSource } from "./tokenizer/create_tokenizer.ts";
 
 /** A model on disk, opened: everything but the weights' data, which the engine maps. */
 export interface Checkpoint {
   /** What was opened: a folder or a GGUF file. */
   path: string;
-  /** What kind it is. */
+  /** Layout of the files: a folder as on the Hugging Face hub, or one GGUF file (or its parts). */
   format: "huggingface" | "gguf";
   /** Hugging Face's config.json in its classic form (`normalizeConfig`); GGUF metadata is mapped to it. */
   config: Record<string, unknown>;
@@ -19,11 +15,11 @@ export interface Checkpoint {
   configFile: string;
   /** generation_config.json, or {} */
   generationConfig: Record<string, unknown>;
-  /** By Hugging Face tensor name. */
+  /** Where each tensor lies, by its Hugging Face name; GGUF names are mapped to these. */
   weights: Map<string, WeightInfo>;
-  /** For createTokenizer. */
+  /** What `createTokenizer` makes the tokenizer from; parsed, not checked. */
   tokenizer: TokenizerSource;
-  /** Jinja source. */
+  /** Jinja source of the chat template for plain conversations; undefined for base models. */
   chatTemplate?: string;
   /** End-of-sequence ids of all sources together: config, generation config, GGUF metadata. */
   eosIds: number[];

@@ -1,5 +1,5 @@
 import { MllmError } from "@mllm/core";
-import { checkSamplingOptions, type SamplingOptions } from "./sampling/sampler.ts";
+import { type CheckedSampling, checkSamplingOptions, type SamplingOptions } from "./sampling/sampler.ts";
 
 /** What a model's makers recommend for generation. */
 export interface GenerationDefaults {
@@ -69,7 +69,7 @@ export function readGenerationConfig(
 export function mergeSampling(
   model: Readonly<Partial<SamplingOptions>>,
   user: Readonly<Partial<SamplingOptions>> = {},
-): ReturnType<typeof checkSamplingOptions> {
+): CheckedSampling {
   const given = Object.fromEntries(Object.entries(user).filter(([, value]) => value !== undefined));
   return checkSamplingOptions({ ...model, ...given });
 }

@@ -19,6 +19,7 @@ export interface RunSettings {
   chunk: number;
   /** Runs op by op instead of replaying captured programs. */
   eager: boolean;
+  /** Element type of the KV cache: "f16" takes half the memory, "f32" rounds nothing. */
   kvDtype: "f32" | "f16";
 }
 
@@ -32,14 +33,23 @@ export interface Evaluation {
 
 /** What `loadModel` puts together. */
 export interface LanguageModelParts {
+  /** Where weights, cache and programs live. */
   backend: Backend;
+  /** Modeling code with its weights; disposed with the model. */
   network: CausalLM;
+  /** The opened files. */
   checkpoint: Checkpoint;
+  /** Made from the checkpoint's tokenizer files or metadata. */
   tokenizer: Tokenizer;
+  /** undefined when the checkpoint has none: then there is no `chat`. */
   template: ChatTemplate | undefined;
+  /** Ids that end a reply. */
   eosIds: readonly number[];
+  /** What generation_config.json recommends; settings of a generation override it one by one. */
   samplingDefaults: Readonly<Partial<SamplingOptions>>;
+  /** The estimate made before loading. */
   memory: MemoryReport;
+  /** Context, chunk, execution and cache type, all decided. */
   settings: RunSettings;
   /** Milliseconds that loading took. */
   loadMs: number;
@@ -56,7 +66,11 @@ export class LanguageModel implements Disposable {
   #cached: number[] = [];
   #busy = false;
 
-  /** Use `loadModel`. */
+  /**
+   * Use `loadModel`.
+   *
+   * @throws {MllmError} `out_of_memory` when the KV cache does not fit
+   */
   constructor(parts: LanguageModelParts) {
     this.#parts = parts;
     const { backend, network, settings } = parts;
@@ -70,18 +84,22 @@ export class LanguageModel implements Disposable {
     });
   }
 
+  /** Where the model runs. */
   get backend(): Backend {
     return this.#parts.backend;
   }
 
+  /** The modeling code with its weights, for tools that call `forward` themselves. */
   get network(): CausalLM {
     return this.#parts.network;
   }
 
+  /** The files that the model was loaded from: config, weight table, what was ignored. */
   get checkpoint(): Checkpoint {
     return this.#parts.checkpoint;
   }
 
+  /** Text to the model's token ids and back. */
   get tokenizer(): Tokenizer {
     return this.#parts.tokenizer;
   }
@@ -96,6 +114,7 @@ export class LanguageModel implements Disposable {
     return this.#parts.memory;
   }
 
+  /** How the model runs: the options of `loadModel` with the defaults filled in. */
   get settings(): Readonly<RunSettings> {
     return this.#parts.settings;
   }
@@ -134,9 +153,12 @@ export class LanguageModel implements Disposable {
   }
 
   /**
-   * Runs `ids` at the positions from `position` on, which must not lie behind the tokens run so far.
+   * Runs `ids` at the positions from `position` on, which must not lie behind the tokens run so far. What the cache
+   * held from `position` on is forgotten.
    *
    * @returns logits of the last one, f32 [vocabSize]: a view that is valid until the next call
+   * @throws {MllmError} `invalid_argument` for no ids, an id outside the vocabulary, a position or length out of the
+   * context, or while another sequence runs
    */
   async forward(ids: readonly number[], position: number): Promise<Float32Array> {
     this.#checkIds(ids, position);
@@ -157,7 +179,12 @@ export class LanguageModel implements Disposable {
     }
   }
 
-  /** Captures and plans the programs that `forward` replays, so that the first call does not have to. */
+  /**
+   * Captures and plans the programs that `forward` replays, so that the first call does not have to. Nothing to do when
+   * eager.
+   *
+   * @throws {MllmError} `out_of_memory` when the activation arena does not fit
+   */
   prepare(): void {
     if (this.settings.eager) return;
     this.#program("prefill");
@@ -235,18 +262,30 @@ export class LanguageModel implements Disposable {
   }
 
   /**
-   * Generates a continuation of `prompt`; what the cache holds of it already is not run again.
+   * Generates a continuation of `prompt`; what the cache holds of it already is not run again. Tokens run while the
+   * result is iterated.
    *
+   * @throws {MllmError} `invalid_argument` for an empty prompt or settings out of range; when iterated, for a prompt
+   * longer than the context or an id outside the vocabulary
    * @example
-   * ```ts ignore
-   * for await (const piece of model.generate(model.tokenizer.encode("Hello"), { maxTokens: 20 })) console.log(piece.text);
+   * ```ts
+   * import { loadModel } from "@mllm/models";
+   * import { x86 } from "@mllm/backend-x86";
+   *
+   * using model = await loadModel("models/Qwen3-0.6B", { backend: x86 });
+   * const prompt = model.tokenizer.encode("The capital of France is");
+   * for await (const { text } of model.generate(prompt, { maxTokens: 20 })) console.log(text);
    * ```
    */
   generate(prompt: readonly number[], options: GenerateOptions = {}): Generation {
     return generate(this, prompt, options);
   }
 
-  /** A conversation on this model. */
+  /**
+   * A conversation on this model.
+   *
+   * @throws {MllmError} `unsupported` when the model has no chat template
+   */
   chat(options: ChatSessionOptions = {}): ChatSession {
     return new ChatSession(this, options);
   }

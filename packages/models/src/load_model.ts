@@ -39,8 +39,11 @@ const CHUNK_DEFAULT = 512;
 
 /** A checkpoint whose config is read and checked, before any weight is loaded. */
 export interface InspectedModel {
+  /** The opened files, weights not read. */
   checkpoint: Checkpoint;
+  /** The code for its architecture. */
   family: ModelFamily;
+  /** Dimensions and constants, checked. */
   config: DecoderConfig;
   /** Fields of config.json that the engine has no use for. */
   ignored: string[];
@@ -123,11 +126,15 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
 /**
  * Loads a model: a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file, as it is.
  *
- * @throws {MllmError} `not_found` or `invalid_file` for a missing or broken file, `unsupported` for an architecture that
- * this release does not run, `out_of_memory` (with the numbers) when it does not fit, `invalid_argument` for bad options
+ * @param path the folder or file
+ * @throws {MllmError} `not_found` or `invalid_file` for a missing or broken file, `unsupported` for an architecture
+ * that this release does not run, `out_of_memory` (with the numbers) when it does not fit, `invalid_argument` for bad
+ * options
  * @example
- * ```ts ignore
+ * ```ts
+ * import { loadModel } from "@mllm/models";
  * import { x86 } from "@mllm/backend-x86";
+ *
  * using model = await loadModel("models/Qwen3-0.6B", { backend: x86 });
  * ```
  */

@@ -9,13 +9,17 @@ export interface MemoryReport {
   kv: number;
   /** Activations, an upper estimate from the model's dimensions. */
   arena: number;
+  /** Sum of the three. */
   total: number;
 }
 
 /** What the estimate depends on beside the model. */
 export interface MemorySettings {
+  /** Tokens that the KV cache holds. */
   context: number;
+  /** Most tokens of a prompt that run at once. */
   chunk: number;
+  /** Element type of the KV cache. */
   kvDtype: "f32" | "f16";
 }
 
@@ -26,7 +30,13 @@ function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo
   return isTable ? bytes : backend.packedSize(dtype, shape[0], shape[1]).bytes;
 }
 
-/** Estimates what loading a checkpoint will take. */
+/**
+ * Estimates what loading a checkpoint will take: weights and KV cache from their shapes, activations from what a layer
+ * has live at once, with 30 % on top.
+ *
+ * @param backend says how large packed weights are
+ * @throws {MllmError} `unsupported` when a weight has a type that the backend can't pack
+ */
 export function estimateMemory(
   backend: Backend,
   config: DecoderConfig,

@@ -27,13 +27,18 @@ export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
 
 /** What the file of a model gives to a loader. */
 export interface WeightSource {
+  /** File or folder, named in errors. */
   readonly path: string;
+  /** Where each tensor lies, by Hugging Face name. */
   readonly weights: ReadonlyMap<string, WeightInfo>;
 }
 
 /**
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes.
+ *
+ * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing or has another shape,
+ * `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
  */
 export class WeightLoader implements Disposable {
   readonly #files = new Map<string, MappedFile>();
@@ -43,9 +48,13 @@ export class WeightLoader implements Disposable {
   readonly #totalBytes: number;
   #doneBytes = 0;
 
+  /** Nothing is read before a module asks for its weights. */
   constructor(
+    /** Where the weights go. */
     readonly backend: Backend,
+    /** Where they come from. */
     readonly source: WeightSource,
+    /** Told after each weight. */
     readonly onProgress: LoadProgress = () => {},
   ) {
     this.#totalBytes = [...source.weights.values()].reduce((sum, weight) => sum + weight.bytes, 0);

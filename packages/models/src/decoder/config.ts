@@ -3,17 +3,29 @@ import { type ConfigReader, readBoolean, readInt, readNumber, readString } from 
 
 /** Dimensions and constants of a Llama-like decoder; the fields mean what Hugging Face's config.json means by them. */
 export interface DecoderConfig {
+  /** `model_type`: the architecture, a key of `modelFamilies`. */
   readonly modelType: string;
+  /** Rows of the embedding table and columns of the logits; at least the tokenizer's ids, often padded. */
   readonly vocabSize: number;
+  /** Width of the residual stream. */
   readonly hiddenSize: number;
+  /** Width between the two projections of the MLP. */
   readonly intermediateSize: number;
+  /** Decoder layers. */
   readonly numHiddenLayers: number;
+  /** Query heads per layer. */
   readonly numAttentionHeads: number;
+  /** Key and value heads per layer, a divisor of `numAttentionHeads` (grouped-query attention). */
   readonly numKeyValueHeads: number;
+  /** Elements per head, even; `hiddenSize / numAttentionHeads` when the config has no `head_dim`. */
   readonly headDim: number;
+  /** Tokens of the longest sequence that the model is meant for; bounds the context. */
   readonly maxPositionEmbeddings: number;
+  /** Added to the mean square in every RMSNorm. */
   readonly rmsNormEps: number;
+  /** The language-model head uses the embedding table. */
   readonly tieWordEmbeddings: boolean;
+  /** The q, k and v projections have a bias. */
   readonly attentionBias: boolean;
   /** Inverse frequencies and attention factor of the rotary embedding. */
   readonly rope: RopeFrequencies;

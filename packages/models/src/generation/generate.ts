@@ -7,7 +7,7 @@ import { StreamingDecoder } from "../tokenizer/streaming_decoder.ts";
 
 /** How to continue a prompt. */
 export interface GenerateOptions {
-  /** Most new tokens; without it, until the context is full. */
+  /** Most new tokens, 0 or more; without it, until the context is full. */
   maxTokens?: number;
   /** Sampler settings; what is not given comes from the model's generation config, see {@linkcode Sampler}. */
   sampling?: Partial<SamplingOptions>;
@@ -38,6 +38,7 @@ export interface GenerationStats {
   generatedTokens: number;
   /** Time from the end of the prompt to the last new token. */
   generateMs: number;
+  /** Why it ended; "length" until it has. */
   stop: StopReason;
   /** The context ran full. */
   contextFull: boolean;
@@ -45,14 +46,19 @@ export interface GenerationStats {
 
 /** A new token and the text that became certain with it, which may be empty. */
 export interface GeneratedPiece {
+  /** The token. Text that was held back until the end comes in one more piece, with the last token's id. */
   id: number;
+  /** Part of the reply, without stop strings and, unless asked for, special tokens. */
   text: string;
 }
 
 /** A running generation: iterate it once for its pieces; `tokens`, `text` and `stats` grow meanwhile. */
 export interface Generation extends AsyncIterable<GeneratedPiece> {
+  /** New tokens so far, an EOS included. */
   readonly tokens: readonly number[];
+  /** Text so far: the `text` of all pieces, joined. */
   readonly text: string;
+  /** Counts and times so far. */
   readonly stats: Readonly<GenerationStats>;
 }
 

@@ -24,6 +24,9 @@ export interface SamplingOptions {
   seed: number;
 }
 
+/** Settings with nothing left out but perhaps the seed, which the Sampler then draws. */
+export type CheckedSampling = Omit<SamplingOptions, "seed"> & { seed?: number };
+
 /** llama.cpp's defaults, for models that bring none. */
 export const samplingDefaults: Readonly<Omit<SamplingOptions, "seed">> = {
   temperature: 0.8,
@@ -53,9 +56,7 @@ const ranges: Record<keyof SamplingOptions, { min: number; max: number; whole?: 
  *
  * @throws MllmError `invalid_argument` naming the setting, its value and its range
  */
-export function checkSamplingOptions(
-  options: Partial<SamplingOptions>,
-): Omit<SamplingOptions, "seed"> & { seed?: number } {
+export function checkSamplingOptions(options: Partial<SamplingOptions>): CheckedSampling {
   const checked: Record<string, number> = { ...samplingDefaults };
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
@@ -73,7 +74,7 @@ export function checkSamplingOptions(
     }
     checked[name] = value;
   }
-  return checked as unknown as Omit<SamplingOptions, "seed"> & { seed?: number };
+  return checked as unknown as CheckedSampling;
 }
 
 /** Most candidates that are found by a heap; for more, all values are sorted. */
@@ -93,7 +94,11 @@ export class Sampler {
   readonly #random: Random;
   #penalized = new Float32Array(0);
 
-  /** @throws MllmError `invalid_argument` for a setting out of its range */
+  /**
+   * Fills in {@linkcode samplingDefaults} and draws a seed where there is none.
+   *
+   * @throws MllmError `invalid_argument` for a setting out of its range
+   */
   constructor(options: Partial<SamplingOptions> = {}) {
     const checked = checkSamplingOptions(options);
     const seed = checked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
@@ -109,6 +114,7 @@ export class Sampler {
    *
    * @param logits f32 [vocab], not changed; -inf bars a token
    * @param history the ids so far, prompt included; only the penalties use it
+   * @returns its id, the index in `logits`
    * @throws MllmError `invalid_argument` where a logit is NaN or +inf, or every token is barred
    */
   sample(logits: Float32Array, history: readonly number[] = []): number {

@@ -14,8 +14,10 @@ export class StopMatcher {
   #stopped = false;
 
   /**
+   * Starts at the beginning of a text; one matcher serves one text.
+   *
    * @param stops stop strings; none is fine, an empty one is not
-   * @throws MllmError `invalid_argument`
+   * @throws MllmError `invalid_argument` for more than 1,024 strings, or one that has not 1 to 4,096 characters
    */
   constructor(stops: readonly string[]) {
     if (stops.length > stopsMax) throw new MllmError("invalid_argument", `${stops.length} stop strings are too many`);

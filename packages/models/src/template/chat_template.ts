@@ -11,11 +11,15 @@ export interface RenderOptions {
   addGenerationPrompt?: boolean;
   /** Tool definitions (JSON schema), for templates that know tools. */
   tools?: readonly unknown[] | null;
+  /** Documents for templates of retrieval models; none by default. */
   documents?: readonly unknown[] | null;
+  /** Text of the BOS token, `bos_token` in the template. Default: empty. */
   bosToken?: string;
+  /** Text of the EOS token, `eos_token` in the template. Default: empty. */
   eosToken?: string;
   /** What `strftime_now` takes for now. Default: the present. */
   now?: Date;
+  /** Any further variable of the template, under its own name. */
   [variable: string]: unknown;
 }
 
@@ -44,7 +48,12 @@ export class ChatTemplate {
   readonly source: string;
   readonly #program: unknown;
 
-  /** @throws MllmError `invalid_file` where the template is broken or too large */
+  /**
+   * Parses the template.
+   *
+   * @param source Jinja text, as in `chat_template` of tokenizer_config.json
+   * @throws MllmError `invalid_file` where the template is broken or too large
+   */
   constructor(source: string) {
     if (typeof source !== "string") throw new MllmError("invalid_file", "the chat template is not a text");
     if (source.length > sourceLengthMax || hasWhiteSpaceRun(source)) {

@@ -17,7 +17,7 @@ export interface AddedToken {
 /** A part of a text: an added token's id, or plain text that starts at `start`. */
 export type Section = { id: number } | { text: string; start: number };
 
-/** A part [start, end) of a text, in UTF-16 units. */
+/** A part [start, end) of a text, in UTF-16 code units as string indices are. */
 export type TextRange = readonly [start: number, end: number];
 
 const space = /\s/;

@@ -2,7 +2,10 @@ import { type GgufMetadata, tokenizerFromGguf } from "./from_gguf.ts";
 import { tokenizerFromJson } from "./from_json.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** Where a tokenizer comes from: the parsed files of a Hugging Face folder, or the metadata of a GGUF file. */
+/**
+ * What a tokenizer is made from: the parsed tokenizer.json and tokenizer_config.json of a Hugging Face folder, or the
+ * metadata of a GGUF file. Not checked yet: `createTokenizer` does.
+ */
 export type TokenizerSource =
   | { kind: "json"; tokenizer: unknown; config?: unknown }
   | { kind: "gguf"; metadata: GgufMetadata };

@@ -8,7 +8,7 @@ import { byteTokenIds } from "./token_bytes.ts";
 import { VocabularyTokenizer } from "./tokenizer.ts";
 import { WordEncoder } from "./word_encoder.ts";
 
-/** GGUF metadata by key; integers may be bigints, arrays plain or typed. */
+/** GGUF metadata by key, as `GgufFile.metadata` has it; integers may be bigints, arrays plain or typed. */
 export type GgufMetadata = ReadonlyMap<string, unknown>;
 
 /** Values of `tokenizer.ggml.token_type` (llama.cpp's gguf-py, constants.py). */

@@ -11,6 +11,8 @@ export class StreamingDecoder {
   #leadingSpaces: number;
 
   /**
+   * Starts at the beginning of a text.
+   *
    * @param tokenizer the tokenizer whose ids come
    * @param options as for `decode`
    */
