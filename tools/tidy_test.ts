@@ -5,7 +5,8 @@ import { repositoryRoot } from "./workspace.ts";
 
 const root = repositoryRoot();
 
-const LINE_LENGTH_MAX: Record<string, number> = { ts: 120, zig: 150, py: 240 };
+/** The formatter breaks code at 120; a comment or a string may be a word longer. */
+const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 240 };
 const FILE_LINES_MAX = 600;
 const GENERATED = new Set(["packages/core/src/native/abi.ts", "packages/core/native/mllm.h", "docs/ops.md"]);
 const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|testdata|dist)(\/|$)/;

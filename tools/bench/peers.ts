@@ -1,8 +1,8 @@
 /**
- * `deno task bench:peers MODEL.gguf … [-p 512] [-n 128] [-r 3] [-t 2] [--backend x86]`: this engine and node-llama-cpp (npm's
- * prebuilt llama.cpp) on the same files in the same run, turn by turn, as processes of their own. Prints medians in tokens
- * per second and their ratio. node-llama-cpp is no dependency of this repository: `bench:peers` installs it into `.peers/`.
- * Needs Node for the peer.
+ * `deno task bench:peers MODEL.gguf … [-p 512] [-n 128] [-r 3] [-t 2] [--backend x86]`: this engine and node-llama-cpp
+ * (npm's prebuilt llama.cpp) on the same files in the same run, turn by turn, each as a process of its own. Prints
+ * medians in tokens per second and their ratio. node-llama-cpp is no dependency of this repository: the task installs it
+ * into `.peers/`. Needs Node for the peer.
  */
 import { parseArgs } from "node:util";
 import { repositoryRoot } from "../workspace.ts";
@@ -45,7 +45,7 @@ interface Settings {
 }
 
 async function measureOurs(model: string, settings: Settings): Promise<Speeds> {
-  const args = ["run", "-A", "packages/apps/mllm.ts", "bench", "-m", model, "-o", "json", "-r", "1"];
+  const args = ["run", "-q", "-P=apps", "packages/apps/mllm.ts", "bench", "-m", model, "-o", "json", "-r", "1"];
   args.push(
     "-p",
     settings.prompt,
