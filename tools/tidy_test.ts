@@ -6,7 +6,7 @@ import { repositoryRoot } from "./workspace.ts";
 const root = repositoryRoot();
 
 /** The formatter breaks code at 120; a comment or a string may be a word longer. */
-const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 240 };
+const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 120 };
 const FILE_LINES_MAX = 600;
 const GENERATED = new Set(["packages/core/src/native/abi.ts", "packages/core/native/mllm.h", "docs/ops.md"]);
 const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|testdata|dist)(\/|$)/;
@@ -48,7 +48,13 @@ function resolve(from: string, specifier: string): string {
   return decodeURIComponent(new URL(specifier, `file:///${from}`).pathname.slice(1));
 }
 
-/** Text with comments and strings that a check should not look into removed. */
+/** Python files hold training sentences, one to a line: those may be as long as they are. */
+function isTooLong(path: string, line: string): boolean {
+  const isData = extension(path) === "py" && line.includes('"');
+  return !isData && [...line].length > LINE_LENGTH_MAX[extension(path)] && !/https?:\/\//.test(line);
+}
+
+/** Places, as file and line, where a pattern occurs. */
 function findLines(pattern: RegExp, paths: string[]): string[] {
   return paths.flatMap((path) =>
     text(path).split("\n").flatMap((line, i) =>
@@ -60,9 +66,7 @@ function findLines(pattern: RegExp, paths: string[]): string[] {
 describe("tidy", () => {
   it("lines are not too long", () => {
     const long = sources.flatMap((path) =>
-      text(path).split("\n").flatMap((line, i) =>
-        [...line].length > LINE_LENGTH_MAX[extension(path)] && !/https?:\/\//.test(line) ? [`${path}:${i + 1}`] : []
-      )
+      text(path).split("\n").flatMap((line, i) => isTooLong(path, line) ? [`${path}:${i + 1}`] : [])
     );
     assertEquals(long, []);
   });
