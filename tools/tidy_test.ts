@@ -5,8 +5,8 @@ import { repositoryRoot } from "./workspace.ts";
 
 const root = repositoryRoot();
 
-/** The formatter breaks code at 120; a comment or a string may be a word longer. */
-const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 120 };
+/** The formatter breaks code at 120; a comment or a string may be a word longer. Python files hold training sentences. */
+const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 240 };
 const FILE_LINES_MAX = 600;
 const GENERATED = new Set(["packages/core/src/native/abi.ts", "packages/core/native/mllm.h", "docs/ops.md"]);
 const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|testdata|dist)(\/|$)/;
@@ -48,10 +48,8 @@ function resolve(from: string, specifier: string): string {
   return decodeURIComponent(new URL(specifier, `file:///${from}`).pathname.slice(1));
 }
 
-/** Python files hold training sentences, one to a line: those may be as long as they are. */
 function isTooLong(path: string, line: string): boolean {
-  const isData = extension(path) === "py" && line.includes('"');
-  return !isData && [...line].length > LINE_LENGTH_MAX[extension(path)] && !/https?:\/\//.test(line);
+  return [...line].length > LINE_LENGTH_MAX[extension(path)] && !/https?:\/\//.test(line);
 }
 
 /** Places, as file and line, where a pattern occurs. */
