@@ -6,7 +6,7 @@ import { repositoryRoot } from "./workspace.ts";
 const root = repositoryRoot();
 
 /** The formatter breaks code at 120; a comment or a string may be a word longer. Python files hold training sentences. */
-const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: 240 };
+const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: Infinity };
 const FILE_LINES_MAX = 600;
 const GENERATED = new Set(["packages/core/src/native/abi.ts", "packages/core/native/mllm.h", "docs/ops.md"]);
 const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|testdata|dist)(\/|$)/;
