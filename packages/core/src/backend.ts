@@ -13,29 +13,32 @@ import type { Owner } from "./storage.ts";
 
 export type { KernelRow } from "./kernel_selector.ts";
 
-/** A backend as a package offers it: a library and what to know about it before it is opened. */
+/** A backend as a package offers it: a native library and what to know about it before it is opened. */
 export interface BackendPlugin {
   /** Short name, as in `--backend x86`. */
   readonly name: string;
-  /** One sentence. */
+  /** What hardware it is for, in a few words; `doctor` shows it. */
   readonly description: string;
   /** Names of ISA levels, lowest first; empty when there is nothing to choose. */
   readonly levels: readonly string[];
-  /** Path of the native library; may unpack it first. Throws MllmError when there is none, saying why. */
+  /**
+   * Path of the native library, for `Deno.dlopen`; may unpack it first. Rejects with an MllmError (`unsupported`,
+   * `not_found`, `io`) when there is none, saying why.
+   */
   library(): Promise<string>;
   /** Rows of the kernel selector, the first that fits decides. */
   readonly kernelRows: readonly KernelRow[];
 }
 
-/** What a backend says about the machine. */
+/** What a backend says about the machine it would run on, or runs on. */
 export interface DeviceInfo {
-  /** The plugin's name. */
+  /** The plugin's name, as in `--backend x86`. */
   readonly name: string;
   /** Whether it can be opened here. */
   readonly available: boolean;
   /** Why it is not available, naming the fix. */
   readonly reason?: string;
-  /** Model of the processor or device. */
+  /** Model of the processor or device, as it names itself. */
   readonly cpu?: string;
   /** The level in use (or, before opening, the best one). */
   readonly level: string;
@@ -43,13 +46,16 @@ export interface DeviceInfo {
   readonly levels: readonly string[];
   /** What the device can do, for `doctor`. */
   readonly features: readonly string[];
-  /** Physical cores. */
+  /** Physical cores: the default number of threads. 0 when unavailable. */
   readonly cores: number;
-  /** Memory of the device. */
+  /** Memory of the device in bytes, used or not; the machine's for CPUs. */
   readonly memoryBytes: number;
 }
 
-/** How quantised weights meet activations: int8 per block of 32 inside (fast), or f32 untouched (exact). */
+/**
+ * How quantised weights meet activations: "i8" quantises these to int8 per block of 32 (`quantizeRows`) and multiplies
+ * integers, which is fast; "f32" leaves them as they are and widens the weights.
+ */
 export type Activations = "i8" | "f32";
 
 /** Choices when opening a backend. */
@@ -58,7 +64,7 @@ export interface BackendOptions {
   readonly level?: string;
   /** Threads including the caller; one per physical core when absent. */
   readonly threads?: number;
-  /** Default "i8". */
+  /** How quantised weights meet activations. Default "i8". */
   readonly activations?: Activations;
 }
 
@@ -78,12 +84,13 @@ export class MappedFile implements Disposable, Owner {
 
   /** Made by `Backend.mapFile`. */
   constructor(
-    /** Of the first byte. */
+    /** Address of the first byte in this process. */
     readonly address: bigint,
-    /** Size of the file. */
+    /** Length of the mapping: the size of the file when it was mapped. */
     readonly bytes: number,
-    /** For messages. */
+    /** Path it was opened by, named in errors. */
     readonly path: string,
+    /** @internal */
     readonly unmap: () => void,
   ) {}
 
@@ -155,8 +162,12 @@ export async function probeBackend(plugin: BackendPlugin): Promise<DeviceInfo> {
 }
 
 /**
- * Opens a backend. Throws `unsupported` when the machine lacks what it needs or the level is not one of its levels,
- * `invalid_argument` for a bad thread count, and what `plugin.library()` throws.
+ * Opens a backend: loads its library, checks the ABI version and starts its threads. Dispose it when everything on it
+ * is freed.
+ *
+ * @throws {MllmError} `unsupported` when the machine lacks what it needs or the level is not one of its levels,
+ * `not_found` or `io` when the library can't be loaded, `invalid_argument` for a bad thread count, `backend` when the
+ * native side refuses, and what `plugin.library()` throws
  */
 export async function openBackend(plugin: BackendPlugin, options: BackendOptions = {}): Promise<Backend> {
   const { level, threads = 0, activations = "i8" } = options;
@@ -230,7 +241,7 @@ export class Backend implements Disposable {
     this.#writerAddress = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.writer.bytes)));
   }
 
-  /** Bytes of tensors, caches and programs that are not freed yet. */
+  /** Bytes of tensors, caches and programs' inputs and outputs that are not freed yet; mapped files do not count. */
   get memoryInUse(): number {
     return this.#memoryInUse;
   }
@@ -245,7 +256,9 @@ export class Backend implements Disposable {
     return this.#closed;
   }
 
-  /** New memory, 64-byte aligned, not cleared. Throws `out_of_memory`. Give it back with `free`. */
+  /**
+   * Address of `bytes` of new memory, 64-byte aligned, not cleared. Throws `out_of_memory`. Give it back with `free`.
+   */
   alloc(bytes: number): bigint {
     const address = BigInt(this.allocate(bytes));
     this.#sizes.set(address, bytes);
@@ -260,7 +273,10 @@ export class Backend implements Disposable {
     this.release(Number(address), bytes);
   }
 
-  /** `alloc` for owners that remember the size themselves. */
+  /**
+   * `alloc` for owners that remember the size themselves: 64-byte aligned, not cleared, returned as a number. Throws
+   * `out_of_memory`, or `invalid_argument` for a size that is none or a closed backend.
+   */
   allocate(bytes: number): number {
     this.#check();
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
@@ -280,14 +296,17 @@ export class Backend implements Disposable {
     return address;
   }
 
-  /** `free` for owners that remember the size themselves. */
+  /** Gives back memory from `allocate`; `bytes` must be what was asked for. */
   release(address: number, bytes: number): void {
     this.#memoryInUse -= bytes;
     this.#allocations--;
     if (!this.#blocks.put(address, bytes)) this.library.free(this.handle, BigInt(address));
   }
 
-  /** Maps a file read-only. Throws `not_found` or `io`. */
+  /**
+   * Maps a whole file read-only; dispose the result when nothing will be borrowed from it any more. Throws `io`, with
+   * the system's reason, when the file is missing, empty or can't be mapped.
+   */
   mapFile(path: string): MappedFile {
     this.#check();
     const out = new Uint8Array(abi.MappedFile.size);
@@ -303,7 +322,10 @@ export class Backend implements Disposable {
     });
   }
 
-  /** Bytes and element type of weights [n, k] in panel16 layout. Throws `unsupported` when they can't be packed. */
+  /**
+   * Bytes and element type that weights [n, k] of type `dtype` take in panel16 layout; what `packWeight` will give.
+   * Throws `unsupported` when they can't be packed.
+   */
   packedSize(dtype: DType, n: number, k: number): { bytes: number; dtype: DType } {
     this.#check();
     const out = new Uint8Array(4);
@@ -314,7 +336,10 @@ export class Backend implements Disposable {
     return { bytes, dtype: dtypeFromId(new DataView(out.buffer).getUint32(0, true)) };
   }
 
-  /** Runs the command in `writer`; `describe` gives the text for an error. */
+  /**
+   * Runs the command in `writer`; `describe` gives the text for an error.
+   * @internal
+   */
   submitOne(describe: () => string): void {
     this.#check();
     const status = this.library.submit(this.handle, this.#writerAddress, 1n);
@@ -332,7 +357,10 @@ export class Backend implements Disposable {
     if (status !== 0) throw this.failure(status, `submit of ${count} commands`);
   }
 
-  /** Why a command can't run here, or undefined when it can. `command` is one encoded record. */
+  /**
+   * Why a command can't run here, or undefined when it can. `command` is one encoded record (`Command` of the ABI);
+   * only its dtypes and shapes matter.
+   */
   unsupportedReason(command: Uint8Array<ArrayBuffer>): string | undefined {
     this.#check();
     return this.library.supports(this.handle, command) === 1 ? undefined : this.lastError();
@@ -357,17 +385,23 @@ export class Backend implements Disposable {
     return program;
   }
 
-  /** The text of the last failure. */
+  /** One line about the last call that failed in native code on this backend; says so when there was none. */
   lastError(): string {
     return readError(this.library, this.handle);
   }
 
-  /** An error for a status that is not ok. */
+  /**
+   * The error for a status that is not ok, with the native text.
+   * @internal
+   */
   failure(status: number, what: string): MllmError {
     return new MllmError(statusCodes[status] ?? "backend", `${what}: ${this.lastError()}`);
   }
 
-  /** Closes the backend. Memory of tensors that still live goes with it: free them first. */
+  /**
+   * Closes the backend: its threads end, and memory of tensors that still live goes with it, so free them first. Again
+   * is harmless.
+   */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -21,13 +21,13 @@ import { describeView } from "./view.ts";
 export interface InputSpec {
   /** Type of the elements. */
   readonly dtype: DType;
-  /** Slowest dim first. */
+  /** Lengths of the dims, slowest first. */
   readonly shape: readonly (number | "tokens")[];
 }
 
 /** A rewrite of the graph that keeps every bit of the outputs; returns how often it applied. */
 export interface Pass {
-  /** For the report. */
+  /** Its name in `Program.passes`. */
   readonly name: string;
   /** @internal */
   run(graph: Graph): number;
@@ -40,11 +40,11 @@ export const defaultPasses: readonly Pass[] = [
   { name: "in_place", run: useInPlace },
 ];
 
-/** What to capture. */
+/** The inputs of a program and the bound that its memory plan holds for. */
 export interface CaptureOptions<Names extends string = string> {
-  /** The largest token count of a run. */
+  /** The largest token count of a run, 1 or more; memory is planned for it. */
   readonly tokensMax: number;
-  /** Inputs by name. */
+  /** Inputs by name; each becomes `Program.inputs[name]`. */
   readonly inputs: Readonly<Record<Names, InputSpec>>;
 }
 
@@ -62,7 +62,7 @@ export interface CaptureRegisters {
 
 /** Choices of `capture`. */
 export interface CaptureSettings {
-  /** Instead of `defaultPasses`. */
+  /** Passes to run instead of `defaultPasses`; an empty list keeps the graph as recorded. */
   readonly passes?: readonly Pass[];
 }
 
@@ -70,7 +70,8 @@ export interface CaptureSettings {
  * Records `fn` and compiles it. `fn` gets a tensor per input and returns tensors by name: the outputs of the program.
  * Tensors made before (weights, caches) are used where they are, and kept alive by the program.
  *
- * Throws `unsupported` when the backend lacks an op, by op, types and shapes, and whatever `fn` throws.
+ * Throws `invalid_argument` for a bad token count, an output that depends on no input or an op with wrong operands,
+ * `backend` when native code refuses the program (its arena does not fit, say), and whatever `fn` throws.
  */
 export function capture<Names extends string>(
   backend: Backend,

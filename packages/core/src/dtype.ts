@@ -6,7 +6,7 @@
  */
 import { MllmError } from "./errors.ts";
 
-/** Name of an element type. */
+/** Name of an element type; {@linkcode dtypes} says what each is and who defines its layout. */
 export type DType =
   | "f32"
   | "f16"
@@ -41,11 +41,11 @@ export interface DTypeInfo {
   readonly id: number;
   /** Values per block; 1 for plain types, 0 where no strided block exists (q8_g16, q8a). */
   readonly blockElements: number;
-  /** Bytes per block. */
+  /** Bytes per block; per element for plain types. */
   readonly blockBytes: number;
   /** True for weights or activations in fewer bits than a plain float. */
   readonly quantized: boolean;
-  /** Who defines it. */
+  /** Name, bits and layout in one line, with who defines it. */
   readonly doc: string;
 }
 
@@ -103,7 +103,10 @@ export function dtypeFromId(id: number): DType {
   return dtype;
 }
 
-/** Bytes of one q8a row of `k` values (k divides by 32): codes, f32 scales, i16 sums, padded to 64 bytes. */
+/**
+ * Bytes of one q8a row of `k` values, k a multiple of 32: k int8 codes, an f32 scale per 32, an i16 sum of codes per
+ * 16, padded to 64 bytes.
+ */
 export function q8aRowBytes(k: number): number {
   return Math.ceil((k + (k / 32) * 4 + (k / 16) * 2) / 64) * 64;
 }

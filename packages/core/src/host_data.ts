@@ -6,7 +6,7 @@ import { type DType, dtypes, q8aRowBytes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
 import type { View } from "./view.ts";
 
-/** What tensors are written from. */
+/** Arrays that tensors can be written from; `Tensor.from` says how each is converted. */
 export type NumberArray =
   | Float32Array
   | Float64Array

@@ -8,7 +8,7 @@
 import type { DType } from "./dtype.ts";
 import type { OpName } from "./native/abi.ts";
 
-/** One token at a time, or many. */
+/** How many rows of activations an op has: one ("decode", a token at a time) or more ("prefill"). */
 export type Phase = "decode" | "prefill";
 
 /** A rule of the selector. Absent conditions always hold. */
@@ -17,13 +17,13 @@ export interface KernelRow {
   readonly op: OpName | "*";
   /** Element types of the deciding operand: the weight of `linear` and `embedding`, else the first input. */
   readonly dtypes?: readonly DType[];
-  /** ISA level by name. */
+  /** ISA level by name, one of the plugin's `levels`. */
   readonly level?: string;
   /** One row of activations, or more. */
   readonly phase?: Phase | "any";
-  /** Elements of the largest operand, both bounds inclusive. */
+  /** At least this many elements in the largest operand (for `linear`, multiply-adds). */
   readonly minElements?: number;
-  /** And at most. */
+  /** At most this many of them. */
   readonly maxElements?: number;
   /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
@@ -35,17 +35,17 @@ export interface KernelRow {
 
 /** What the selector is asked: one op with its deciding type and size. */
 export interface KernelQuery {
-  /** The op. */
+  /** Row of the op table. */
   readonly op: OpName;
-  /** Type of the deciding operand. */
+  /** Type of the deciding operand: the weight where there is one, else the first input. */
   readonly dtype: DType;
   /** One row of activations, or more. */
   readonly phase: Phase;
-  /** Elements of the largest operand. */
+  /** Elements of the largest operand; for `linear`, multiply-adds. */
   readonly elements: number;
 }
 
-/** The answer: the row that fitted. */
+/** The answer of the selector: what the row that fitted says. */
 export type KernelChoice = Pick<KernelRow, "variant" | "threads" | "reason">;
 
 const fallback: KernelChoice = {

@@ -7,27 +7,27 @@ import { MllmError } from "./errors.ts";
 import { Tensor } from "./tensor.ts";
 import { keep } from "./tidy.ts";
 
-/** Size and type of a cache. */
+/** Size and type of a cache: integers of 1 or more. */
 export interface KvCacheOptions {
-  /** Layers of the model. */
+  /** Layers, each with keys and values of its own. */
   readonly layers: number;
-  /** Heads of keys and values. */
+  /** Heads of keys and of values (the config's `num_key_value_heads`). */
   readonly kvHeads: number;
-  /** Length of a head. */
+  /** Elements per head and token. */
   readonly headDim: number;
-  /** Tokens that fit; rounded up to whole pages. */
+  /** Tokens that must fit; rounded up to whole pages. */
   readonly capacity: number;
   /** Tokens per page; 64 when absent. */
   readonly pageSize?: number;
-  /** Element type; "f16" when absent. */
+  /** Element type; "f16" when absent. Ops take and give f32 in either case. */
   readonly dtype?: "f32" | "f16";
 }
 
 /** Keys and values of one layer: [pages, kvHeads, pageSize, headDim]. */
 export interface KvLayer {
-  /** Keys. */
+  /** Keys, after the rotary embedding where the model has one. */
   readonly k: Tensor;
-  /** Values. */
+  /** Values, in the same pages as their keys. */
   readonly v: Tensor;
 }
 
@@ -36,13 +36,13 @@ export interface KvLayer {
  * position.
  */
 export class KvCache implements Disposable {
-  /** By layer. */
+  /** Keys and values of each layer, from the first. */
   readonly layers: readonly KvLayer[];
   /** i32 [pages]: physical page of each logical page. */
   readonly pages: Tensor;
-  /** Tokens that fit. */
+  /** Tokens that fit: whole pages, so perhaps more than asked for. */
   readonly capacity: number;
-  /** Tokens per page. */
+  /** Tokens in each page. */
   readonly pageSize: number;
   /** Bytes of all keys and values. */
   readonly bytes: number;
@@ -51,7 +51,7 @@ export class KvCache implements Disposable {
   constructor(
     /** Where the memory is. */
     readonly backend: Backend,
-    /** As given. */
+    /** The sizes that it was made with. */
     readonly options: KvCacheOptions,
   ) {
     const { layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" } = options;

@@ -16,7 +16,7 @@ import { MllmError } from "./errors.ts";
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
 
-  /** Starts with these plugins. */
+  /** Registers these plugins. Throws as `register`. */
   constructor(plugins: readonly BackendPlugin[] = []) {
     for (const plugin of plugins) this.register(plugin);
   }
@@ -46,7 +46,9 @@ export class BackendRegistry {
     return plugin;
   }
 
-  /** Opens `name` or `name:level`. Throws as `get` and `openBackend`. */
+  /**
+   * Opens `name` or `name:level`; a level in the spec wins over that of the options. Throws as `get` and `openBackend`.
+   */
   async open(spec: string, options: BackendOptions = {}): Promise<Backend> {
     const colon = spec.indexOf(":");
     if (colon < 0) return await openBackend(this.get(spec), options);

@@ -3,12 +3,15 @@
  * @module
  */
 
-/** Name of a run-time value of a program; see `Register` in native/abi.zig. */
+/**
+ * Name of a run-time value of a program: `tokens` in this run, `position` of the first of them in the sequence, `last`
+ * = tokens - 1, `context` = position + tokens. (`Register` in native/abi.zig.)
+ */
 export type RegisterName = "tokens" | "position" | "last" | "context";
 
-/** A value known only at run time: tokens in this run, position of the first, tokens - 1, position + tokens. */
+/** A value known only at run time; see {@linkcode RegisterName} for which there are. */
 export interface Register {
-  /** Which value. */
+  /** Name of the value. */
   readonly register: RegisterName;
 }
 
@@ -17,9 +20,9 @@ export type Scalar = number | Register;
 
 /** The symbolic dimension: the number of tokens of a run, at most `max`. */
 export interface TokenDim {
-  /** The symbol. */
+  /** Marks the dim as symbolic; there is one symbol. */
   readonly symbol: "tokens";
-  /** Its largest value. */
+  /** The most tokens of a run: `tokensMax` of the capture. */
   readonly max: number;
 }
 
@@ -29,7 +32,7 @@ export type Dim = number | TokenDim;
 /** Ids of the registers in the native ABI; 0 means a literal. */
 export const registerIds: Readonly<Record<RegisterName, number>> = { tokens: 1, position: 2, last: 3, context: 4 };
 
-/** The largest length a dimension can have. */
+/** The largest length a dimension can have: a number itself, or the `max` of the symbol. */
 export function maxDim(dim: Dim): number {
   return typeof dim === "number" ? dim : dim.max;
 }

@@ -7,9 +7,9 @@ import { MllmError } from "./errors.ts";
 
 /** Something that must live as long as memory borrowed from it (a mapped file). */
 export interface Owner {
-  /** One more borrower. */
+  /** One more borrower: what was lent stays until as many `release` calls came. */
   retain(): void;
-  /** One borrower less. */
+  /** One borrower less; with the last one the owner may go. */
   release(): void;
 }
 

@@ -20,9 +20,9 @@ import {
   type View,
 } from "./view.ts";
 
-/** Extras for `Tensor.fromAddress`. */
+/** Optional facts about borrowed memory, for `Tensor.fromAddress`. */
 export interface BorrowOptions {
-  /** For messages. */
+  /** Name of the tensor in messages: of the weight, for example. */
   name?: string;
 }
 
@@ -33,7 +33,7 @@ export interface BorrowOptions {
  * value of the program and has no contents to read.
  */
 export class Tensor implements Disposable {
-  /** For messages: the name of the weight, for example. */
+  /** Name in error messages: of the weight, for example. Views inherit it. */
   name?: string;
   /**
    * Int8 companion of this tensor's contents, made by `linear` on first use and shared by later ones.
@@ -59,19 +59,22 @@ export class Tensor implements Disposable {
     readonly strides: readonly number[],
     /** Strided, or packed for `linear`. */
     readonly layout: Layout,
-    /** Where the memory is. */
+    /** The backend that owns the memory and runs the ops. */
     readonly backend: Backend,
   ) {
     adopt(this);
   }
 
-  /** A new contiguous tensor with undefined contents. Throws `out_of_memory`. */
+  /**
+   * A new contiguous tensor with undefined contents. The last dim of a block type must be whole blocks. Throws
+   * `invalid_argument` for more than 4 dims or bad lengths, `out_of_memory`.
+   */
   static empty(backend: Backend, shape: readonly number[], dtype: DType = "f32"): Tensor {
     const storage = MemoryStorage.allocate(backend, byteLength(dtype, checkShape(shape)));
     return new Tensor(storage, 0, dtype, shape.slice(), contiguousStrides(shape), "strided", backend);
   }
 
-  /** A new contiguous tensor of zeros. */
+  /** A new contiguous tensor whose bytes are all zero. Throws as `empty`. */
   static zeros(backend: Backend, shape: readonly number[], dtype: DType = "f32"): Tensor {
     const tensor = Tensor.empty(backend, shape, dtype);
     (tensor.storage as MemoryStorage).bytesView().fill(0);
@@ -80,7 +83,8 @@ export class Tensor implements Disposable {
 
   /**
    * A new tensor with these values, row-major. Without a dtype the array's own type is taken. Numbers are converted to
-   * f32, f16 or bf16 (to nearest even); for block types (and raw f16/bf16 bits) give the bytes as Uint8Array.
+   * f32, f16 or bf16 (to nearest even); for block types (and raw f16/bf16 bits) give the bytes as Uint8Array. Throws
+   * `invalid_argument` when the number of values is not that of the shape, else as `empty`.
    */
   static from(backend: Backend, values: NumberArray, shape: readonly number[], dtype?: DType): Tensor {
     const tensor = Tensor.empty(backend, shape, dtype ?? dtypeOfArray(values));
@@ -94,7 +98,7 @@ export class Tensor implements Disposable {
 
   /**
    * A contiguous tensor over memory of somebody else, without a copy (weights in a mapped file). The owner is retained
-   * for as long as a view lives. Ops must not write to it.
+   * for as long as a view lives. Ops must not write to it. Throws `invalid_argument` for a bad shape.
    */
   static fromAddress(
     backend: Backend,
@@ -110,7 +114,7 @@ export class Tensor implements Disposable {
     return tensor;
   }
 
-  /** Sets the name for messages. */
+  /** Sets the name for messages and returns the tensor itself. */
   named(name: string): this {
     this.name = name;
     return this;
@@ -132,8 +136,8 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * The same elements in another shape; one dim may be -1. Throws `invalid_argument` when the counts differ or only a
-   * copy could do it (`copy` the tensor first).
+   * A view of the same elements in another shape; one dim may be -1. Throws `invalid_argument` when the counts differ
+   * or only a copy could do it (`copy` the tensor first).
    */
   reshape(...dims: readonly Dim[]): Tensor {
     this.#checkView("reshape");
@@ -149,7 +153,10 @@ export class Tensor implements Disposable {
     return this.#view(this.byteOffset, shape, strides);
   }
 
-  /** The dims in another order: `permute(1, 0, 2)`. */
+  /**
+   * A view with the dims in another order: `permute(1, 0, 2)`. Throws `invalid_argument` when `axes` is no permutation,
+   * or would move the dim that holds blocks.
+   */
   permute(...axes: readonly number[]): Tensor {
     this.#checkView("permute");
     const rank = this.shape.length;
@@ -169,14 +176,17 @@ export class Tensor implements Disposable {
     return this.#view(this.byteOffset, axes.map((axis) => this.shape[axis]), axes.map((axis) => this.strides[axis]));
   }
 
-  /** Two dims exchanged; negative axes count from the end. */
+  /** A view with two dims exchanged; negative axes count from the end. Throws as `permute`. */
   transpose(a: number, b: number): Tensor {
     const axes = this.shape.map((_, i) => i);
     [axes[this.#axis(a)], axes[this.#axis(b)]] = [this.#axis(b), this.#axis(a)];
     return this.permute(...axes);
   }
 
-  /** `length` entries of one dim from `start` on; a negative axis counts from the end. */
+  /**
+   * A view of `length` entries of one dim from `start` on; a negative axis counts from the end. Throws
+   * `invalid_argument` out of the dim or inside a block, `unsupported` for a symbolic dim.
+   */
   narrow(axis: number, start: number, length: number): Tensor {
     this.#checkView("narrow");
     const at = this.#axis(axis);
@@ -199,18 +209,24 @@ export class Tensor implements Disposable {
     return this.#view(this.byteOffset + offset, shape, this.strides);
   }
 
-  /** The values row-major as f32: any strides; f16, bf16, block types and packed weights are widened. A copy. */
+  /**
+   * The values row-major as f32: any strides; f16, bf16, block types and packed weights are widened. A copy. Throws
+   * `invalid_argument` when the tensor was freed or belongs to a capture.
+   */
   toFloat32Array(): Float32Array<ArrayBuffer> {
     if (this.dtype === "f32" && this.isContiguous) return new Float32Array(this.toBytes().buffer);
     return Float32Array.from(this.toNumbers("toFloat32Array"));
   }
 
-  /** The values of an integer tensor, row-major. A copy. */
+  /** The values of an integer tensor, row-major; those of other types are cut off to integers. A copy. */
   toInt32Array(): Int32Array<ArrayBuffer> {
     return Int32Array.from(this.toNumbers("toInt32Array"));
   }
 
-  /** The stored bytes of a contiguous or packed tensor. A copy. */
+  /**
+   * The stored bytes of a contiguous or packed tensor, little-endian. A copy. Throws `invalid_argument` for other
+   * strides.
+   */
   toBytes(): Uint8Array<ArrayBuffer> {
     this.#memory("toBytes");
     if (this.layout === "strided" && !this.isContiguous) {
@@ -219,7 +235,7 @@ export class Tensor implements Disposable {
     return this.#bytes().slice();
   }
 
-  /** The values row-major as whatever array holds them. A copy. */
+  /** The values row-major, in an array that holds the type exactly. A copy. `use` names the caller in errors. */
   toNumbers(use = "toNumbers"): ArrayLike<number> & Iterable<number> {
     const storage = this.#memory(use);
     if (this.layout === "panel16" || (dtypes[this.dtype].quantized && this.dtype !== "q8a")) return this.#dequantised();

@@ -27,7 +27,8 @@ export interface CausalLM extends Disposable {
    * inside `capture`.
    *
    * @returns logits, f32 [tokens, vocabSize], or [1, vocabSize] when `last` is given; the caller frees them
-   * @throws {MllmError} `invalid_argument` when shapes do not fit, `backend` for an id outside the embedding table
+   * @throws {MllmError} `invalid_argument` when shapes do not fit, for an id outside the embedding table, or for
+   * positions outside the cache
    */
   forward(input: ForwardInput): Tensor;
 }

@@ -183,7 +183,7 @@ export class LanguageModel implements Disposable {
    * Captures and plans the programs that `forward` replays, so that the first call does not have to. Nothing to do when
    * eager.
    *
-   * @throws {MllmError} `out_of_memory` when the activation arena does not fit
+   * @throws {MllmError} `backend` when the activation arena does not fit
    */
   prepare(): void {
     if (this.settings.eager) return;

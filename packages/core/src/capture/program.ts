@@ -18,9 +18,9 @@ import { planGraph } from "./passes/memory_plan.ts";
 
 /** What one pass did. */
 export interface PassReport {
-  /** Name of the pass. */
+  /** "capture" for the recording itself, else the pass. */
   readonly name: string;
-  /** How often it applied. */
+  /** Nodes recorded, or how often the pass applied. */
   readonly changes: number;
 }
 
@@ -36,35 +36,38 @@ export interface RunOptions {
 export interface ProgramInput {
   /** Type of the elements. */
   readonly dtype: DType;
-  /** Sets the first values; the rest is left as it is. */
+  /**
+   * Sets the first values, row-major, converted as `Tensor.write` does; the rest is left as it is. Throws
+   * `invalid_argument` for more values than fit, or while the program runs.
+   */
   write(values: NumberArray): void;
 }
 
 /** One command, for inspection. */
 export interface ProgramCommand {
-  /** The op. */
+  /** Row of the op table. */
   readonly op: abi.OpName;
-  /** The op and its operands. */
+  /** The op with names, types and shapes of its operands, for people. */
   readonly text: string;
   /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
   /** Threads at most; 0 is all. */
   readonly threads: number;
-  /** Why this kernel. */
+  /** The sentence of the selector's row that decided. */
   readonly reason: string;
 }
 
 /** What one command cost over all profiled runs. */
 export interface ProfileEntry {
-  /** The op. */
+  /** Row of the op table. */
   readonly op: abi.OpName;
-  /** The op and its operands. */
+  /** The op with names, types and shapes of its operands, for people. */
   readonly text: string;
-  /** Kernel variant. */
+  /** Kernel variant that ran. */
   readonly variant: number;
-  /** Measured runs. */
+  /** Runs that were measured. */
   readonly calls: number;
-  /** Nanoseconds over all of them. */
+  /** Wall-clock nanoseconds over all of them. */
   readonly ns: number;
 }
 
@@ -73,23 +76,26 @@ const finalizer = new FinalizationRegistry<{ backend: Backend; handle: bigint }>
   if (!backend.isClosed) backend.library.destroy(backend.handle, handle);
 });
 
-/** A recorded model with planned memory. Dispose it to give its memory back. */
+/**
+ * A recorded model with planned memory, made by `capture`. Write its inputs, run it, read its outputs; nothing is
+ * allocated meanwhile. Dispose it to give its memory back.
+ */
 export class Program implements Disposable {
   /** Inputs by name. */
   readonly inputs: Readonly<Record<string, ProgramInput>>;
-  /** What a run does, in order. */
+  /** What a run does, in order, after all passes. */
   readonly commands: readonly ProgramCommand[];
-  /** What the passes did. */
+  /** What the passes did, in order. */
   readonly passes: readonly PassReport[];
-  /** Bytes of the arena that holds all temporaries. */
+  /** Bytes of the arena that holds all temporaries; programs of one backend share one as large as the largest needs. */
   readonly arenaBytes: number;
   /** The most bytes of temporaries that live at one time: no arena could be smaller. */
   readonly lowerBoundBytes: number;
   /** The largest token count of a run. */
   readonly tokensMax: number;
-  /** The largest position + tokens that the caches hold. */
+  /** The largest position + tokens that the KV caches in use hold; no limit without any. */
   readonly contextMax: number;
-  /** Where it runs. */
+  /** The backend that it was compiled for. */
   readonly backend: Backend;
   readonly #outputs: ReadonlyMap<string, View>;
   readonly #storages: ReadonlyMap<GraphBuffer, MemoryStorage>;
@@ -151,8 +157,8 @@ export class Program implements Disposable {
   }
 
   /**
-   * Runs all commands. Throws `invalid_argument` for a token count or position out of range, `backend` errors with the
-   * native text.
+   * Runs all commands and returns when they are done. Throws `invalid_argument` for a token count or position out of
+   * range, a disposed or running program, or (with the native text) a token id out of its table.
    */
   run(options: RunOptions): void {
     this.#setRegisters(options);
@@ -160,7 +166,9 @@ export class Program implements Disposable {
     if (status !== 0) throw this.backend.failure(status, "run");
   }
 
-  /** Like `run` on another thread; the program can't be used until the promise settles. */
+  /**
+   * Like `run` on another thread, so that the event loop goes on; the program can't be used until the promise settles.
+   */
   async runAsync(options: RunOptions): Promise<void> {
     this.#setRegisters(options);
     this.#busy = true;
@@ -174,7 +182,8 @@ export class Program implements Disposable {
 
   /**
    * The f32 output of the last run, row-major, for its first `tokens` rows when it has a symbolic dim: a view without a
-   * copy, valid until the next run or dispose.
+   * copy, valid until the next run or dispose. Throws `invalid_argument` for an unknown name, another type, or a
+   * program that is running or disposed.
    */
   output(name: string, tokens: number = this.tokensMax): Float32Array<ArrayBuffer> {
     const { buffer, offset, count } = this.#output(name, tokens, "f32");
@@ -187,7 +196,7 @@ export class Program implements Disposable {
     return new Int32Array(buffer, offset, count);
   }
 
-  /** Cost of each command over the runs since the first call, which starts the measuring. */
+  /** Cost of each command over the runs since the first call, which starts the measuring (of all zeros). */
   profile(): ProfileEntry[] {
     this.#check();
     const { size, offset } = abi.ProfileRow;
@@ -204,7 +213,10 @@ export class Program implements Disposable {
     }));
   }
 
-  /** Gives back the native program, its arena and its inputs and outputs. Again is harmless. */
+  /**
+   * Gives back the native program and its inputs and outputs; what it borrowed (weights, caches) is released. Again is
+   * harmless. Throws `invalid_argument` while it runs.
+   */
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     if (this.#busy) throw new MllmError("invalid_argument", "the program is running: await it before disposing it");

@@ -30,7 +30,10 @@ export interface OpCase {
   readonly inputs: readonly (HostTensor | undefined)[];
   /** Calls the op; `out` is the place for output 0 when in place is tried. */
   call(inputs: Tensor[], out?: Tensor): Tensor[];
-  /** The outputs, computed in f64 from the input values (and, where a later output starts from an earlier one, from those). */
+  /**
+   * The outputs, computed in f64 from the input values (and, where a later output starts from an earlier one, from
+   * those).
+   */
   expect(inputs: readonly ArrayLike<number>[], outputs: readonly ArrayLike<number>[]): ArrayLike<number>[];
   readonly tolerance: Tolerance;
   /** Inputs that are always dense, because the op asks for it. */

@@ -7,11 +7,13 @@ import { linear, packWeight } from "../ops/linear.ts";
 import type { Tensor } from "../tensor.ts";
 import { asF32, Module } from "./module.ts";
 
-/** A linear layer. */
+/**
+ * A linear layer, x wᵀ + bias; with a backend opened with "i8", x is quantised where the weights are (see `linear`).
+ */
 export class Linear extends Module {
   /** weight: packed [out, in]; bias: f32 [out]. Both are owned from now on. */
   constructor(
-    /** Packed [out, in]. */
+    /** [out, in], packed by `packWeight`. */
     readonly weight: Tensor,
     /** f32 [out] */
     readonly bias?: Tensor,
@@ -19,7 +21,10 @@ export class Linear extends Module {
     super();
   }
 
-  /** Packs weights [out, in] of any type and widens the bias; the given tensors are freed. */
+  /**
+   * Packs weights [out, in] of any float or block type and widens the bias [out] to f32; the given tensors are freed.
+   * Throws `unsupported` when the backend can't pack the type.
+   */
   static pack(weight: Tensor, bias?: Tensor): Linear {
     const packed = packWeight(weight);
     weight.free();

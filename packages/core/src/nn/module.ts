@@ -19,7 +19,7 @@ export abstract class Module implements Disposable {
     return [...storages].reduce((sum, storage) => sum + storage.bytes, 0);
   }
 
-  /** Frees all parameters. */
+  /** Frees all parameters; their blocks can't be used after it. */
   [Symbol.dispose](): void {
     for (const tensor of this.parameters().values()) tensor.free();
   }
@@ -36,7 +36,10 @@ function collect(value: unknown, path: string, found: Map<string, Tensor>, seen:
   }
 }
 
-/** The tensor itself when it is f32, else an f32 copy (and the given one is freed). For norms, biases, tables of angles. */
+/**
+ * The tensor itself when it is f32, else what `widen` makes of it (and the given one is freed). For norms, biases,
+ * tables of angles.
+ */
 export function asF32(tensor: Tensor, widen: (tensor: Tensor) => Tensor): Tensor {
   if (tensor.dtype === "f32") return tensor;
   const wide = widen(tensor);

@@ -29,7 +29,7 @@ export class RmsNorm extends Module {
     return rmsnorm(x, this.weight, { eps: this.eps, offset: this.offset });
   }
 
-  /** sum = x + residual, out = norm of the sum, as one op. */
+  /** sum = x + residual, out = norm of the sum, as one op. All f32 [..., n]. */
   forwardResidual(x: Tensor, residual: Tensor): { sum: Tensor; out: Tensor } {
     return rmsnormResidual(x, residual, this.weight, { eps: this.eps, offset: this.offset });
   }

@@ -9,9 +9,9 @@ export type RopeType = "default" | "linear" | "dynamic" | "llama3" | "yarn";
 
 /** What `rope_theta`, `rope_scaling` and `rope_parameters` of a config say. */
 export interface RopeParameters {
-  /** Kind of scaling. */
+  /** Kind of scaling: `rope_type`. */
   readonly type: RopeType;
-  /** Base of the frequencies. */
+  /** Base of the frequencies, theta^(-2i / rotaryDim); 10000 when the config has none. */
   readonly theta: number;
   /** Dims that are turned: headDim, or a part of it. */
   readonly rotaryDim: number;
@@ -39,15 +39,15 @@ export interface RopeParameters {
   readonly truncate?: boolean;
 }
 
-/** Frequencies of the pairs, and the factor of sine and cosine. */
+/** What `RotaryEmbedding` needs: the frequencies of the pairs, and the factor of sine and cosine. */
 export interface RopeFrequencies {
-  /** [rotaryDim / 2] */
+  /** [rotaryDim / 2], in radians per token. */
   readonly invFreq: Float32Array<ArrayBuffer>;
   /** Factor of sine and cosine; 1 but for YaRN. */
   readonly attentionFactor: number;
 }
 
-/** A model's config.json. */
+/** The parsed config.json of a model. */
 export type RopeConfig = Readonly<Record<string, unknown>>;
 
 /** Every key of `rope_scaling` and `rope_parameters` that is understood. */

@@ -8,11 +8,11 @@ import { Tensor } from "../tensor.ts";
 import { Module } from "./module.ts";
 import type { RopeFrequencies } from "./rope.ts";
 
-/** Turns queries and keys by their positions. */
+/** Rotary embedding (Su et al. 2021): turns queries and keys by their positions. */
 export class RotaryEmbedding extends Module {
   /** f32 [rotaryDim / 2] */
   readonly invFreq: Tensor;
-  /** Factor of sine and cosine. */
+  /** Factor of sine and cosine; 1 but for YaRN. */
   readonly attentionFactor: number;
 
   /** Copies the frequencies to the backend. */
@@ -27,7 +27,7 @@ export class RotaryEmbedding extends Module {
     this.attentionFactor = attentionFactor;
   }
 
-  /** x: f32 [tokens, heads, headDim] → like x. */
+  /** x: f32 [tokens, heads, headDim] → like x; `position` is that of token 0. */
   forward(x: Tensor, options: Pick<RopeOptions, "position" | "positions" | "out">): Tensor {
     return rope(x, this.invFreq, { ...options, interleaved: this.interleaved, scale: this.attentionFactor });
   }

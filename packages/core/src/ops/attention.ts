@@ -7,8 +7,9 @@ import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
 
 /**
- * Writes x [tokens, kvHeads, headDim] into `cache` [pages, kvHeads, pageSize, headDim] from `position` on, through the
- * page table `pages` (i32 [logical pages]), converting to the cache's type. Returns `cache`.
+ * Writes x (f32 [tokens, kvHeads, headDim], any strides) into `cache` (f32 or f16 [pages, kvHeads, pageSize, headDim])
+ * from `position` on, through the page table `pages` (i32 [logical pages]), rounding to the cache's type. Returns
+ * `cache`. Throws `invalid_argument` when heads or types do not fit, or the tokens lie outside the page table.
  */
 export function kvAppend(x: Tensor, pages: Tensor, cache: Tensor, options: { readonly position: Scalar }): Tensor {
   return callOne("kv_append", [x, pages], [options.position], undefined, { cache }, cache);
@@ -16,7 +17,7 @@ export function kvAppend(x: Tensor, pages: Tensor, cache: Tensor, options: { rea
 
 /** Parameters of `attention`. */
 export interface AttentionOptions extends OutOption {
-  /** Position of query 0. */
+  /** Position of query 0 in the sequence, in tokens. */
   readonly position: Scalar;
   /** Sliding window in tokens; none when absent. */
   readonly window?: number;
@@ -28,8 +29,15 @@ export interface AttentionOptions extends OutOption {
 
 /**
  * softmax(scale * q kᵀ) v, causal: query t sees keys j <= position + t, with a window also j > position + t - window.
- * q: [tokens, heads, headDim]; k, v: caches [pages, kvHeads, pageSize, headDim]; query head h reads kv head
- * h / (heads / kvHeads). Gives f32 [tokens, heads, headDim].
+ * Computed one page at a time with a running maximum (FlashAttention-2, Dao 2023), so that a row's bits depend neither
+ * on the number of queries nor on the threads.
+ *
+ * @param q f32 [tokens, heads, headDim], any strides; query head h reads kv head floor(h / (heads / kvHeads))
+ * @param k cache of keys, f32 or f16 [pages, kvHeads, pageSize, headDim]
+ * @param v cache of values, like k
+ * @param pages i32 [logical pages], the physical page of each
+ * @returns f32 [tokens, heads, headDim]
+ * @throws {MllmError} `invalid_argument` when heads, headDim or types do not fit, or a key lies outside the page table
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, pages: Tensor, options: AttentionOptions): Tensor {
   const { position, window = 0, scale, softcap = 0, out } = options;

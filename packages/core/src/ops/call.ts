@@ -15,9 +15,12 @@ import { MemoryStorage } from "../storage.ts";
 import { Tensor } from "../tensor.ts";
 import { contiguousStrides, describeView, elementCount, extentBytes, type View } from "../view.ts";
 
-/** An optional place for the result; it may share memory with an input where the op table allows it. */
+/** An optional place for the result instead of new memory. */
 export interface OutOption {
-  /** Memory for output 0. */
+  /**
+   * Written and returned. It must have the type and shape of the result, and may be an input itself where the op table
+   * allows it, but not overlap one otherwise (`invalid_argument`).
+   */
   readonly out?: Tensor;
 }
 

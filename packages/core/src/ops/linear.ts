@@ -9,12 +9,21 @@ import type { Tensor } from "../tensor.ts";
 import { describeView } from "../view.ts";
 import { callOne, type OutOption } from "./call.ts";
 
-/** Quantises x f32 [rows, k] to int8 in blocks of 32: q8a [rows, k]. k divides by 32. */
+/**
+ * Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale). x: f32
+ * [rows, k], rows contiguous, k a multiple of 32 (else `invalid_argument`). Gives q8a [rows, k] for `linear`.
+ */
 export function quantizeRows(x: Tensor, options?: OutOption): Tensor {
   return callOne("quantize_rows", [x], undefined, undefined, undefined, options?.out);
 }
 
-/** Packs weights [n, k] (f32, f16, bf16 or blocks) into the backend's layout for `linear` and `embedding`. */
+/**
+ * Packs weights [n, k] (f32, f16, bf16 or blocks) into the backend's layout for `linear` and `embedding`; the type of
+ * the packed weights is the backend's choice. `w` stays the caller's.
+ *
+ * @returns [n, k] in layout panel16
+ * @throws {MllmError} `invalid_argument` for another rank, `unsupported` for a type that the backend can't pack
+ */
 export function packWeight(w: Tensor): Tensor {
   w.assertLive("pack_weight");
   const [n, k] = w.shape;
@@ -27,10 +36,16 @@ export function packWeight(w: Tensor): Tensor {
 }
 
 /**
- * x [rows, k] @ wᵀ + bias for packed weights [n, k]: f32 [rows, n].
+ * x wᵀ + bias. A row's bits depend neither on the number of rows nor on the threads.
  *
  * With quantised weights and a backend opened with activations "i8", x is quantised to int8 per block of 32 first; the
  * quantised form is remembered on x, so linears that share x share it.
+ *
+ * @param x f32 or q8a [rows, k], rows contiguous
+ * @param w packed weights [n, k]
+ * @param bias f32 [n]
+ * @returns f32 [rows, n]
+ * @throws {MllmError} `invalid_argument` when x and w differ in k, or w is not packed
  */
 export function linear(x: Tensor, w: Tensor, bias?: Tensor, options?: OutOption): Tensor {
   const quantise = x.dtype === "f32" && w.backend.activations === "i8" && dtypes[w.dtype].quantized;
@@ -48,7 +63,9 @@ function quantised(x: Tensor): Tensor {
   return tensor;
 }
 
-/** a [..., m, k] @ b [..., k, n], batched along equal leading dims, any strides. */
+/**
+ * a b, batched along equal leading dims. a: f32 [..., m, k], b: f32 [..., k, n], any strides. Gives f32 [..., m, n].
+ */
 export function matmul(a: Tensor, b: Tensor, options?: OutOption): Tensor {
   return callOne("matmul", [a, b], undefined, undefined, undefined, options?.out);
 }

@@ -1,5 +1,6 @@
 /**
- * Norms along the last dim. All take and give f32; `out` may be x.
+ * Norms along the last dim: f32 [rows..., n] of any strides in, contiguous f32 out; `out` may be x. They throw
+ * `invalid_argument` for operands of another type or shape.
  * @module
  */
 import type { Tensor } from "../tensor.ts";
@@ -13,15 +14,15 @@ export interface RmsNormOptions extends OutOption {
   readonly offset?: number;
 }
 
-/** x / sqrt(mean(x²) + eps) * (weight + offset) (Zhang & Sennrich 2019). weight: [n]. */
+/** RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + eps) * (weight + offset). weight: f32 [n]. Gives f32 like x. */
 export function rmsnorm(x: Tensor, weight: Tensor, options: RmsNormOptions): Tensor {
   const { eps, offset = 0, out } = options;
   return callOne("rmsnorm", [x, weight], undefined, [eps, offset], undefined, out);
 }
 
 /**
- * sum = x + residual; out = rmsnorm(sum): the same bits as the two ops. `options.out` takes the norm, `options.sum` the
- * sum (which may be x or residual).
+ * sum = x + residual; out = rmsnorm(sum): the same bits as the two ops. x, residual, sum, out: f32 [..., n]; weight:
+ * f32 [n]. `options.out` takes the norm, `options.sum` the sum (which may be x or residual).
  */
 export function rmsnormResidual(
   x: Tensor,
@@ -35,7 +36,10 @@ export function rmsnormResidual(
   return { sum, out };
 }
 
-/** (x - mean) / sqrt(var + eps) * weight + bias, biased variance. weight, bias: [n]. */
+/**
+ * LayerNorm (Ba et al. 2016): (x - mean) / sqrt(var + eps) * weight + bias, biased variance. weight, bias: f32 [n].
+ * Gives f32 like x.
+ */
 export function layernorm(
   x: Tensor,
   weight: Tensor,
@@ -45,7 +49,7 @@ export function layernorm(
   return callOne("layernorm", [x, weight, bias], undefined, [options.eps], undefined, options.out);
 }
 
-/** x / max(|x|, eps). */
+/** x / max(‖x‖₂, eps) of each row; eps is 1e-12 when absent. Gives f32 like x. */
 export function l2norm(x: Tensor, options: OutOption & { readonly eps?: number } = {}): Tensor {
   return callOne("l2norm", [x], undefined, [options.eps ?? 1e-12], undefined, options.out);
 }

@@ -7,14 +7,22 @@ import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
 
 /**
- * Rows of `table` (weights [n, k], strided or packed) for `ids` (i32 [tokens]) as f32 [tokens, k]. An id outside 0..n-1
- * is a `backend` error.
+ * Rows of a table by id.
+ *
+ * @param ids i32 [tokens]
+ * @param table weights [n, k] of any float or block type, strided or packed
+ * @returns f32 [tokens, k]
+ * @throws {MllmError} `invalid_argument` for operands of another type or rank, or an id outside 0..n-1 (captured: when
+ * the program runs)
  */
 export function embedding(ids: Tensor, table: Tensor, options?: OutOption): Tensor {
   return callOne("embedding", [ids, table], undefined, undefined, undefined, options?.out);
 }
 
-/** `count` rows of x [rows, n] from row `start` on. */
+/**
+ * `count` rows of x (f32 [rows, n]) from row `start` on, copied: f32 [count, n]. Throws `invalid_argument` for more
+ * rows than x has, or rows outside x (captured: when the program runs).
+ */
 export function takeRows(x: Tensor, options: OutOption & { readonly start: Scalar; readonly count: number }): Tensor {
   return callOne("take_rows", [x], [options.start], undefined, { count: options.count }, options.out);
 }
@@ -32,8 +40,12 @@ export interface RopeOptions extends OutOption {
 }
 
 /**
- * Rotary embedding (Su et al. 2021) of x [tokens, heads, headDim]: pairs are turned by position * invFreq[i] and
- * multiplied by `scale`; dims from 2 * len(invFreq) on are copied. `out` may be x.
+ * Rotary embedding (Su et al. 2021): pair i of token t is turned by (position + t) * invFreq[i] radians, reduced in
+ * f64, and multiplied by `scale`; dims from 2 * len(invFreq) on are copied. `out` may be x.
+ *
+ * @param x f32 [tokens, heads, headDim], any strides
+ * @param invFreq f32 [rotaryDim / 2], at most headDim / 2
+ * @returns f32, like x
  */
 export function rope(x: Tensor, invFreq: Tensor, options: RopeOptions): Tensor {
   const { position, positions, interleaved = false, scale = 1, out } = options;

@@ -1,5 +1,6 @@
 /**
- * Softmax and what follows from it, along the last dim.
+ * Softmax and what follows from it, along the last dim of f32 tensors of any strides. They throw `invalid_argument` for
+ * operands of another type or shape.
  * @module
  */
 import type { Scalar } from "../scalar.ts";
@@ -12,32 +13,41 @@ export interface SoftmaxOptions extends OutOption {
   readonly scale?: number;
 }
 
-/** softmax(scale * x); a row of -inf gives zeros. */
+/** softmax(scale * x) of each row of x, f32 [rows..., n]; a row of -inf gives zeros. Gives f32 like x. */
 export function softmax(x: Tensor, options: SoftmaxOptions = {}): Tensor {
   return callOne("softmax", [x], undefined, [options.scale ?? 1], undefined, options.out);
 }
 
-/** x: [..., queries, keys]. Softmax over the keys j <= i + offset of query i; hidden keys give 0. */
+/** x: f32 [..., queries, keys]. Softmax over the keys j <= i + offset of query i; hidden keys give 0. f32 like x. */
 export function causalSoftmax(x: Tensor, options: SoftmaxOptions & { readonly offset: Scalar }): Tensor {
   return callOne("causal_softmax", [x], [options.offset], [options.scale ?? 1], undefined, options.out);
 }
 
-/** x - logsumexp(x). */
+/** x - log(sum(exp(x))) of each row of x, f32 [rows..., n]. Gives f32 like x. */
 export function logSoftmax(x: Tensor, options?: OutOption): Tensor {
   return callOne("log_softmax", [x], undefined, undefined, undefined, options?.out);
 }
 
-/** x: [rows, n], target: i32 [rows]. -logSoftmax(x)[target] of each row: f32 [rows]. */
+/**
+ * Negative log-likelihood in nats: -logSoftmax(x)[target] of each row. x: f32 [rows, n]; target: i32 [rows]. Gives f32
+ * [rows].
+ */
 export function crossEntropy(x: Tensor, target: Tensor, options?: OutOption): Tensor {
   return callOne("cross_entropy", [x, target], undefined, undefined, undefined, options?.out);
 }
 
-/** x: [rows, n]. Index of the largest element of each row, the lowest at a tie: i32 [rows]. */
+/**
+ * Index of the largest element of each row, the lowest at a tie; NaN counts as smaller than every number. x: f32 [rows,
+ * n], n > 0. Gives i32 [rows].
+ */
 export function argmax(x: Tensor, options?: OutOption): Tensor {
   return callOne("argmax", [x], undefined, undefined, undefined, options?.out);
 }
 
-/** x: [rows, n]. The k largest of each row, descending, ties by lower index: f32 and i32 [rows, k]. */
+/**
+ * The k largest elements of each row in descending order, ties by lower index. x: f32 [rows, n]; k in 1..n, else
+ * `invalid_argument`. Gives values f32 [rows, k] and their indices i32 [rows, k].
+ */
 export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
   const [values, indices] = callOp("topk", [x], undefined, undefined, { count: k });
   return { values, indices };
