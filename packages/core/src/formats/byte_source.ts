@@ -36,7 +36,7 @@ export function checkRange(name: string, size: number, offset: number, length: n
 
 /** Bytes in memory; reads are views. */
 export class MemorySource implements ByteSource {
-  /** Serves `bytes`, which is not copied. */
+  /** Serves `bytes`, which is not copied; `name` stands for a file name in errors. */
   constructor(readonly bytes: Uint8Array, readonly name = "memory") {}
 
   get size(): number {
@@ -48,7 +48,7 @@ export class MemorySource implements ByteSource {
     return this.bytes.subarray(offset, offset + length);
   }
 
-  /** Nothing to release. */
+  /** Releases nothing: the bytes stay the caller's. */
   [Symbol.dispose](): void {}
 }
 
@@ -57,9 +57,11 @@ export class FileSource implements ByteSource {
   readonly size: number;
   #file: Deno.FsFile;
 
-  /** Opens the file.
+  /**
+   * Opens the file at path `name`.
    *
-   * @throws MllmError `not_found`, `io`, or `invalid_file` for what is not a regular file */
+   * @throws MllmError `not_found`, `io`, or `invalid_file` for what is not a regular file
+   */
   constructor(readonly name: string) {
     // Looked at before opening: opening a pipe would wait for its writer.
     const stat = statFile(name);
@@ -94,13 +96,16 @@ export class FileSource implements ByteSource {
     });
   }
 
-  /** Closes the file. */
+  /** Closes the file; a read after it fails. */
   [Symbol.dispose](): void {
     this.#file.close();
   }
 }
 
-/** Turns what the operating system throws into an MllmError that names the file. */
+/**
+ * Runs `action` and turns what the operating system throws into an MllmError that names the file: `not_found` or `io`
+ * ("can't `verb` the file").
+ */
 export function wrapIo<T>(file: string, verb: string, action: () => T): T {
   try {
     return action();
@@ -118,12 +123,12 @@ export function wrapIo<T>(file: string, verb: string, action: () => T): T {
   }
 }
 
-/** Deno.statSync with errors that name the file. */
+/** Size and kind of what lies at `path`, links followed. Throws `not_found` or `io`. */
 export function statFile(path: string): Deno.FileInfo {
   return wrapIo(path, "read", () => Deno.statSync(path));
 }
 
-/** Whether something exists at `path`; permission problems are errors. */
+/** Whether something exists at `path`. Throws `io` when the system does not let us look. */
 export function fileExists(path: string): boolean {
   try {
     statFile(path);

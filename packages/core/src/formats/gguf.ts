@@ -30,9 +30,9 @@ export interface GgufFile {
   path: string;
   /** All files, in order. */
   files: string[];
-  /** Of the format: 2 or 3. */
+  /** Version of the format: 2 or 3. */
   version: number;
-  /** Of the first file, by key. */
+  /** Metadata of the first file, by key. */
   metadata: Map<string, GgufValue>;
   /** By name, in file order; shapes in PyTorch order. */
   tensors: Map<string, WeightInfo>;
@@ -69,7 +69,8 @@ const ggmlTypes = new Map<number, DType>(
 
 /**
  * Reads metadata and tensor table of a GGUF file, version 2 or 3; of a split model (`x-00001-of-00003.gguf`), of all
- * its files, whichever is named. No tensor data is read. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ * its files, whichever is named. No tensor data is read. Format:
+ * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  *
  * @throws MllmError `not_found`, `io`, `unsupported` (version, byte order, tensor type), or `invalid_file` naming file
  * and byte offset
@@ -107,7 +108,10 @@ export async function openGguf(path: string): Promise<GgufFile> {
   return first;
 }
 
-/** As openGguf, of one file's bytes in memory. */
+/**
+ * As `openGguf`, of one file's bytes in memory. `name` stands for the file in errors and in `WeightInfo.file`; a part
+ * of a split model is read as it is.
+ */
 export function readGguf(bytes: Uint8Array, name = "memory"): GgufFile {
   return parseGguf(new MemorySource(bytes, name));
 }

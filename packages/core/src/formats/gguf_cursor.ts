@@ -21,7 +21,7 @@ export const ggufTypes = {
   f64: 12,
 } as const;
 
-/** Name of a metadata value type. */
+/** Name of a metadata value type, a key of {@linkcode ggufTypes}. */
 export type GgufType = keyof typeof ggufTypes;
 
 const fixedBytes: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };

@@ -11,7 +11,7 @@ export type GgufInput = string | boolean | GgufArray | { type: GgufType; value: 
 
 /** A tensor to be written, its data at once or in pieces. */
 export interface GgufTensorData {
-  /** Unique in the file. */
+  /** Name in the file, unique there. */
   name: string;
   /** Element type, one with a GGML id. */
   dtype: DType;
@@ -21,19 +21,19 @@ export interface GgufTensorData {
   data: ArrayBufferView | (() => Iterable<ArrayBufferView>);
 }
 
-/** Content of a GGUF file. */
+/** Content of a GGUF file to be written. */
 export interface GgufContent {
-  /** By key, written in this order. */
+  /** Metadata by key, written in the order of the object; `general.alignment` is obeyed (32 when absent). */
   metadata: Readonly<Record<string, GgufInput>>;
-  /** Written in this order. */
+  /** Tensors, written in this order. */
   tensors: readonly GgufTensorData[];
-  /** Default 3. */
+  /** Version of the format in the header. Default 3. */
   version?: number;
 }
 
-/** A number as u32, the type of most GGUF keys. */
+/** Metadata value of type u32, the type of most counts in GGUF; `value` in 0..2³² - 1 is not checked. */
 export const ggufU32 = (value: number): GgufInput => ({ type: "u32", value });
-/** A number as f32. */
+/** Metadata value of type f32; `value` is rounded to it. */
 export const ggufF32 = (value: number): GgufInput => ({ type: "f32", value });
 
 const arrayTypes: readonly [new (length: number) => GgufArray, GgufType][] = [
@@ -184,7 +184,7 @@ function* pieces(content: GgufContent): Generator<Uint8Array> {
   }
 }
 
-/** A GGUF file in memory. Throws as writeGguf. */
+/** The bytes of a GGUF file. Throws as `writeGguf`, but for `io`. */
 export function encodeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
   const parts = [...pieces(content)].map((piece) => piece.slice());
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));

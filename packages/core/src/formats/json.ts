@@ -4,15 +4,15 @@ import { readWholeFile } from "./byte_source.ts";
 /** A parsed JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** Bounds on JSON from outside. */
+/** Bounds on JSON from outside, for `parseJson`. */
 export interface JsonLimits {
-  /** Nesting of arrays and objects. */
+  /** Deepest nesting of arrays and objects. Default 64. */
   depthMax?: number;
-  /** Arrays, objects, and separators between values; bounds the memory of the result. */
+  /** Most arrays, objects, and separators between values; bounds the memory of the result. Default 20,000,000. */
   valuesMax?: number;
-  /** Refuse objects that have a key twice (JSON.parse would keep the last). */
+  /** Refuse objects that have a key twice (JSON.parse would keep the last). Default false. */
   uniqueKeys?: boolean;
-  /** Where the JSON starts in `file`, added to offsets in messages. */
+  /** Byte at which the JSON starts in `file`, added to offsets in messages. Default 0. */
   baseOffset?: number;
 }
 

@@ -12,7 +12,7 @@ export interface SafetensorsFile {
   files: string[];
   /** `__metadata__` of the file (of all shards together; the first wins). */
   metadata: Map<string, string>;
-  /** By name. */
+  /** Where each tensor lies, by its name in the file. */
   tensors: Map<string, WeightInfo>;
 }
 
@@ -50,7 +50,9 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   return { path, files: [path], metadata, tensors };
 }
 
-/** As openSafetensors, of bytes in memory. */
+/**
+ * As `openSafetensors`, of one file's bytes in memory; `name` stands for the file in errors and in `WeightInfo.file`.
+ */
 export function readSafetensors(bytes: Uint8Array, name = "memory"): SafetensorsFile {
   return { path: name, files: [name], ...parseSafetensors(new MemorySource(bytes, name)) };
 }

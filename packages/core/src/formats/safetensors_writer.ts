@@ -4,7 +4,7 @@ import { wrapIo } from "./byte_source.ts";
 
 /** A tensor to be written. */
 export interface TensorData {
-  /** Unique in the file. */
+  /** Name in the file, unique there; not `__metadata__`. */
   name: string;
   /** Element type, none of the block types. */
   dtype: DType;
@@ -63,7 +63,7 @@ function encodeHeader(tensors: readonly TensorData[], metadata: Readonly<Record<
   return out;
 }
 
-/** A safetensors file in memory. Throws as writeSafetensors. */
+/** The bytes of a safetensors file. Throws as `writeSafetensors`, but for `io`. */
 export function encodeSafetensors(
   tensors: readonly TensorData[],
   metadata: Readonly<Record<string, string>> = {},
@@ -80,7 +80,7 @@ export function encodeSafetensors(
 }
 
 /**
- * Writes a safetensors file.
+ * Writes a safetensors file, tensors in the given order; `metadata` becomes its `__metadata__`.
  *
  * @throws MllmError `invalid_argument` (names, sizes), `unsupported` (dtype) or `io`
  */

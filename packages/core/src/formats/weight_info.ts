@@ -4,9 +4,9 @@ import { FileSource } from "./byte_source.ts";
 
 /** Where a tensor lies in a file. Its bytes were checked to be inside the file, and to be what dtype and shape need. */
 export interface WeightInfo {
-  /** As in the file, or mapped to Hugging Face's name. */
+  /** Name in the file; checkpoints map those of GGUF to Hugging Face's. */
   name: string;
-  /** Element type. */
+  /** How the elements are stored in the file. */
   dtype: DType;
   /** PyTorch order: slowest dim first. */
   shape: number[];
@@ -61,7 +61,11 @@ export function quoted(name: string): string {
   return JSON.stringify(name.length > 100 ? `${name.slice(0, 100)}…` : name);
 }
 
-/** Reads a tensor's bytes (a copy). For tools and tests; the engine maps files instead. */
+/**
+ * Reads a tensor's bytes as stored (a copy). For tools, tests and data at odd offsets; the engine maps files otherwise.
+ *
+ * @throws MllmError `not_found`, `io`, or `invalid_file` when the file has become shorter
+ */
 export function readWeight(info: WeightInfo): Uint8Array {
   using source = new FileSource(info.file);
   return source.read(info.offset, info.bytes);

@@ -4,7 +4,7 @@ const scratch = new ArrayBuffer(4);
 const asFloat = new Float32Array(scratch);
 const asBits = new Uint32Array(scratch);
 
-/** Bit pattern of a binary32. */
+/** Bit pattern of a number rounded to binary32, as an unsigned 32-bit integer. */
 export function f32Bits(value: number): number {
   asFloat[0] = value;
   return asBits[0];
@@ -40,7 +40,7 @@ export function toF16(value: number): number {
   return f16FromF32Bits(f32Bits(value));
 }
 
-/** Value of binary16 bits; exact. */
+/** Value of a binary16 bit pattern (0..65535); exact. */
 export function fromF16(bits: number): number {
   const exponent = (bits >>> 10) & 0x1f;
   const mantissa = bits & 0x3ff;

@@ -92,13 +92,15 @@ const encoders: Partial<Record<DType, BlockEncoder>> = {
   },
 };
 
-/** Types that quantize writes. */
+/** Types that `quantize` can write. */
 export const quantizable: readonly DType[] = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"];
 
 /**
  * Converts rows of whole blocks, as llama.cpp's reference quantiser does (quantize_row_*_ref in ggml-quants.c); f16 and
  * bf16 round to nearest even.
  *
+ * @param values f32, a multiple of the block's elements
+ * @returns the blocks as stored in files, little-endian
  * @throws MllmError `invalid_argument` when the count is no multiple of the block, `unsupported` for other types
  */
 export function quantize(dtype: DType, values: Float32Array): Uint8Array {
