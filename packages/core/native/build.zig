@@ -1,19 +1,27 @@
 //! Tests and micro-benchmarks of the CPU kernels, at every CPU level that this machine can run.
 //!
-//!     zig build test                      kernel tests at baseline, v3 and v4
+//!     zig build test                      kernel tests at portable, avx2, avxvnni and avx512vnni
 //!     zig build bench -- [name…]          micro-benchmarks whose name contains one of the words
-//!     zig build bench -Dlevel=x86_64_v3   at one level; -Dthreads=2 for more threads
+//!     zig build bench -Dlevel=avx2        at one level; -Dthreads=2 for more threads
 
 const std = @import("std");
 
-const Level = struct { name: []const u8, model: ?*const std.Target.Cpu.Model, needs: []const std.Target.x86.Feature };
+const Feature = std.Target.x86.Feature;
+const Level = struct { name: []const u8, model: ?*const std.Target.Cpu.Model, needs: []const Feature = &.{}, add: []const Feature = &.{} };
 
+/// The levels of packages/backend-x86/zig/build.zig.
 const x86_levels = [_]Level{
-    .{ .name = "x86_64", .model = &std.Target.x86.cpu.x86_64, .needs = &.{} },
-    .{ .name = "x86_64_v3", .model = &std.Target.x86.cpu.x86_64_v3, .needs = &.{ .avx2, .fma, .f16c } },
-    .{ .name = "x86_64_v4", .model = &std.Target.x86.cpu.x86_64_v4, .needs = &.{ .avx512f, .avx512bw, .avx512vl, .avx512dq } },
+    .{ .name = "portable", .model = &std.Target.x86.cpu.x86_64 },
+    .{ .name = "avx2", .model = &std.Target.x86.cpu.x86_64_v3, .needs = &.{ .avx2, .fma, .f16c } },
+    .{ .name = "avxvnni", .model = &std.Target.x86.cpu.x86_64_v3, .needs = &.{ .avx2, .fma, .f16c, .avxvnni }, .add = &.{.avxvnni} },
+    .{
+        .name = "avx512vnni",
+        .model = &std.Target.x86.cpu.x86_64_v4,
+        .needs = &.{ .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512vnni },
+        .add = &.{.avx512vnni},
+    },
 };
-const native_level = [_]Level{.{ .name = "native", .model = null, .needs = &.{} }};
+const native_level = [_]Level{.{ .name = "native", .model = null }};
 
 fn runsHere(b: *std.Build, level: Level) bool {
     for (level.needs) |feature| if (!std.Target.x86.featureSetHas(b.graph.host.result.cpu.features, feature)) return false;
@@ -21,7 +29,8 @@ fn runsHere(b: *std.Build, level: Level) bool {
 }
 
 fn kernelModule(b: *std.Build, root: []const u8, level: Level, optimize: std.builtin.OptimizeMode) *std.Build.Module {
-    const query: std.Target.Query = if (level.model) |m| .{ .cpu_model = .{ .explicit = m } } else .{};
+    var query: std.Target.Query = if (level.model) |m| .{ .cpu_model = .{ .explicit = m } } else .{};
+    for (level.add) |feature| query.cpu_features_add.addFeature(@intFromEnum(feature));
     const target = b.resolveTargetQuery(query);
     const module = b.createModule(.{ .root_source_file = b.path(root), .target = target, .optimize = optimize, .link_libc = true });
     const abi = b.createModule(.{ .root_source_file = b.path("abi.zig") });

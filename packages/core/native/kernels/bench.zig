@@ -11,6 +11,7 @@ const options = @import("options");
 const suites = .{
     @import("bench_rows.zig"),
     @import("bench_attention.zig"),
+    @import("bench_linear.zig"),
 };
 
 /// What one call does, for the unit of its figure.

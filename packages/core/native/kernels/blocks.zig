@@ -238,7 +238,7 @@ pub fn decode(dtype: abi.Dtype, b: [*]const u8, out: [*]f32) void {
 
 /// Block types, for tests.
 pub const all = [_]abi.Dtype{
-    .q4_0, .q4_1,   .q5_0,   .q5_1,  .q8_0,  .q2_k,  .q3_k, .q4_k,
+    .q4_0, .q4_1, .q5_0,   .q5_1,   .q8_0,  .q2_k,  .q3_k,  .q4_k,
     .q5_k, .q6_k, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4,
 };
 

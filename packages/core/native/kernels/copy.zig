@@ -169,7 +169,7 @@ const testing = @import("linear_testing.zig");
 test "copy of strided views of every plain dtype" {
     var src: [4 * 5 * 6 * 8]u8 align(8) = undefined;
     for (&src, 0..) |*b, i| b.* = @truncate(i * 37);
-    inline for (.{ abi.Dtype.i8, abi.Dtype.u8, abi.Dtype.i16, abi.Dtype.i32, abi.Dtype.i64, abi.Dtype.f64, abi.Dtype.f32, abi.Dtype.f16 }) |dtype| {
+    for ([_]abi.Dtype{ .i8, .u8, .i16, .i32, .i64, .f64, .f32, .f16 }) |dtype| {
         const size = abi.blockInfo(dtype).?.bytes;
         for ([_]u32{ 1, 2, 3 }) |threads| {
             var out: [src.len]u8 align(8) = @splat(0);
@@ -179,7 +179,8 @@ test "copy of strided views of every plain dtype" {
             cmd.outputs[0] = testing.describe(dtype, @intFromPtr(&out), &.{ 6, 4, 5 });
             try testing.run(copy, null, &cmd, threads);
             for (0..6) |i| for (0..4) |j| for (0..5) |l| {
-                try std.testing.expectEqualSlices(u8, src[(i + 30 * j + 6 * l) * size ..][0..size], out[((i * 4 + j) * 5 + l) * size ..][0..size]);
+                const got = out[((i * 4 + j) * 5 + l) * size ..][0..size];
+                try std.testing.expectEqualSlices(u8, src[(i + 30 * j + 6 * l) * size ..][0..size], got);
             };
         }
     }
@@ -189,7 +190,9 @@ test "copy converts between floats, dequantises, and refuses the rest" {
     const gpa = std.testing.allocator;
     var prng = std.Random.DefaultPrng.init(31);
     const random = prng.random();
-    const values = [_]f32{ 1.00390625, 1.01171875, -3.4e38, 65519.9, 65520, 1e-7, -0.0, std.math.inf(f32), std.math.nan(f32), 3.1415927, 5.9604645e-8, 1.0019531 };
+    const inf = std.math.inf(f32);
+    const nan = std.math.nan(f32);
+    const values = [_]f32{ 1.00390625, 1.01171875, -3.4e38, 65519.9, 65520, 1e-7, -0.0, inf, nan, 3.1415927, 5.9604645e-8, 1.0019531 };
     const want_bf16 = [_]u16{ 0x3f80, 0x3f82, 0xff80, 0x4780, 0x4780, 0x33d7, 0x8000, 0x7f80, 0x7fc0, 0x4049, 0x3380, 0x3f80 };
     const want_f16 = [_]u16{ 0x3c04, 0x3c0c, 0xfc00, 0x7bff, 0x7c00, 0x0002, 0x8000, 0x7c00, 0x7e00, 0x4248, 0x0001, 0x3c02 };
     var out: [values.len]u16 = undefined;

@@ -34,7 +34,9 @@ pub fn embedding(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) vo
     const table = &cmd.inputs[1];
     const out = &cmd.outputs[0];
     if (ids.dtype != @intFromEnum(abi.Dtype.i32) or ids.rank > 1) return ctx.fail("embedding: ids must be i32 [tokens]");
-    if (table.rank != 2 or out.dtype != @intFromEnum(abi.Dtype.f32)) return ctx.fail("embedding: the table must be [n, k] and the output f32");
+    if (table.rank != 2 or out.dtype != @intFromEnum(abi.Dtype.f32)) {
+        return ctx.fail("embedding: the table must be [n, k] and the output f32");
+    }
     if (out.rank < 1 or out.strides[out.rank - 1] != 1 or out.shape[out.rank - 1] != table.shape[1]) {
         return ctx.fail("embedding: the output must have contiguous rows of k");
     }

@@ -77,7 +77,9 @@ fn check(ctx: *context.Context, cmd: *const abi.Command) ?Problem {
         if (w.rank != 2 or w.layout != @intFromEnum(abi.Layout.panel16)) break :reason "linear: weights must be packed (panel16)";
         const kind = packed_weights.kindOf(w.dtype) orelse break :reason "linear: weights of this dtype are not supported";
         if (x.rank < 1 or x.shape[x.rank - 1] != w.shape[1]) break :reason "linear: x and w differ in k";
-        if (out.rank < 1 or out.shape[out.rank - 1] != w.shape[0] or rowsOf(out) != rowsOf(x)) break :reason "linear: wrong shape of the output";
+        if (out.rank < 1 or out.shape[out.rank - 1] != w.shape[0] or rowsOf(out) != rowsOf(x)) {
+            break :reason "linear: wrong shape of the output";
+        }
         if (!isF32(out) or out.strides[out.rank - 1] != 1) break :reason "linear: the output must be f32 with contiguous rows";
         const k: usize = @intCast(w.shape[1]);
         if (!kind.isFloat() and k % 32 != 0) break :reason "linear: k must be a multiple of 32";

@@ -95,7 +95,8 @@ fn checkCase(case: Case, random: std.Random, i8_mode: bool) !void {
         try testing.run(linear.linear, linear.linear_workspace, &cmd, threads);
         for (0..rows) |r| {
             for (0..n) |c| testing.expectBits(want[r * n + c], out[r * (n + 1) + c]) catch |e| {
-                std.debug.print("{t} n {d} k {d} rows {d} variant {d} threads {d} at {d},{d}\n", .{ case.dtype, n, k, rows, variant, threads, r, c });
+                const values = .{ case.dtype, n, k, rows, variant, threads, r, c };
+                std.debug.print("{t} n {d} k {d} rows {d} variant {d} threads {d} at {d},{d}\n", values);
                 return e;
             };
             try std.testing.expectEqual(@as(f32, 12345), out[r * (n + 1) + n]); // nothing past the row
@@ -108,7 +109,11 @@ test "linear f32 equals the sequential oracle for every dtype and tail" {
     for (testing.weight_dtypes) |dtype| {
         const block = abi.blockInfo(dtype).?.elements;
         for ([_]usize{ 1, 3, 15, 16, 17, 33, 65, 129 }, 0..) |n, i| {
-            const k: usize = if (block == 1) ([_]usize{ 1, 3, 7, 17, 33, 65, 129, 32 })[i] else if (block == 32) 32 * (1 + i % 3) else 256 * (1 + i % 2);
+            const k: usize = switch (block) {
+                1 => ([_]usize{ 1, 3, 7, 17, 33, 65, 129, 32 })[i],
+                32 => 32 * (1 + i % 3),
+                else => 256 * (1 + i % 2),
+            };
             try checkCase(.{ .dtype = dtype, .n = n, .k = k, .bias = i % 2 == 0 }, prng.random(), false);
         }
     }

@@ -8,4 +8,7 @@ test {
     _ = @import("rope_test.zig");
     _ = @import("attention_test.zig");
     _ = @import("matmul_test.zig");
+    _ = @import("linear_test.zig");
+    _ = @import("embedding.zig");
+    _ = @import("copy.zig");
 }
