@@ -60,7 +60,7 @@ export interface CaptureRegisters {
   readonly context: Register;
 }
 
-/** Choices of `capture`. */
+/** How `capture` treats the recorded graph. */
 export interface CaptureSettings {
   /** Passes to run instead of `defaultPasses`; an empty list keeps the graph as recorded. */
   readonly passes?: readonly Pass[];

@@ -44,7 +44,7 @@ export class KvCache implements Disposable {
   readonly capacity: number;
   /** Tokens in each page. */
   readonly pageSize: number;
-  /** Bytes of all keys and values. */
+  /** Bytes of all keys and values at full capacity; the system commits them as pages are written. */
   readonly bytes: number;
 
   /** Throws `invalid_argument` for sizes below 1 and `out_of_memory`. */

@@ -85,7 +85,7 @@ function show(value: unknown): string {
 }
 
 /**
- * A finite number in [min, max].
+ * Reads a finite number in [min, max] (unbounded where a bound is absent).
  *
  * @throws MllmError `invalid_file` naming file and field
  */
@@ -97,7 +97,7 @@ export function readNumber(config: ConfigReader, name: string, field: NumberFiel
   return value;
 }
 
-/** As readNumber, for integers; the default range is 1 to 2^31 - 1. */
+/** As `readNumber`, for integers; the default range is 1 to 2^31 - 1. */
 export function readInt(config: ConfigReader, name: string, field: NumberField = {}): number {
   const { min = 1, max = 2 ** 31 - 1 } = field;
   const value = config.take(name) ?? field.default ?? required(config, name);
@@ -108,13 +108,21 @@ export function readInt(config: ConfigReader, name: string, field: NumberField =
   return value;
 }
 
-/** A boolean. */
+/**
+ * Reads true or false; without `default` the field is required.
+ *
+ * @throws MllmError `invalid_file` naming file and field
+ */
 export function readBoolean(config: ConfigReader, name: string, field: { default?: boolean } = {}): boolean {
   const value = config.take(name) ?? field.default ?? required(config, name);
   return typeof value === "boolean" ? value : config.fail(name, `is ${show(value)}, not true or false`);
 }
 
-/** A string, one of `oneOf` when given (else an `unsupported` error: a value that this engine does not know). */
+/**
+ * Reads a string, one of `oneOf` when given; without `default` the field is required.
+ *
+ * @throws MllmError `invalid_file` when missing or no string, `unsupported` for a value that this engine does not know
+ */
 export function readString<T extends string = string>(
   config: ConfigReader,
   name: string,
@@ -135,7 +143,11 @@ export function readString<T extends string = string>(
   return value as T;
 }
 
-/** One integer or a list of them, as a list; empty when absent. */
+/**
+ * Reads one integer or a list of at most 4,096 in [min, max] (0 to 2^31 - 1 by default), as a list; empty when absent.
+ *
+ * @throws MllmError `invalid_file` naming file and field
+ */
 export function readInts(config: ConfigReader, name: string, field: { min?: number; max?: number } = {}): number[] {
   const value = config.take(name);
   if (value === undefined) return [];

@@ -10,9 +10,11 @@ import type { WeightLoader } from "./weights.ts";
 
 /** What the engine knows of one architecture. */
 export interface ModelFamily {
-  /** Reads and checks the fields that the architecture uses. */
+  /**
+   * Reads and checks the fields that the architecture uses. Throws `invalid_file` or `unsupported`, naming the field.
+   */
   readConfig(reader: ConfigReader): DecoderConfig;
-  /** Loads the weights into the modeling code. */
+  /** Loads the weights into the modeling code, which owns them from then on. Throws as `WeightLoader`'s methods. */
   build(config: DecoderConfig, weights: WeightLoader): CausalLM;
 }
 

@@ -84,7 +84,7 @@ export class LanguageModel implements Disposable {
     });
   }
 
-  /** Where the model runs. */
+  /** The backend that holds the weights and runs the programs. */
   get backend(): Backend {
     return this.#parts.backend;
   }

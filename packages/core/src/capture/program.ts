@@ -81,7 +81,7 @@ const finalizer = new FinalizationRegistry<{ backend: Backend; handle: bigint }>
  * allocated meanwhile. Dispose it to give its memory back.
  */
 export class Program implements Disposable {
-  /** Inputs by name. */
+  /** Inputs by the names given to `capture`. */
   readonly inputs: Readonly<Record<string, ProgramInput>>;
   /** What a run does, in order, after all passes. */
   readonly commands: readonly ProgramCommand[];
@@ -151,7 +151,7 @@ export class Program implements Disposable {
     this.inputs = Object.fromEntries([...graph.inputs].map(([name, view]) => [name, this.#input(name, view)]));
   }
 
-  /** Names of the outputs. */
+  /** Names of the outputs, as the captured function returned them. */
   get outputNames(): string[] {
     return [...this.#outputs.keys()];
   }
@@ -190,7 +190,7 @@ export class Program implements Disposable {
     return new Float32Array(buffer, offset, count);
   }
 
-  /** As `output`, for an i32 output. */
+  /** As `output`, for an i32 output (token ids of `argmax`, say). */
   outputInts(name: string, tokens: number = this.tokensMax): Int32Array<ArrayBuffer> {
     const { buffer, offset, count } = this.#output(name, tokens, "i32");
     return new Int32Array(buffer, offset, count);

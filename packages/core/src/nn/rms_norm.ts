@@ -9,13 +9,13 @@ import { asF32, Module } from "./module.ts";
 
 /** x / sqrt(mean(x²) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019). */
 export class RmsNorm extends Module {
-  /** f32 [n] */
+  /** Scale of each element before `offset` is added, f32 [n]. */
   readonly weight: Tensor;
 
   /** weight: [n] of any float type, owned from now on; offset is 1 for Gemma, else 0. */
   constructor(
     weight: Tensor,
-    /** Added to the mean square. */
+    /** Added to the mean square before the root. */
     readonly eps: number,
     /** Added to the weight. */
     readonly offset = 0,

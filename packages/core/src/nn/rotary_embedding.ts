@@ -10,7 +10,7 @@ import type { RopeFrequencies } from "./rope.ts";
 
 /** Rotary embedding (Su et al. 2021): turns queries and keys by their positions. */
 export class RotaryEmbedding extends Module {
-  /** f32 [rotaryDim / 2] */
+  /** Radians per token of each pair, f32 [rotaryDim / 2]. */
   readonly invFreq: Tensor;
   /** Factor of sine and cosine; 1 but for YaRN. */
   readonly attentionFactor: number;

@@ -15,7 +15,7 @@ export function kvAppend(x: Tensor, pages: Tensor, cache: Tensor, options: { rea
   return callOne("kv_append", [x, pages], [options.position], undefined, { cache }, cache);
 }
 
-/** Parameters of `attention`. */
+/** Which keys `attention` sees, and how scores are scaled. */
 export interface AttentionOptions extends OutOption {
   /** Position of query 0 in the sequence, in tokens. */
   readonly position: Scalar;

@@ -6,9 +6,9 @@
 import type { Tensor } from "../tensor.ts";
 import { callOne, callOp, type OutOption } from "./call.ts";
 
-/** Parameters of RMSNorm. */
+/** Constants of RMSNorm and the place of its result. */
 export interface RmsNormOptions extends OutOption {
-  /** Added to the mean square. */
+  /** Added to the mean square before the root; rounded to f32. */
   readonly eps: number;
   /** Added to the weight: 1 for Gemma, else 0. */
   readonly offset?: number;

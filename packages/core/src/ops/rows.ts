@@ -27,9 +27,9 @@ export function takeRows(x: Tensor, options: OutOption & { readonly start: Scala
   return callOne("take_rows", [x], [options.start], undefined, { count: options.count }, options.out);
 }
 
-/** Parameters of `rope`. */
+/** Positions and form of `rope`. */
 export interface RopeOptions extends OutOption {
-  /** Position of token 0. */
+  /** Position of token 0 in the sequence; the others follow. */
   readonly position: Scalar;
   /** i32 [tokens]: a position for each token instead. */
   readonly positions?: Tensor;

@@ -7,7 +7,7 @@ import type { Scalar } from "../scalar.ts";
 import type { Tensor } from "../tensor.ts";
 import { callOne, callOp, type OutOption } from "./call.ts";
 
-/** Parameters of softmax. */
+/** Scale of the scores and the place of the result. */
 export interface SoftmaxOptions extends OutOption {
   /** Factor before the softmax; 1 when absent. */
   readonly scale?: number;

@@ -32,7 +32,7 @@ export interface GenerationStats {
   promptTokens: number;
   /** Those of them that were in the KV cache already. */
   cachedTokens: number;
-  /** Time to run the others. */
+  /** Time to run those that were not cached. */
   promptMs: number;
   /** New tokens, an EOS included. */
   generatedTokens: number;
@@ -40,7 +40,7 @@ export interface GenerationStats {
   generateMs: number;
   /** Why it ended; "length" until it has. */
   stop: StopReason;
-  /** The context ran full. */
+  /** Whether the reply ended because prompt and reply together filled the context. */
   contextFull: boolean;
 }
 

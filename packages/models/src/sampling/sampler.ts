@@ -87,7 +87,7 @@ const firstTry = 256;
  * and min-p therefore see the probabilities at temperature 1, and equal logits count as the lower id first.
  */
 export class Sampler {
-  /** The checked settings. */
+  /** The settings with defaults and seed filled in. */
   readonly options: Readonly<SamplingOptions>;
   /** Whether `sample` looks at the history at all. */
   readonly needsHistory: boolean;

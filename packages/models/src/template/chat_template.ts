@@ -68,8 +68,9 @@ export class ChatTemplate {
   }
 
   /**
-   * Renders the template.
+   * Renders a conversation.
    *
+   * @returns the prompt text, control tokens included; `encodeChat` turns a conversation into ids instead
    * @throws MllmError `invalid_argument` with the template's own message where it refuses the messages, or with the
    * engine's where the variables don't fit; `invalid_file` where it does too much work
    */
