@@ -8,10 +8,12 @@ the model's reply. A case passes when all its turns do. The model's own replies 
 
 import argparse
 import json
+import tomllib
 from pathlib import Path
 from random import Random
 
 from dialogue import Generator, repeat_turn
+from facts import FOLDER, Fact
 from memory import ATTRIBUTES, ask_turn, tell_turn
 from sums import hard_turn, sum_turn
 from turn import Turn
@@ -33,6 +35,24 @@ def case(category: str, turns: list[Turn], checked: list[int] | None = None) -> 
 
 def new_state() -> dict:
     return {"known": {}, "jokes": 0}
+
+
+def fresh_cases(facts: list[Fact]) -> list[dict]:
+    """The cases of fresh.toml."""
+    source = tomllib.loads((FOLDER / "fresh.toml").read_text())
+    by_id = {fact.id: fact for fact in facts}
+    cases = [
+        case("fresh questions", [Turn(question, "", by_id[name].accept, "")])
+        for name, questions in source["fresh"].items()
+        for question in questions
+    ]
+    for other in source["other"]:
+        for index, text in enumerate(other["user"]):
+            accept = [other["accept_each"][index]] if "accept_each" in other else other["accept"]
+            cases.append(case("fresh " + other["category"], [Turn(text, "", accept, "")]))
+    for dialogue in source["dialogue"]:
+        cases.append(case("fresh dialogues", [Turn(user, "", [accept], "") for user, accept in dialogue["turns"]]))
+    return cases
 
 
 def evaluation() -> list[dict]:
@@ -89,7 +109,7 @@ def evaluation() -> list[dict]:
         turns = [tell_turn(rng, state, True, attribute), *[turn for _ in range(3) for turn in between(4)]]
         turns.append(ask_turn(rng, state, True, attribute))
         cases.append(case("long dialogues", turns, [0, len(turns) - 1]))
-    return cases
+    return cases + fresh_cases(facts)
 
 
 def main() -> None:

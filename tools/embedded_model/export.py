@@ -92,6 +92,7 @@ def main() -> None:
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_sampling_temp(0.0)  # there is one good reply to most questions
     add_tokenizer(writer, json.loads((args.model / "tokenizer.json").read_text()))
     for name, weight in weights.items():
         if weight.ndim == 2:

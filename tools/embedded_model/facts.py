@@ -16,7 +16,7 @@ TELL_MORE = ["tell me more", "more", "more please", "(can you|could you) (tell|s
 TELL_MORE_HELD_OUT = ["would you give me some example?", "I'd like to hear more about that", "is there more to say about it?"]
 ELLIPSIS = ["and {t}", "what about {t}", "how about {t}", "and what about {t}", "and what is {t}", "now {t}", "then {t}", "the same for {t}", "and how about {t}", "ok, and {t}", "also {t}", "and {t} please", "next {t}", "what of {t}"]  # fmt: skip
 ELLIPSIS_HELD_OUT = ["okay, but what about {t}?", "fine, now tell me the same about {t}", "and what would you say on {t}?"]
-BARE = ["{t}", "{t}", "{t} please", "explain {t}", "tell me about {t}", "what do you know about {t}", "something about {t}", "I want to know about {t}", "I have a question about {t}", "what is {t}", "info about {t}", "tell me something about {t}", "what's {t}", "I would like to know more about {t}", "can you tell me about {t}", "{t}: what is it", "describe {t}"]  # fmt: skip
+BARE = ["{t}", "{t}", "{t} please", "explain {t}", "tell me about {t}", "what do you know about {t}", "something about {t}", "I want to know about {t}", "I have a question about {t}", "what is {t}", "info about {t}", "tell me something about {t}", "what's {t}", "I would like to know more about {t}", "can you tell me about {t}", "{t}: what is it", "describe {t}"] + ["<what> {t}"] * 8  # fmt: skip
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Fact:
     def turn(self, rng: Random) -> Turn:
         draw = rng.random()
         if self.topic and draw < 0.12:
-            text = rng.choice(BARE).replace("{t}", rng.choice(self.topic))
+            text = expand(with_macros(rng.choice(BARE), MACROS), rng).replace("{t}", rng.choice(self.topic))
         elif self.actions and draw < 0.55:
             text = expand(with_macros(action_pattern(self.actions, rng), MACROS), rng)
         else:
@@ -104,4 +104,7 @@ def load() -> tuple[list[Fact], Jokes]:
 
 def held_out_wordings(facts: list[Fact]) -> set[str]:
     """Normalised questions which training must not contain."""
-    return {normalise(question) for fact in facts for question in fact.held_out}
+    fresh = tomllib.loads((FOLDER / "fresh.toml").read_text())
+    asked = [question for questions in fresh["fresh"].values() for question in questions]
+    asked += [question for other in fresh["other"] for question in other["user"]]
+    return {normalise(question) for question in asked + [question for fact in facts for question in fact.held_out]}

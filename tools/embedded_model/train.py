@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from dialogue import Generator, pieces
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", type=Path, help="go on from the tokenizer and weights of this folder, e.g. after a change of facts")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
@@ -125,15 +126,20 @@ def main() -> None:
     started = time.time()
 
     config = Config()
-    sample = Generator(args.seed + 1000)
-    texts = [turn_text for _ in range(20000) for turn in sample.dialogue()[1] for turn_text in (turn.user, turn.reply)]
-    tokenizer = train_tokenizer(texts, config.vocab_size)
+    if args.init:
+        tokenizer = Tokenizer.from_file(str(args.init / "tokenizer.json"))
+    else:
+        sample = Generator(args.seed + 1000)
+        texts = [text for _ in range(20000) for turn in sample.dialogue()[1] for text in (turn.user, turn.reply)]
+        tokenizer = train_tokenizer(texts, config.vocab_size)
     tokenizer.save(str(args.out / "tokenizer.json"))
     rows = tokenised(Generator(args.seed), tokenizer, int(args.tokens), config.max_position_embeddings)
     data = batches(rows, args.batch, Random(args.seed))
     print(f"{len(rows)} dialogues, {sum(len(row[0]) for row in rows)} tokens, {len(data)} steps, {time.time() - started:.0f} s")
 
     model = Qwen3(config)
+    if args.init:
+        model.load_state_dict({name.removeprefix("model."): weight for name, weight in load_file(args.init / "model.safetensors").items()})
     loss = train(model, data, args.rate)
     weights = {f"model.{name}": weight.detach().contiguous() for name, weight in model.named_parameters()}
     save_file(weights, args.out / "model.safetensors")
@@ -146,6 +152,7 @@ def main() -> None:
         "loss": round(loss, 4),
         "seconds": round(time.time() - started),
         "seed": args.seed,
+        "continued": json.loads((args.init / "training.json").read_text()) if args.init else None,
         "threads": args.threads,
     }
     (args.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
