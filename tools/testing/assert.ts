@@ -23,7 +23,10 @@ export function assertAlmostEquals(actual: number, expected: number, tolerance =
 }
 /** Fails unless `actual` contains `expected`. */
 export function assertStringIncludes(actual: string, expected: string, message?: string): void {
-  assert.ok(actual.includes(expected), message ?? `${JSON.stringify(actual)} does not include ${JSON.stringify(expected)}`);
+  assert.ok(
+    actual.includes(expected),
+    message ?? `${JSON.stringify(actual)} does not include ${JSON.stringify(expected)}`,
+  );
 }
 /** Fails unless `actual` matches. */
 export function assertMatch(actual: string, expected: RegExp, message?: string): void {
