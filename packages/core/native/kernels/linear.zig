@@ -38,6 +38,11 @@ pub const Problem = struct {
         return self.x + r * self.x_row_bytes;
     }
 
+    /// `store` for tiles that may reach beyond the last row.
+    pub inline fn storeIfRow(self: *const Problem, r: usize, p: usize, acc: [dot.per_panel]dot.F) void {
+        if (r < self.rows) self.store(r, p, acc);
+    }
+
     /// Writes 16 columns of one row and adds the bias.
     pub inline fn store(self: *const Problem, r: usize, p: usize, acc: [dot.per_panel]dot.F) void {
         const out = self.out + r * self.out_row + p * 16;
@@ -139,6 +144,11 @@ pub fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 
     if (isF32(x)) return linear_f32.scratchBytes(kind, rows, k, threads);
     if (kind.isFloat()) return 0;
     return linear_i8.scratchBytes(kind, rows, k, threads);
+}
+
+/// The largest power of two that is at most `n` and at most `max`.
+pub fn powerOfTwo(max: usize, n: usize) usize {
+    return std.math.floorPowerOfTwo(usize, @min(max, n));
 }
 
 /// Runs of neighbouring panels that the threads of a GEMV take one after another.

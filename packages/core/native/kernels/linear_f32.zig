@@ -46,27 +46,28 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
     var runs = linear.PanelRuns.init(ctx, problem.panels(), 4);
     while (runs.next()) |run| {
         var first: usize = 0;
-        while (first < problem.rows) : (first += gemv_rows) {
-            switch (@min(gemv_rows, problem.rows - first)) {
-                inline 1...gemv_rows => |rows| {
-                    // Several panels at once: one chain of dependent additions per element would wait for itself.
-                    const together = if (rows == 1) 4 else 2;
+        while (first < problem.rows) {
+            const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
+            inline for (.{ 1, 2, 4 }) |rows| {
+                // Several panels at once: one chain of dependent additions per element would wait for itself.
+                const together = if (rows == 1) 4 else 2;
+                if (count == rows) {
                     var p = run.start;
-                    while (p + together <= run.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p);
-                    while (p < run.end) : (p += 1) gemvPanels(kind, rows, 1, problem, first, p);
-                },
-                else => unreachable,
+                    while (p < run.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p, run.end);
+                }
             }
+            first += count;
         }
     }
 }
 
-fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize, problem: *const Problem, first: usize, p0: usize) void {
+/// Panels from p0 on; those at `end` and beyond repeat the last one and are not stored.
+fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize, problem: *const Problem, first: usize, p0: usize, end: usize) void {
     var x: [rows][*]align(4) const f32 = undefined;
     inline for (0..rows) |m| x[m] = @ptrCast(@alignCast(problem.xRow(first + m)));
     var acc: [rows][panels][dot.per_panel]F = @splat(@splat(@splat(@splat(0))));
     var base: [panels][*]const u8 = undefined;
-    inline for (0..panels) |p| base[p] = problem.panelAt(p0 + p);
+    inline for (0..panels) |p| base[p] = problem.panelAt(@min(p0 + p, end - 1));
     if (comptime kind.isFloat()) {
         for (0..problem.k) |k| {
             inline for (0..panels) |p| {
@@ -95,7 +96,9 @@ fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize,
             }
         }
     }
-    inline for (0..panels) |p| inline for (0..rows) |m| problem.store(first + m, p0 + p, acc[m][p]);
+    inline for (0..panels) |p| {
+        if (p0 + p < end) inline for (0..rows) |m| problem.store(first + m, p0 + p, acc[m][p]);
+    }
 }
 
 // ---- many rows: x in tile order, panels widened to f32 [k][16]
@@ -105,7 +108,8 @@ pub fn scratchBytes(kind: Kind, rows: usize, k: usize, threads: u32) u64 {
 }
 
 fn rowsBytes(rows: usize, k: usize) usize {
-    return std.mem.alignForward(usize, rows * k * 4, 64);
+    const padded = (rows + tile_rows - 1) / tile_rows * tile_rows;
+    return std.mem.alignForward(usize, padded * k * 4, 64);
 }
 
 fn panelScratch(kind: Kind, k: usize) usize {
@@ -142,18 +146,17 @@ pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
         unpacked = at.group;
         for (at.first..at.end) |t| {
             const x = rows_base + t * tile_rows * k;
-            switch (@min(tile_rows, problem.rows - t * tile_rows)) {
-                inline 1...tile_rows => |rows| runTile(rows, problem, t, at.group, x, &panels),
-                else => unreachable,
-            }
+            runTile(problem, t, at.group, x, &panels);
         }
     }
 }
 
-/// Rows of a tile as [k][rows].
+/// Rows of a tile as [k][tile_rows]; the last tile is filled up with zeros, which are not stored.
 fn prepareTile(problem: *const Problem, t: usize, out: [*]f32) void {
-    const rows: usize = @min(tile_rows, problem.rows - t * tile_rows);
-    for (0..rows) |m| {
+    const rows = tile_rows;
+    const present: usize = @min(tile_rows, problem.rows - t * tile_rows);
+    if (present < rows) @memset(out[0 .. rows * problem.k], 0);
+    for (0..present) |m| {
         const x: [*]align(4) const f32 = @ptrCast(@alignCast(problem.xRow(t * tile_rows + m)));
         for (0..problem.k) |k| out[k * rows + m] = x[k];
     }
@@ -171,13 +174,13 @@ fn widenPanel(comptime kind: Kind, base: [*]const u8, k: usize, out: [*]f32) voi
 }
 
 fn runTile(
-    comptime rows: usize,
     problem: *const Problem,
     t: usize,
     group: usize,
     x_base: [*]const f32,
     panels: *const [tile_panels][*]align(64) const f32,
 ) void {
+    const rows = tile_rows;
     const w_base = panels.*;
     var acc: [rows][tile_panels][dot.per_panel]F = @splat(@splat(@splat(@splat(0))));
     var x = x_base;
@@ -196,6 +199,6 @@ fn runTile(
     }
     inline for (0..tile_panels) |i| {
         const p = group * tile_panels + i;
-        if (p < problem.panels()) inline for (0..rows) |m| problem.store(t * tile_rows + m, p, acc[m][i]);
+        if (p < problem.panels()) inline for (0..rows) |m| problem.storeIfRow(t * tile_rows + m, p, acc[m][i]);
     }
 }

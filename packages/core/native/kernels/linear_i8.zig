@@ -65,20 +65,23 @@ pub const few_rows = 2 * gemv_rows;
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
     var runs = linear.PanelRuns.init(ctx, problem.panels(), 1);
     while (runs.next()) |run| {
-        if (problem.rows <= gemv_rows) {
-            gemvRun(kind, problem, 0, run);
+        if (problem.rows == linear.powerOfTwo(gemv_rows, problem.rows)) {
+            _ = gemvRun(kind, problem, 0, run);
         } else for (run.start..run.end) |p| { // a panel stays in the cache for its later rows
             var first: usize = 0;
-            while (first < problem.rows) : (first += gemv_rows) gemvRun(kind, problem, first, .{ .start = p, .end = p + 1 });
+            while (first < problem.rows) first += gemvRun(kind, problem, first, .{ .start = p, .end = p + 1 });
         }
     }
 }
 
-fn gemvRun(comptime kind: Kind, problem: *const Problem, first: usize, run: context.Context.Range) void {
-    switch (@min(gemv_rows, problem.rows - first)) {
-        inline 1...gemv_rows => |rows| gemvRows(kind, rows, problem, first, run),
-        else => unreachable,
+/// Runs as many rows from `first` on as one function takes; returns how many. Powers of two only, to keep the library
+/// small and quick to build.
+fn gemvRun(comptime kind: Kind, problem: *const Problem, first: usize, run: context.Context.Range) usize {
+    const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
+    inline for (.{ 1, 2, 4, 8 }) |rows| {
+        if (comptime rows <= gemv_rows) if (count == rows) gemvRows(kind, rows, problem, first, run);
     }
+    return count;
 }
 
 fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, run: context.Context.Range) void {
@@ -131,8 +134,9 @@ fn gemvPanel(comptime kind: Kind, comptime rows: usize, base: [*]const u8, k: us
 
 // ---- many rows: x in tile order, panels unpacked
 
-/// Per 32-block of a tile of `rows` rows: codes [rows][32], activation scales [rows], then per group the starts of the
-/// integer accumulators [rows] and the sums times scale [rows]. 4-byte aligned.
+/// Per 32-block and row of a tile; a tile's block has codes [rows][32], activation scales [rows], then per group the
+/// starts of the integer accumulators [rows] and the sums times scale [rows]. 4-byte aligned. The last tile is filled up
+/// with rows of zeros, which are not stored.
 fn rowBlockBytes(comptime f: packed_weights.Form) usize {
     return 32 + 4 + f.groups() * 8;
 }
@@ -154,7 +158,8 @@ pub fn scratchBytes(kind: Kind, rows: usize, k: usize, threads: u32) u64 {
 }
 
 fn rowsBytes(comptime f: packed_weights.Form, rows: usize, k: usize) usize {
-    return std.mem.alignForward(usize, rows * (k / 32) * rowBlockBytes(f), 64);
+    const padded = (rows + tile_rows - 1) / tile_rows * tile_rows;
+    return std.mem.alignForward(usize, padded * (k / 32) * rowBlockBytes(f), 64);
 }
 
 pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
@@ -177,10 +182,7 @@ pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
         unpacked = at.group;
         for (at.first..at.end) |t| {
             const x = rows_base + t * tile_rows * blocks * rowBlockBytes(f);
-            switch (@min(tile_rows, problem.rows - t * tile_rows)) {
-                inline 1...tile_rows => |rows| runTile(f, rows, problem, t, at.group, x, own),
-                else => unreachable,
-            }
+            runTile(f, problem, t, at.group, x, own);
         }
     }
 }
@@ -189,9 +191,11 @@ fn prepareTile(comptime f: packed_weights.Form, problem: *const Problem, t: usiz
     const start_factor = comptime dot.startFactor(f.zero, f.code_max);
     const blocks = problem.k / 32;
     const first = t * tile_rows;
-    const rows: usize = @min(tile_rows, problem.rows - first);
+    const rows = tile_rows;
     const tile_base = base + first * blocks * rowBlockBytes(f);
-    for (0..rows) |m| {
+    const present: usize = @min(tile_rows, problem.rows - first);
+    if (present < rows) @memset(tile_base[0 .. rows * blocks * rowBlockBytes(f)], 0);
+    for (0..present) |m| {
         const x = quantize.Row.init(problem.xRow(first + m), problem.k);
         for (0..blocks) |b| {
             const record = tile_base + b * rows * rowBlockBytes(f);
@@ -249,7 +253,6 @@ const TileCodes = struct {
 
 fn runTile(
     comptime f: packed_weights.Form,
-    comptime rows: usize,
     problem: *const Problem,
     t: usize,
     group: usize,
@@ -257,6 +260,7 @@ fn runTile(
     w_base: [*]const u8,
 ) void {
     @setEvalBranchQuota(20000);
+    const rows = tile_rows;
     var acc: [rows][tile_vectors]F = @splat(@splat(@splat(0)));
     var x = x_base;
     var w = w_base;
@@ -286,7 +290,7 @@ fn runTile(
     inline for (0..tile_panels) |i| {
         const p = group * tile_panels + i;
         if (p < problem.panels()) {
-            inline for (0..rows) |m| problem.store(t * tile_rows + m, p, acc[m][i * dot.per_panel ..][0..dot.per_panel].*);
+            inline for (0..rows) |m| problem.storeIfRow(t * tile_rows + m, p, acc[m][i * dot.per_panel ..][0..dot.per_panel].*);
         }
     }
 }
