@@ -17,7 +17,7 @@ const verbose = Deno.args.includes("--verbose");
 const { cases }: { cases: Case[] } = JSON.parse(
   await Deno.readTextFile(new URL("../../packages/models/embedded/evaluation.json", import.meta.url)),
 );
-using model = await loadModel(embeddedModelPath, { backend: x86, activations });
+using model = await loadModel(embeddedModelPath, { backend: x86, activations, threads: 1 });
 
 const counts = new Map<string, { passed: number; of: number }>();
 for (const { category, turns } of cases) {
