@@ -7,6 +7,7 @@ import { x86 } from "@mllm/backend-x86";
 import { type LanguageModel, loadModel, type LoadOptions, perplexity } from "@mllm/models";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
+import { fileURLToPath } from "node:url";
 import { maxAbsDifference, Oracle, sharedGolden } from "../../packages/models/testing/oracle.ts";
 import { REAL_MODELS_FOLDER, realModels } from "../fetch_real.ts";
 import { repositoryRoot } from "../workspace.ts";
@@ -40,7 +41,7 @@ async function withModel(options: Partial<LoadOptions>, check: (model: LanguageM
 }
 
 async function readOracle(): Promise<{ tensors: Oracle; json: RealOracle }> {
-  const base = decodeURIComponent(new URL("real/qwen2.5-coder-0.5b-instruct-q4_k_m", shared).pathname);
+  const base = fileURLToPath(new URL("real/qwen2.5-coder-0.5b-instruct-q4_k_m", shared));
   const json = JSON.parse(Deno.readTextFileSync(`${base}.json`));
   return { tensors: await Oracle.open(`${base}.safetensors`), json };
 }

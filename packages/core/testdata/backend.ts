@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { type Backend, type BackendOptions, type BackendPlugin, openBackend, probeBackend } from "../src/backend.ts";
 import { MllmError } from "../src/errors.ts";
 
@@ -14,7 +15,7 @@ export const testPlugin: BackendPlugin = {
   kernelRows: [],
   library: () => {
     const url = new URL(`../../${folder}/zig/zig-out/lib/${file}`, import.meta.url);
-    return Promise.resolve(decodeURIComponent(url.pathname));
+    return Promise.resolve(fileURLToPath(url));
   },
 };
 
