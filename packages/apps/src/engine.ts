@@ -3,61 +3,16 @@
  * tests fill them with a small fake. The shapes are those of `@mllm/models`, so a loaded `LanguageModel` fits as it is.
  */
 
-/** Settings of the sampler; see `Sampler` of `@mllm/models`. */
-export interface SamplingSettings {
-  /** 0 is greedy. */
-  temperature: number;
-  /** Choose among the k likeliest tokens; 0: all. */
-  topK: number;
-  /** Choose among the likeliest tokens that together reach p. */
-  topP: number;
-  /** Drop tokens less likely than p times the likeliest. */
-  minP: number;
-  /** Above 1: avoid tokens that occurred. */
-  repetitionPenalty: number;
-  /** Subtracted per earlier occurrence. */
-  frequencyPenalty: number;
-  /** Subtracted for having occurred. */
-  presencePenalty: number;
-  /** Tokens that penalties look back on. */
-  penaltyLastN: number;
-  /** The same seed gives the same text. */
-  seed: number;
-}
+import type { GenerateOptions, GenerationStats, SamplingOptions } from "@mllm/models";
+
+/** Settings of the sampler. */
+export type SamplingSettings = SamplingOptions;
 
 /** How to continue a prompt. */
-export interface GenerateSettings {
-  /** Most new tokens. */
-  maxTokens?: number;
-  /** What differs from the model's own settings. */
-  sampling?: Partial<SamplingSettings>;
-  /** Texts that end the generation. */
-  stopStrings?: readonly string[];
-  /** Go on past end-of-sequence tokens. */
-  ignoreEos?: boolean;
-  /** Ends the generation. */
-  signal?: AbortSignal;
-  /** Called after each chunk of the prompt. */
-  onPrompt?: (done: number, total: number) => void;
-}
+export type GenerateSettings = GenerateOptions;
 
 /** Counts and times (ms) of one generation. */
-export interface ReplyStats {
-  /** Tokens of the prompt. */
-  promptTokens: number;
-  /** Those that did not have to run again. */
-  cachedTokens: number;
-  /** Time for the others. */
-  promptMs: number;
-  /** New tokens. */
-  generatedTokens: number;
-  /** Time for them. */
-  generateMs: number;
-  /** Why it ended. */
-  stop: "eos" | "length" | "stop" | "aborted";
-  /** It ended because the context is full. */
-  contextFull: boolean;
-}
+export type ReplyStats = GenerationStats;
 
 /** One message of a conversation. */
 export interface ChatTurn {

@@ -3,7 +3,8 @@
  * transformers, models/qwen2/modeling_qwen2.py): a Llama-like decoder with biases on q, k and v. Names of weights and
  * config fields are Hugging Face's.
  */
-import { attention, kvAppend, type Linear, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import { type Linear, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import { cachedAttention } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -28,7 +29,8 @@ class Qwen2Attention implements SelfAttention {
     this.oProj = weights.linear(`${name}.o_proj`, hiddenSize, heads * headDim);
   }
 
-  forward(x: Tensor, { position, cache }: LayerInput): Tensor {
+  forward(x: Tensor, input: LayerInput): Tensor {
+    const { position } = input;
     const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = this.config;
     const [tokens] = x.shape; // x: [tokens, hiddenSize]
 
@@ -36,12 +38,7 @@ class Qwen2Attention implements SelfAttention {
     const k = this.rotary.forward(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), { position });
     const v = this.vProj.forward(x).reshape(tokens, kvHeads, headDim);
 
-    const kv = cache.layers[this.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
-    kvAppend(k, cache.pages, kv.k, { position });
-    kvAppend(v, cache.pages, kv.v, { position });
-    const window = this.config.slidingWindows[this.layer];
-    const out = attention(q, kv.k, kv.v, cache.pages, { position, window, scale: 1 / Math.sqrt(headDim) });
-    return this.oProj.forward(out.reshape(tokens, heads * headDim)); // [tokens, hiddenSize]
+    return this.oProj.forward(cachedAttention({ q, k, v }, this.layer, this.config, input)); // [tokens, hiddenSize]
   }
 }
 

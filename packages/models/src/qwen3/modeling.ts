@@ -3,7 +3,8 @@
  * models/qwen3/modeling_qwen3.py): a Llama-like decoder whose queries and keys are RMS-normalised per head before the
  * rotary embedding. Names of weights and config fields are Hugging Face's.
  */
-import { attention, kvAppend, type Linear, type RmsNorm, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import { type Linear, type RmsNorm, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import { cachedAttention } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
 import type { WeightLoader } from "../weights.ts";
@@ -32,7 +33,8 @@ class Qwen3Attention implements SelfAttention {
     this.kNorm = weights.rmsNorm(`${name}.k_norm`, headDim, config.rmsNormEps);
   }
 
-  forward(x: Tensor, { position, cache }: LayerInput): Tensor {
+  forward(x: Tensor, input: LayerInput): Tensor {
+    const { position } = input;
     const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = this.config;
     const [tokens] = x.shape; // x: [tokens, hiddenSize]
 
@@ -42,12 +44,7 @@ class Qwen3Attention implements SelfAttention {
     q = this.rotary.forward(this.qNorm.forward(q), { position });
     k = this.rotary.forward(this.kNorm.forward(k), { position });
 
-    const kv = cache.layers[this.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
-    kvAppend(k, cache.pages, kv.k, { position });
-    kvAppend(v, cache.pages, kv.v, { position });
-    const window = this.config.slidingWindows[this.layer];
-    const out = attention(q, kv.k, kv.v, cache.pages, { position, window, scale: 1 / Math.sqrt(headDim) });
-    return this.oProj.forward(out.reshape(tokens, heads * headDim)); // [tokens, hiddenSize]
+    return this.oProj.forward(cachedAttention({ q, k, v }, this.layer, this.config, input)); // [tokens, hiddenSize]
   }
 }
 
