@@ -16,7 +16,7 @@ REPEAT = ["repeat after me: {x}", "say {x}", "repeat: {x}", "repeat {x}", "pleas
 REPEAT_HELD_OUT = ["please repeat the following: {x}", "I want you to say {x}", "echo these words: {x}"]
 
 # How often a turn is of which kind.
-KINDS = {"usage": 22, "project": 16, "small talk": 11, "joke": 2, "tell": 9, "ask": 8, "sum": 17, "unknown": 15, "repeat": 2}
+KINDS = {"usage": 26, "project": 26, "small talk": 20, "joke": 2, "tell": 13, "ask": 8, "sum": 20, "unknown": 12, "repeat": 3}
 FIXED = {"usage", "project", "small talk", "unknown"}
 TURNS = [1] * 12 + [2] * 4 + [3, 3, 3, 4, 4, 5, 6, 8, 10, 14, 18]
 
@@ -54,7 +54,7 @@ class Generator:
             return fact.ellipsis(rng), fact
         if previous is self.jokes and rng.random() < 0.4:
             return self.jokes.turn(rng, state, again=True), self.jokes
-        if "last" in state and rng.random() < 0.3:
+        if "last" in state and rng.random() < 0.4:
             return sum_turn(rng, state=state), None
         state.pop("last", None)
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]

@@ -19,10 +19,10 @@ WORDINGS = {
     "/": ["{a}/{b}", "{a} / {b}", "{a} divided by {b}", "{a} : {b}"],
 }  # fmt: skip
 SENTENCES = {
-    "+": ["add {a} and {b}", "add {a} to {b}", "sum {a} and {b}", "if I have {a} apples and get {b} more, how many do I have", "I have {a} coins and find {b} more, how many are that", "there are {a} cats and {b} dogs, how many animals are there", "{a} plus {b} is what", "{a} plus {b} equals", "I bought {a} eggs and {b} more, how many eggs do I have", "can you add {a} and {b}"],
-    "-": ["subtract {b} from {a}", "take {b} from {a}", "if I have {a} apples and eat {b}, how many are left", "I had {a} coins and lost {b}, how many remain", "{a} minus {b} is what", "{a} minus {b} equals", "can you subtract {b} from {a}", "there were {a} birds and {b} flew away, how many are left", "I have {a} euros and spend {b}, what is left"],
-    "*": ["multiply {a} by {b}", "multiply {a} and {b}", "{a} times {b} is what", "{a} times {b} equals", "{a} boxes with {b} eggs each, how many eggs", "can you multiply {a} and {b}", "if I buy {a} bags of {b} apples, how many apples do I have"],
-    "/": ["divide {a} by {b}", "{a} divided by {b} is what", "share {a} apples among {b} people, how many does each get", "can you divide {a} by {b}"],
+    "+": ["add {a} and {b}", "add {a} to {b}", "sum {a} and {b}", "if I have {a} apples and get {b} more, how many do I have", "I have {a} coins and find {b} more, how many are that", "there are {a} cats and {b} dogs, how many animals are there", "{a} plus {b} is what", "{a} plus {b} equals", "I bought {a} eggs and {b} more, how many eggs do I have", "I have {a} pens and my friend has {b}, how many do we have", "put {a} and {b} together", "count {a} and {b} together", "I had {a} points and won {b} more, how many points are that", "{a} and {b} make", "how much do {a} and {b} give", "I owned {a} stamps and got {b} more, how many stamps do I own", "what comes out of {a} plus {b}", "can you add {a} and {b}"],
+    "-": ["subtract {b} from {a}", "take {b} from {a}", "if I have {a} apples and eat {b}, how many are left", "I had {a} coins and lost {b}, how many remain", "{a} minus {b} is what", "{a} minus {b} equals", "can you subtract {b} from {a}", "there were {a} birds and {b} flew away, how many are left", "I have {a} euros and spend {b}, what is left", "how much remains if I take {b} from {a}", "I had {a} cookies and gave away {b}, how many do I have left", "what is left of {a} without {b}", "if you subtract {b} from {a}, what is left", "{a} pears minus {b} pears", "I have {a} apples and give away {b}, how many are left", "what comes out of {a} minus {b}"],
+    "*": ["multiply {a} by {b}", "multiply {a} and {b}", "{a} times {b} is what", "{a} times {b} equals", "{a} boxes with {b} eggs each, how many eggs", "can you multiply {a} and {b}", "if I buy {a} bags of {b} apples, how many apples do I have", "{a} shelves with {b} books each, how many books", "what comes out of {a} times {b}", "{a} rows of {b} trees, how many trees are that", "how much is {a} multiplied with {b}", "I see {a} tables with {b} cups each, how many cups"],
+    "/": ["divide {a} by {b}", "{a} divided by {b} is what", "share {a} apples among {b} people, how many does each get", "can you divide {a} by {b}", "split {a} into {b} equal parts", "what comes out of {a} divided by {b}", "if {b} people share {a} sweets, how many has each", "what do we get dividing {a} by {b}"],
 }  # fmt: skip
 SENTENCES_HELD_OUT = {
     "+": ["what do {a} and {b} make together", "if you put {a} and {b} together, what comes out", "I own {a} books and buy {b} more, how many books are mine"],
@@ -31,8 +31,8 @@ SENTENCES_HELD_OUT = {
     "/": ["what do I get when I divide {a} by {b}", "{a} split into {b} parts, how big is each"],
 }  # fmt: skip
 MORE = {
-    "+": ["plus {b}", "and plus {b}", "add {b}", "add {b} to that", "now add {b}", "and {b} more", "plus {b} more", "what if I add {b}"],
-    "-": ["minus {b}", "and minus {b}", "subtract {b}", "now subtract {b}", "take away {b}", "subtract {b} from that", "and {b} less"],
+    "+": ["plus {b}", "and plus {b}", "add {b}", "add {b} to that", "now add {b}", "and {b} more", "plus {b} more", "what if I add {b}", "put {b} on it", "then {b} more", "and another {b}", "increase it by {b}", "and then plus {b}"],
+    "-": ["minus {b}", "and minus {b}", "subtract {b}", "now subtract {b}", "take away {b}", "subtract {b} from that", "and {b} less", "without {b}", "then remove {b}", "decrease it by {b}", "take {b} away", "and then minus {b}"],
 }  # fmt: skip
 MORE_HELD_OUT = {"+": ["now put {b} on top", "then add another {b}"], "-": ["then take {b} off", "and now without {b}"]}
 HARD = ["{ask} {big}+{big2}", "{ask} {big} plus {b}", "{ask} {big} times {big2}", "{ask} {big} * {b}", "{ask} {big} - {b}", "{ask} the square root of {big}", "{ask} {a} to the power of {b}", "{ask} {a} percent of {big}", "{ask} {c} times {d}", "{ask} {c} x {d}", "{ask} {c} * {d}", "{ask} {big} divided by {b}", "{ask} {a}^{b}", "{ask} {a} squared", "{ask} the factorial of {a}", "{ask} {a}.{b} + {b}.{a}", "{ask} {b} divided by 0", "multiply {c} by {d}", "add {big} and {big2}"]  # fmt: skip
@@ -49,9 +49,9 @@ def result(a: int, op: str, b: int) -> int:
 def operands(rng: Random, op: str, held_out: bool) -> tuple[int, int]:
     """Two numbers for a sum of the wanted split."""
     while True:
-        top = 20 if rng.random() < 0.3 else 99
+        top = rng.choice((12, 20, 50, 99))
         a, b = rng.randint(0, top), rng.randint(0, top)
-        if op == "-" and a < b and rng.random() < 0.85:
+        if op == "-" and a < b and rng.random() < 0.95:
             a, b = b, a
         if op in "*/":
             a, b = rng.randint(0, 12), rng.randint(0, 12)

@@ -37,7 +37,7 @@ def tokenised(generator: Generator, tokenizer: Tokenizer, tokens_wanted: int, lo
             ids, said = [], []
             for index, piece in enumerate(parts):
                 piece_ids = next(encodings).ids
-                if piece.fixed and index == len(parts) - 2 and rng.random() < 0.7:
+                if piece.fixed and index == len(parts) - 2 and rng.random() < 0.85:
                     # The beginning decides which reply it is; its rest is learnt soon, and would take most of the time.
                     piece_ids = piece_ids[:9]
                 ids += piece_ids
