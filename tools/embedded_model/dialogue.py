@@ -61,7 +61,8 @@ class Generator:
         if state["known"] and rng.random() < 0.08:
             kind = "ask"
         if kind in self.by_category:
-            fact = rng.choice(self.by_category[kind])
+            facts = self.by_category[kind]
+            fact = rng.choices(facts, [fact.weight for fact in facts])[0]
             return fact.turn(rng), fact
         if kind == "joke":
             return self.jokes.turn(rng, state, again=False), self.jokes

@@ -30,6 +30,7 @@ class Fact:
     accept: list[str]
     more: str
     actions: list[list[str]]
+    weight: float  # how often it is asked, against the others of its category
 
     def turn(self, rng: Random) -> Turn:
         draw = rng.random()
@@ -91,6 +92,7 @@ def load() -> tuple[list[Fact], Jokes]:
             accept=entry["accept"],
             more=entry.get("more", NO_MORE),
             actions=actions.get(entry["id"], []),
+            weight=entry.get("weight", 1),
         )
         for category, source in (("usage", usage), ("project", project), ("small talk", talk))
         for entry in source["fact"]
