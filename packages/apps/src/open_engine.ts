@@ -16,15 +16,20 @@ import {
   probeBackend,
   writeSafetensors,
 } from "@mllm/core";
-import { createTokenizer, estimateMemory, inspectModel, LanguageModel, loadModel, openCheckpoint } from "@mllm/models";
+import {
+  createTokenizer,
+  estimateMemory,
+  inspectModel,
+  LanguageModel,
+  loadModel,
+  openCheckpoint,
+  resolveSettings,
+} from "@mllm/models";
 import { type AssetOptions, assetPath, cacheFolder, embeddedModel } from "./assets.ts";
 import type { ChatProgram } from "./chat/main.ts";
 import type { BackendReport, Engine, LoadedModel, ModelSummary, RunOptions, TextCodec } from "./engine.ts";
 import type { Host } from "./host.ts";
 import { nearest } from "./suggest.ts";
-
-const CONTEXT_DEFAULT_MAX = 8192;
-const CHUNK_DEFAULT = 512;
 
 /** Ops and element types that `doctor` explains. */
 const EXPLAINED: readonly { op: OpName; dtypes: readonly DType[] }[] = [
@@ -73,8 +78,7 @@ class ProjectEngine implements Engine {
     const { checkpoint, config, ignored } = await inspectModel(path);
     const { plugin, level } = this.#plugin(options.backend);
     using backend = await openBackend(plugin, { level, threads: options.threads, activations: options.activations });
-    const context = options.context ?? Math.min(config.maxPositionEmbeddings, CONTEXT_DEFAULT_MAX);
-    const kvDtype = options.kvDtype ?? (backend.activations === "f32" ? "f32" : "f16");
+    const settings = resolveSettings(options, config, backend.activations);
     const weights = [...checkpoint.weights.values()];
     const parameters = weights.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
     return {
@@ -86,8 +90,8 @@ class ProjectEngine implements Engine {
       fileBytes: weights.reduce((sum, { bytes }) => sum + bytes, 0),
       config: checkpoint.config,
       tensors: weights.map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
-      memory: estimateMemory(backend, config, weights, { context, chunk: options.chunk ?? CHUNK_DEFAULT, kvDtype }),
-      context,
+      memory: estimateMemory(backend, config, weights, settings),
+      context: settings.context,
       hasChatTemplate: checkpoint.chatTemplate !== undefined,
       ignored,
     };

@@ -31,6 +31,7 @@ export class ChatSession {
   templateVariables: Record<string, unknown>;
   /** Counts and times of the last reply; undefined before the first one and when a turn failed before generating. */
   lastStats: Readonly<GenerationStats> | undefined;
+  #replying = false;
 
   /**
    * Starts a conversation; nothing runs before `send`.
@@ -82,7 +83,14 @@ export class ChatSession {
    * ```
    */
   async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<string> {
-    this.messages.push({ role: "user", content: text });
+    if (this.#replying) {
+      throw new MllmError("invalid_argument", "the conversation waits for a reply already", {
+        next: "Read that one to its end, or stop it, before the next message",
+      });
+    }
+    this.#replying = true;
+    const turn: ChatMessage = { role: "user", content: text };
+    this.messages.push(turn);
     let generation: Generation | undefined;
     try {
       const prompt = this.promptIds();
@@ -97,10 +105,14 @@ export class ChatSession {
       generation = this.model.generate(prompt, options);
       for await (const piece of generation) if (piece.text !== "") yield piece.text;
     } finally {
+      this.#replying = false;
       this.lastStats = generation?.stats;
-      if (generation && generation.tokens.length > 0) {
-        this.messages.push({ role: "assistant", content: generation.text });
-      } else this.messages.pop();
+      const at = this.messages.indexOf(turn); // not there any more after `clear`
+      if (at >= 0) {
+        if (generation && generation.tokens.length > 0) {
+          this.messages.splice(at + 1, 0, { role: "assistant", content: generation.text });
+        } else this.messages.splice(at, 1);
+      }
     }
   }
 

@@ -1,4 +1,4 @@
-import { type Backend, capture, crossEntropy, KvCache, MllmError, type Program, Tensor } from "@mllm/core";
+import { type Backend, capture, crossEntropy, KvCache, MllmError, type Program, Tensor, tidy } from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -65,6 +65,7 @@ export class LanguageModel implements Disposable {
   /** Tokens whose keys and values the cache holds, in order. */
   #cached: number[] = [];
   #busy = false;
+  readonly #logits: Float32Array;
 
   /**
    * Use `loadModel`.
@@ -74,7 +75,8 @@ export class LanguageModel implements Disposable {
   constructor(parts: LanguageModelParts) {
     this.#parts = parts;
     const { backend, network, settings } = parts;
-    const { numHiddenLayers, numKeyValueHeads, headDim } = network.config;
+    const { numHiddenLayers, numKeyValueHeads, headDim, vocabSize } = network.config;
+    this.#logits = new Float32Array(vocabSize);
     this.#cache = new KvCache(backend, {
       layers: numHiddenLayers,
       kvHeads: numKeyValueHeads,
@@ -147,8 +149,13 @@ export class LanguageModel implements Disposable {
     return n;
   }
 
-  /** Forgets the cached tokens, so that the next prompt runs from its first token. */
+  /**
+   * Forgets the cached tokens, so that the next prompt runs from its first token.
+   *
+   * @throws {MllmError} `invalid_argument` while a sequence runs
+   */
   clearCache(): void {
+    this.#checkIdle();
     this.#cached = [];
   }
 
@@ -156,7 +163,7 @@ export class LanguageModel implements Disposable {
    * Runs `ids` at the positions from `position` on, which must not lie behind the tokens run so far. What the cache
    * held from `position` on is forgotten.
    *
-   * @returns logits of the last one, f32 [vocabSize]: a view that is valid until the next call
+   * @returns logits of the last one, f32 [vocabSize], in an array that the next call fills again
    * @throws {MllmError} `invalid_argument` for no ids, an id outside the vocabulary, a position or length out of the
    * context, or while another sequence runs
    */
@@ -164,31 +171,19 @@ export class LanguageModel implements Disposable {
     this.#checkIds(ids, position);
     const unlock = this.#lock();
     try {
-      let logits: Float32Array = new Float32Array();
       for (let start = 0; start < ids.length; start += this.settings.chunk) {
         const part = ids.slice(start, start + this.settings.chunk);
         this.#cached.length = position + start;
-        logits = this.settings.eager
+        const logits = this.settings.eager
           ? this.#forwardEager(part, position + start)
           : await this.#forwardCaptured(part, position + start);
+        this.#logits.set(logits); // a copy: the program's own memory goes with the program
         this.#cached.push(...part);
       }
-      return logits;
+      return this.#logits;
     } finally {
       unlock();
     }
-  }
-
-  /**
-   * Captures and plans the programs that `forward` replays, so that the first call does not have to. Nothing to do when
-   * eager.
-   *
-   * @throws {MllmError} `backend` when the activation arena does not fit
-   */
-  prepare(): void {
-    if (this.settings.eager) return;
-    this.#program("prefill");
-    this.#program("decode");
   }
 
   /** Bytes of the activation arenas that are planned so far. */
@@ -247,13 +242,13 @@ export class LanguageModel implements Disposable {
     try {
       const result = new Float32Array(ids.length - 1);
       const chunk = Math.min(this.settings.chunk, LOGIT_ROWS_MAX);
-      const program = this.#scoreProgram(chunk);
       for (let start = 0; start < result.length; start += chunk) {
-        const targets = ids.slice(start + 1, start + 1 + chunk);
-        program.inputs.ids.write(Int32Array.from(ids.slice(start, start + targets.length)));
-        program.inputs.targets.write(Int32Array.from(targets));
-        await program.runAsync({ tokens: targets.length, position: start });
-        result.set(program.output("nll", targets.length), start);
+        const targets = Int32Array.from(ids.slice(start + 1, start + 1 + chunk));
+        const part = Int32Array.from(ids.slice(start, start + targets.length));
+        const nll = this.settings.eager
+          ? this.#scoreEager(part, targets, start)
+          : await this.#scoreCaptured(part, targets, start, chunk);
+        result.set(nll, start);
       }
       return result;
     } finally {
@@ -290,8 +285,13 @@ export class LanguageModel implements Disposable {
     return new ChatSession(this, options);
   }
 
-  /** Releases programs, cache and weights; closes the backend when `loadModel` opened it. */
+  /**
+   * Releases programs, cache and weights; closes the backend when `loadModel` opened it.
+   *
+   * @throws {MllmError} `invalid_argument` while a sequence runs: nothing is released then
+   */
   [Symbol.dispose](): void {
+    this.#checkIdle();
     for (const program of this.#programs.values()) program[Symbol.dispose]();
     this.#programs.clear();
     this.#cache[Symbol.dispose]();
@@ -299,12 +299,15 @@ export class LanguageModel implements Disposable {
     if (this.#parts.ownsBackend) this.backend[Symbol.dispose]();
   }
 
+  #checkIdle(): void {
+    if (!this.#busy) return;
+    throw new MllmError("invalid_argument", "the model is busy with another call", {
+      next: "Wait for it to end, or load the model a second time",
+    });
+  }
+
   #lock(): () => void {
-    if (this.#busy) {
-      throw new MllmError("invalid_argument", "the model is busy with another sequence", {
-        next: "Wait for the running generation to end, or load the model a second time",
-      });
-    }
+    this.#checkIdle();
     this.#busy = true;
     return () => this.#busy = false;
   }
@@ -315,6 +318,9 @@ export class LanguageModel implements Disposable {
     const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (bad !== undefined) {
       throw new MllmError("invalid_argument", `token id ${bad} is not in the vocabulary (0 to ${vocabSize - 1})`);
+    }
+    if (!Number.isInteger(position) || position < 0) {
+      throw new MllmError("invalid_argument", `the position must be a whole number of at least 0, not ${position}`);
     }
     if (position > this.#cached.length) {
       throw new MllmError("invalid_argument", `position ${position} lies behind the ${this.#cached.length} tokens run`);
@@ -342,13 +348,13 @@ export class LanguageModel implements Disposable {
   }
 
   #evaluateEager(ids: readonly number[], position: number, layers: number): Evaluation {
-    using input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
-    const hidden: Tensor[] = [];
-    const onHidden = layers > 0 ? (_: number, h: Tensor) => void hidden.push(h) : undefined;
-    using logits = this.network.forward({ ids: input, position, cache: this.#cache, onHidden });
-    const hiddenStates = hidden.map((h) => h.toFloat32Array());
-    hidden.forEach((h) => h.free());
-    return { logits: logits.toFloat32Array(), hiddenStates };
+    return tidy(() => {
+      const input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
+      const hidden: Tensor[] = [];
+      const onHidden = layers > 0 ? (_: number, h: Tensor) => void hidden.push(h) : undefined;
+      const logits = this.network.forward({ ids: input, position, cache: this.#cache, onHidden });
+      return { logits: logits.toFloat32Array(), hiddenStates: hidden.map((h) => h.toFloat32Array()) };
+    });
   }
 
   async #evaluateCaptured(
@@ -392,6 +398,22 @@ export class LanguageModel implements Disposable {
           return outputs;
         },
       ));
+  }
+
+  #scoreEager(ids: Int32Array, targets: Int32Array, position: number): Float32Array {
+    return tidy(() => {
+      const input = Tensor.from(this.backend, ids, [ids.length]);
+      const logits = this.network.forward({ ids: input, position, cache: this.#cache });
+      return crossEntropy(logits, Tensor.from(this.backend, targets, [targets.length])).toFloat32Array();
+    });
+  }
+
+  async #scoreCaptured(ids: Int32Array, targets: Int32Array, position: number, chunk: number): Promise<Float32Array> {
+    const program = this.#scoreProgram(chunk);
+    program.inputs.ids.write(ids);
+    program.inputs.targets.write(targets);
+    await program.runAsync({ tokens: ids.length, position });
+    return program.output("nll", ids.length);
   }
 
   #scoreProgram(tokensMax: number): Program {

@@ -62,7 +62,16 @@ export async function inspectModel(path: string): Promise<InspectedModel> {
   return { checkpoint, family, config, ignored: [...reader.ignored(), ...checkpoint.ignored] };
 }
 
-function readSettings(options: LoadOptions, config: DecoderConfig, activations: Activations): RunSettings {
+/**
+ * Fills in the defaults of a load.
+ *
+ * @throws {MllmError} `invalid_argument` for a context or chunk out of range
+ */
+export function resolveSettings(
+  options: Pick<LoadOptions, "context" | "chunk" | "eager" | "kvDtype">,
+  config: DecoderConfig,
+  activations: Activations,
+): RunSettings {
   const whole = (name: string, value: number, min: number, max: number) => {
     if (Number.isInteger(value) && value >= min && value <= max) return value;
     throw new MllmError("invalid_argument", `${name} must be a whole number from ${min} to ${max}, not ${value}`);
@@ -78,11 +87,9 @@ function readSettings(options: LoadOptions, config: DecoderConfig, activations: 
 
 /** Memory that the system can give now; what the backend says the machine has where that may not be asked. */
 function availableMemory(backend: Backend): number {
-  try {
-    return Deno.systemMemoryInfo().available;
-  } catch {
-    return backend.device.memoryBytes;
-  }
+  // Asked for only where it is granted: a prompt in the middle of loading would be no help.
+  const { state } = Deno.permissions.querySync({ name: "sys", kind: "systemMemoryInfo" });
+  return state === "granted" ? Deno.systemMemoryInfo().available : backend.device.memoryBytes;
 }
 
 function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, onProgress?: LoadProgress) {
@@ -101,26 +108,32 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   const start = performance.now();
   const inspected = await inspectModel(path);
   const { checkpoint, config } = inspected;
-  const settings = readSettings(options, config, backend.activations);
+  const settings = resolveSettings(options, config, backend.activations);
   const tokenizer = createTokenizer(checkpoint.tokenizer);
   const template = checkpoint.chatTemplate === undefined ? undefined : new ChatTemplate(checkpoint.chatTemplate);
   const memory: MemoryReport = estimateMemory(backend, config, checkpoint.weights.values(), settings);
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
+  const file = checkpoint.format === "gguf" ? checkpoint.configFile : `${checkpoint.path}/generation_config.json`;
+  const defaults = readGenerationConfig(checkpoint.generationConfig, file);
   const network = buildNetwork(inspected, backend, options.onProgress);
-  const defaults = readGenerationConfig(checkpoint.generationConfig, checkpoint.configFile);
-  return new LanguageModel({
-    backend,
-    network,
-    checkpoint,
-    tokenizer,
-    template,
-    eosIds: uniteEosIds(checkpoint.eosIds, defaults.eosIds, tokenizer.eosIds),
-    samplingDefaults: defaults.sampling,
-    memory,
-    settings,
-    loadMs: performance.now() - start,
-    ownsBackend: owned,
-  });
+  try {
+    return new LanguageModel({
+      backend,
+      network,
+      checkpoint,
+      tokenizer,
+      template,
+      eosIds: uniteEosIds(checkpoint.eosIds, defaults.eosIds, tokenizer.eosIds),
+      samplingDefaults: defaults.sampling,
+      memory,
+      settings,
+      loadMs: performance.now() - start,
+      ownsBackend: owned,
+    });
+  } catch (error) {
+    network[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type Backend, dtypes, MllmError, type WeightInfo } from "@mllm/core";
+import { type Backend, KvCache, MllmError, type WeightInfo } from "@mllm/core";
 import type { DecoderConfig } from "./decoder/config.ts";
 
 /** What a model needs of memory, in bytes, known before anything is loaded. */
@@ -47,7 +47,13 @@ export function estimateMemory(
     config;
   let sum = 0;
   for (const weight of weights) sum += weightBytes(backend, weight, config);
-  const kv = 2 * numHiddenLayers * numKeyValueHeads * headDim * context * dtypes[kvDtype].blockBytes;
+  const kv = KvCache.bytesFor({
+    layers: numHiddenLayers,
+    kvHeads: numKeyValueHeads,
+    headDim,
+    capacity: context,
+    dtype: kvDtype,
+  });
   // Live at once, per token: residual and its norm (with an int8 copy), then q, k, v, their rotated copies and the
   // attention's result, or gate, up and their product.
   const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;

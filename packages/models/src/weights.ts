@@ -147,6 +147,13 @@ export class WeightLoader implements Disposable {
     const key = `${use} ${path}`;
     let file = this.#files.get(key);
     if (!file) this.#files.set(key, file = this.backend.mapFile(path));
+    if (offset + info.bytes > file.bytes) {
+      throw new MllmError("invalid_file", `the file became shorter while it was read: ${file.bytes} bytes`, {
+        file: path,
+        offset,
+        next: "Wait for its download to end, then load it again",
+      });
+    }
     return Tensor.fromAddress(this.backend, file.address + BigInt(offset), dtype, shape, file, { name });
   }
 

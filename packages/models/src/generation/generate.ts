@@ -23,7 +23,7 @@ export interface GenerateOptions {
   onPrompt?: (done: number, total: number) => void;
 }
 
-/** Why a generation ended: an EOS token, `maxTokens` or a full context, a stop string, or the signal. */
+/** Why a generation ended: an EOS token, `maxTokens` or a full context, a stop string, or the signal or its reader. */
 export type StopReason = "eos" | "length" | "stop" | "aborted";
 
 /** Counts and times of one generation, complete when it has ended. Times in milliseconds. */
@@ -71,6 +71,8 @@ class TokenLoop implements Generation {
   readonly #sampler: Sampler;
   readonly #decoder: StreamingDecoder;
   readonly #stops: StopMatcher;
+  /** Prompt and new tokens. */
+  readonly #ids: number[];
   #started = false;
 
   constructor(
@@ -91,6 +93,7 @@ class TokenLoop implements Generation {
     this.#sampler = new Sampler(mergeSampling(model.samplingDefaults, options.sampling));
     this.#decoder = new StreamingDecoder(model.tokenizer, { skipSpecial: options.skipSpecial ?? true });
     this.#stops = new StopMatcher([...(options.stopStrings ?? [])]);
+    this.#ids = [...prompt];
     this.stats = {
       promptTokens: prompt.length,
       cachedTokens: 0,
@@ -105,6 +108,7 @@ class TokenLoop implements Generation {
   async *[Symbol.asyncIterator](): AsyncGenerator<GeneratedPiece> {
     if (this.#started) throw new MllmError("invalid_argument", "a generation can be iterated only once");
     this.#started = true;
+    this.stats.stop = "aborted"; // until it ends in another way: whoever leaves the loop leaves this
     const promptStart = performance.now();
     let logits = await this.#runPrompt();
     const start = performance.now();
@@ -112,22 +116,22 @@ class TokenLoop implements Generation {
     if (!logits) return;
 
     const limit = this.options.maxTokens ?? Infinity;
-    let position = this.prompt.length;
-    while (this.tokens.length < limit) {
-      const id = this.#sampler.sample(logits, this.#history());
+    while (true) {
+      if (this.tokens.length >= limit || this.#ids.length > this.model.context) {
+        this.stats.contextFull = this.tokens.length < limit;
+        this.stats.stop = "length";
+        break;
+      }
+      const id = this.#sampler.sample(logits, this.#ids);
       this.tokens.push(id);
+      this.#ids.push(id);
       this.stats.generatedTokens++;
       this.stats.generateMs = performance.now() - start;
       const piece = this.#accept(id);
       if (piece.text !== "" || !piece.ended) yield { id, text: piece.text };
       if (piece.ended) return;
-      if (this.#aborted()) break;
-      if (this.tokens.length >= limit) break;
-      if (position >= this.model.context) {
-        this.stats.contextFull = true;
-        break;
-      }
-      logits = await this.model.forward([id], position++);
+      if (this.options.signal?.aborted) break;
+      if (this.tokens.length < limit && this.#ids.length <= this.model.context) logits = await this.#runRest();
     }
     const rest = this.#finish();
     if (rest !== "") yield { id: this.tokens[this.tokens.length - 1], text: rest };
@@ -143,12 +147,10 @@ class TokenLoop implements Generation {
         { next: "Shorten it, or load the model with a larger context" },
       );
     }
-    // The last token always runs: its logits are needed.
-    let done = Math.min(model.cachedPrefix(prompt), prompt.length - 1);
-    stats.cachedTokens = done;
+    stats.cachedTokens = Math.min(model.cachedPrefix(prompt), prompt.length - 1);
     let logits: Float32Array | undefined;
-    while (done < prompt.length) {
-      if (this.#aborted()) return undefined;
+    for (let done = stats.cachedTokens; done < prompt.length;) {
+      if (this.options.signal?.aborted) return undefined;
       const part = prompt.slice(done, done + model.settings.chunk);
       logits = await model.forward(part, done);
       done += part.length;
@@ -157,14 +159,13 @@ class TokenLoop implements Generation {
     return logits;
   }
 
-  #history(): readonly number[] {
-    return this.#sampler.needsHistory ? [...this.prompt, ...this.tokens] : [];
-  }
-
-  #aborted(): boolean {
-    if (!this.options.signal?.aborted) return false;
-    this.stats.stop = "aborted";
-    return true;
+  /**
+   * Runs what the cache lacks of prompt and new tokens: the last token, or more when another sequence has been run on
+   * this model meanwhile.
+   */
+  async #runRest(): Promise<Float32Array> {
+    const done = Math.min(this.model.cachedPrefix(this.#ids), this.#ids.length - 1);
+    return await this.model.forward(this.#ids.slice(done), done);
   }
 
   /** Turns a token into text and says whether generation ends with it. */
@@ -182,6 +183,7 @@ class TokenLoop implements Generation {
   /** The text that was held back as a possible part of a character or of a stop string. */
   #finish(): string {
     const { text, stopped } = this.#stops.push(this.#decoder.flush());
+    if (stopped) this.stats.stop = "stop";
     const rest = stopped ? text : text + this.#stops.flush();
     this.text += rest;
     return rest;

@@ -1,0 +1,174 @@
+import { x86 } from "@mllm/backend-x86";
+import { MllmError } from "@mllm/core";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { sameBits } from "../testing/oracle.ts";
+import type { GenerateOptions, Generation } from "./generation/generate.ts";
+import { embeddedModelPath } from "./embedded_model.ts";
+import type { LanguageModel } from "./language_model.ts";
+import { loadModel, type LoadOptions } from "./load_model.ts";
+import { perplexity } from "./perplexity.ts";
+
+async function withModel(options: Partial<LoadOptions>, check: (model: LanguageModel) => Promise<void>): Promise<void> {
+  using model = await loadModel(embeddedModelPath, { backend: x86, threads: 2, context: 128, ...options });
+  await check(model);
+}
+
+const PROMPT = "<|im_start|>user\nWhat is this project?<|im_end|>\n<|im_start|>assistant\n";
+
+async function run(generation: Generation): Promise<string> {
+  let text = "";
+  for await (const piece of generation) text += piece.text;
+  return text;
+}
+
+function greedy(model: LanguageModel, options: GenerateOptions = {}): Generation {
+  return model.generate(model.tokenizer.encode(PROMPT), { sampling: { temperature: 0 }, ...options });
+}
+
+describe("LanguageModel", () => {
+  it("ends at an EOS token, which is in the tokens and not in the text", async () => {
+    await withModel({}, async (model) => {
+      const generation = greedy(model);
+      const text = await run(generation);
+      assertEquals(generation.stats.stop, "eos");
+      assertEquals(generation.text, text);
+      assert(model.eosIds.includes(generation.tokens.at(-1)!));
+      assert(!text.includes("<|im_end|>") && text.length > 10, text);
+      assertEquals(generation.stats.generatedTokens, generation.tokens.length);
+    });
+  });
+
+  it("ends at maxTokens, at 0 too, and at a full context", async () => {
+    await withModel({}, async (model) => {
+      for (const maxTokens of [0, 1, 5]) {
+        const generation = greedy(model, { maxTokens, ignoreEos: true });
+        await run(generation);
+        assertEquals([generation.tokens.length, generation.stats.stop], [maxTokens, "length"]);
+        assertEquals(generation.stats.contextFull, false);
+      }
+      const endless = greedy(model, { ignoreEos: true });
+      await run(endless);
+      assertEquals([endless.stats.stop, endless.stats.contextFull], ["length", true]);
+      assertEquals(endless.stats.promptTokens + endless.tokens.length, model.context + 1);
+    });
+  });
+
+  it("ends before a stop string, however the tokens cut it", async () => {
+    await withModel({}, async (model) => {
+      const whole = await run(greedy(model));
+      const stop = whole.slice(9, 16);
+      const generation = greedy(model, { stopStrings: [stop] });
+      assertEquals(await run(generation), whole.slice(0, whole.indexOf(stop)));
+      assertEquals(generation.stats.stop, "stop");
+    });
+  });
+
+  it("runs only what the cache lacks, with the same result", async () => {
+    await withModel({ chunk: 4 }, async (model) => {
+      const first = greedy(model);
+      await run(first);
+      const again = greedy(model);
+      await run(again);
+      assertEquals(again.stats.cachedTokens, again.stats.promptTokens - 1);
+      assertEquals(again.tokens, first.tokens);
+      model.clearCache();
+      assertEquals(model.cachedPrefix(model.tokenizer.encode(PROMPT)), 0);
+    });
+  });
+
+  it("two generations in turn do not disturb each other", async () => {
+    await withModel({}, async (model) => {
+      const alone = greedy(model, { maxTokens: 12, ignoreEos: true });
+      await run(alone);
+      const a = greedy(model, { maxTokens: 12, ignoreEos: true });
+      const b = model.generate(model.tokenizer.encode("Something else entirely"), { maxTokens: 12, ignoreEos: true });
+      const [iterateA, iterateB] = [a[Symbol.asyncIterator](), b[Symbol.asyncIterator]()];
+      for (let i = 0; i < 13; i++) {
+        await iterateA.next();
+        await iterateB.next();
+      }
+      assertEquals(a.tokens, alone.tokens);
+    });
+  });
+
+  it("stops at the signal, in the prompt and in the reply, and goes on from there", async () => {
+    await withModel({ chunk: 2 }, async (model) => {
+      const inPrompt = new AbortController();
+      const generation = greedy(model, { signal: inPrompt.signal, onPrompt: () => inPrompt.abort() });
+      assertEquals(await run(generation), "");
+      assertEquals([generation.stats.stop, generation.tokens.length], ["aborted", 0]);
+      assertEquals(model.cachedPrefix(model.tokenizer.encode(PROMPT)), 2);
+
+      const inReply = new AbortController();
+      const reply = greedy(model, { signal: inReply.signal });
+      for await (const _ of reply) if (reply.tokens.length === 3) inReply.abort();
+      assertEquals([reply.stats.stop, reply.tokens.length], ["aborted", 3]);
+      const left = greedy(model);
+      for await (const _ of left) break;
+      assertEquals(left.stats.stop, "aborted");
+    });
+  });
+
+  it("refuses overlapping calls, and to be closed meanwhile", async () => {
+    await withModel({}, async (model) => {
+      const ids = model.tokenizer.encode(PROMPT);
+      const running = model.forward(ids, 0);
+      await assertRejects(() => model.forward(ids, 0), MllmError, "busy");
+      assertThrows(() => model.clearCache(), MllmError, "busy");
+      assertThrows(() => model[Symbol.dispose](), MllmError, "busy");
+      await running;
+      assertEquals(model.cachedPrefix(ids), ids.length);
+    });
+  });
+
+  it("logits outlive the model", async () => {
+    let logits = new Float32Array() as Float32Array;
+    await withModel({}, async (model) => {
+      logits = await model.forward([1, 2, 3], 0);
+    });
+    assert(logits.every(Number.isFinite));
+  });
+
+  it("names bad ids, positions and lengths", async () => {
+    await withModel({ context: 8 }, async (model) => {
+      await assertRejects(() => model.forward([], 0), MllmError, "no tokens");
+      await assertRejects(() => model.forward([-1], 0), MllmError, "token id -1");
+      await assertRejects(() => model.forward([1e6], 0), MllmError, "token id 1000000");
+      for (const position of [-1, 1.5, NaN]) {
+        await assertRejects(() => model.forward([1], position), MllmError, "position");
+      }
+      await assertRejects(() => model.forward([1], 1), MllmError, "behind");
+      await assertRejects(() => model.evaluate([1, 2, 3, 4, 5, 6, 7, 8, 9]), MllmError, "context of 8");
+      await assertRejects(() => run(model.generate([1, 2, 3, 4, 5, 6, 7, 8, 9])), MllmError, "context of 8");
+    });
+  });
+
+  it("scores as its logits say, eager and captured alike", async () => {
+    const ids = Array.from({ length: 50 }, (_, i) => (i * 37) % 500);
+    const scores: Float32Array[] = [];
+    for (const eager of [false, true]) {
+      await withModel({ eager, chunk: 16 }, async (model) => {
+        const nll = await model.score(ids);
+        scores.push(nll);
+        const { logits } = await model.evaluate(ids);
+        const { vocabSize } = model.network.config;
+        const row = logits.subarray(10 * vocabSize, 11 * vocabSize);
+        const sum = row.reduce((total, logit) => total + Math.exp(logit), 0);
+        assert(Math.abs(nll[10] - (Math.log(sum) - row[ids[11]])) < 1e-4);
+        const { ppl, count } = await perplexity(model, ids, 25);
+        assertEquals(count, 48);
+        assert(ppl > 1);
+      });
+    }
+    assert(sameBits(scores[0], scores[1]));
+  });
+
+  it("refuses what does not fit, with the numbers", async () => {
+    const load = (options: Partial<LoadOptions>) => loadModel(embeddedModelPath, { backend: x86, ...options });
+    const error = await assertRejects(() => load({ memoryLimit: 1 << 20 }), MllmError, "KV cache");
+    assertEquals(error.code, "out_of_memory");
+    await assertRejects(() => load({ context: 0 }), MllmError, "the context");
+    await assertRejects(() => load({ chunk: 0 }), MllmError, "the chunk");
+  });
+});
