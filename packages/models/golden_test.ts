@@ -8,7 +8,8 @@ import { assert, assertEquals } from "@std/assert";
 import { afterAll, describe, it } from "@std/testing/bdd";
 import { fileURLToPath } from "node:url";
 import { type LanguageModel, loadModel, type LoadOptions } from "./mod.ts";
-import { maxAbsDifference, Oracle, sameBits, sharedGolden } from "./testing/oracle.ts";
+import { maxAbsDifference, Oracle, sameBits } from "./testing/oracle.ts";
+import { goldenPath, skipWithout } from "../../tools/testing/golden.ts";
 
 const LOGITS_TOLERANCE = 2e-4;
 const HIDDEN_TOLERANCE = 1e-4;
@@ -21,6 +22,7 @@ interface Golden {
 }
 
 const local = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+const shared = goldenPath("");
 
 function folder(base: string, name: string): Golden {
   return {
@@ -36,11 +38,10 @@ function ggufFile(base: string, name: string): Golden {
 }
 
 function goldens(): Golden[] {
-  const shared = sharedGolden();
   const own = local("./testdata/");
-  if (!shared) return [folder(own, "qwen3-tied"), ggufFile(own, "qwen2-legacyq")];
-  const models = fileURLToPath(new URL("models/", shared));
-  const gguf = fileURLToPath(new URL("gguf/", shared));
+  if (shared === undefined) return [folder(own, "qwen3-tied"), ggufFile(own, "qwen2-legacyq")];
+  const models = `${shared}models/`;
+  const gguf = `${shared}gguf/`;
   const isDense = (name: string) => /^qwen[23]-/.test(name);
   return [
     ...[...Deno.readDirSync(models)].map(({ name }) => name).filter(isDense).sort().map((name) => folder(models, name)),
@@ -92,6 +93,7 @@ async function withModel(path: string, options: LoadOptions, check: (model: Lang
 describe("reference models", () => {
   afterAll(() => backends.forEach((backend) => backend[Symbol.dispose]()));
 
+  it("finds all of them", { skip: skipWithout(shared) }, () => assert(goldens().length >= 6));
   for (const golden of goldens()) {
     for (const level of device.levels) {
       it(`${golden.name} at ${level}`, async () => {

@@ -7,9 +7,9 @@ import { x86 } from "@mllm/backend-x86";
 import { type LanguageModel, loadModel, type LoadOptions, perplexity } from "@mllm/models";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { fileURLToPath } from "node:url";
-import { maxAbsDifference, Oracle, sharedGolden } from "../../packages/models/testing/oracle.ts";
+import { maxAbsDifference, Oracle } from "../../packages/models/testing/oracle.ts";
 import { REAL_MODELS_FOLDER, realModels } from "../fetch_real.ts";
+import { goldenPath, skipWithout } from "../testing/golden.ts";
 import { repositoryRoot } from "../workspace.ts";
 
 /** Gaps of the two best logits below this are decided by rounding. */
@@ -21,7 +21,7 @@ interface RealOracle {
 }
 
 const file = `${repositoryRoot()}/${REAL_MODELS_FOLDER}/${realModels[0].file}`;
-const shared = sharedGolden();
+const shared = goldenPath("real/");
 
 function exists(path: string): boolean {
   try {
@@ -33,7 +33,7 @@ function exists(path: string): boolean {
 
 const here = exists(file);
 const noModel = here ? false : "run `deno task fetch:real qwen` first";
-const noOracle = noModel || (shared ? false : "the oracle (../shared/golden) is not here");
+const noOracle = noModel || skipWithout(shared);
 
 async function withModel(options: Partial<LoadOptions>, check: (model: LanguageModel) => Promise<void>): Promise<void> {
   using model = await loadModel(file, { backend: x86, context: 1024, ...options });
@@ -41,7 +41,7 @@ async function withModel(options: Partial<LoadOptions>, check: (model: LanguageM
 }
 
 async function readOracle(): Promise<{ tensors: Oracle; json: RealOracle }> {
-  const base = fileURLToPath(new URL("real/qwen2.5-coder-0.5b-instruct-q4_k_m", shared));
+  const base = `${shared}qwen2.5-coder-0.5b-instruct-q4_k_m`;
   const json = JSON.parse(Deno.readTextFileSync(`${base}.json`));
   return { tensors: await Oracle.open(`${base}.safetensors`), json };
 }

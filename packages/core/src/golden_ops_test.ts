@@ -1,7 +1,8 @@
 import { assert } from "@std/assert";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { openTestBackend, testLevels } from "../testdata/backend.ts";
-import { goldenFile, readTensors, type Tensors } from "../testdata/golden.ts";
+import { readTensors, type Tensors, testdata } from "../testdata/tensors.ts";
+import { goldenPath, skipWithout } from "../../../tools/testing/golden.ts";
 import type { Backend } from "./backend.ts";
 import { type DType, dtypes } from "./dtype.ts";
 import { KvCache } from "./kv_cache.ts";
@@ -134,10 +135,12 @@ const runs: Record<string, Run> = {
   sdpa_causal: attention,
 };
 
-const golden = goldenFile("ops/ops.json");
-const local = new URL("../testdata/ops.json", import.meta.url);
-const sources = [local, ...(golden === undefined ? [] : [golden])];
-const quantFile = goldenFile("quant/gguf_blocks.safetensors");
+const golden = goldenPath("ops/ops.json");
+const sources = [
+  { name: "this repository", path: testdata("ops.json"), casesMin: 20 },
+  { name: "the reference", path: golden, casesMin: 130 },
+];
+const quantFile = goldenPath("quant/gguf_blocks.safetensors");
 const names: Record<string, DType> = { float32: "f32", int32: "i32", bf16: "bf16", f16: "f16" };
 
 function checkCase(backend: Backend, data: Tensors, one: Case): void {
@@ -217,17 +220,17 @@ for (const level of await testLevels()) {
     });
     afterAll(() => backend[Symbol.dispose]());
 
-    sources.forEach((source, index) => {
-      const { cases } = JSON.parse(Deno.readTextFileSync(source)) as { cases: Case[] };
-      const data = readTensors(new URL("ops.safetensors", source));
-      it(`of ${index === 0 ? "this repository" : "the reference"}`, () => {
+    for (const { name, path, casesMin } of sources) {
+      it(`of ${name}`, { skip: skipWithout(path) }, () => {
+        const { cases } = JSON.parse(Deno.readTextFileSync(path!)) as { cases: Case[] };
+        const data = readTensors(path!.replace(/json$/, "safetensors"));
         const covered = cases.filter(({ op }) => op in runs);
         for (const one of covered) checkCase(backend, data, one);
-        assert(covered.length >= (index === 0 ? 20 : 130), `${covered.length} cases`);
+        assert(covered.length >= casesMin, `${covered.length} cases`);
       });
-    });
+    }
 
-    it("of block types", { skip: quantFile === undefined }, () => {
+    it("of block types", { skip: skipWithout(quantFile) }, () => {
       assert(checkQuant(backend, readTensors(quantFile!)) >= 20);
     });
   });

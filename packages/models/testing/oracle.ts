@@ -49,14 +49,3 @@ export function sameBits(a: Float32Array, b: Float32Array): boolean {
   const y = new Int32Array(b.buffer, b.byteOffset, b.length);
   return x.length === y.length && x.every((bits, i) => bits === y[i]);
 }
-
-/** The folder of reference data beside the checkout, when it is there. */
-export function sharedGolden(): URL | undefined {
-  const url = new URL("../../../../shared/golden/", import.meta.url);
-  try {
-    Deno.statSync(url);
-    return url;
-  } catch {
-    return undefined;
-  }
-}

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { MllmError } from "../errors.ts";
-import { goldenFile, readTensors } from "../../testdata/golden.ts";
+import { readTensors } from "../../testdata/tensors.ts";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
 import { type GgufValue, openGguf, readGguf } from "./gguf.ts";
 import { encodeGguf, type GgufContent, type GgufInput, ggufU32, writeGguf } from "./gguf_writer.ts";
 import { dequantize } from "./quant/dequantize.ts";
@@ -208,10 +209,10 @@ describe("openGguf", () => {
   });
 
   for (const name of ["llama-kquants", "llama-mixed", "llama3-rope-q8", "qwen2-legacyq", "qwen3-mixed"]) {
-    const golden = goldenFile(`gguf/${name}.gguf`);
-    it(`${name}: tensors dequantise to the reference rows`, { skip: !golden }, async () => {
-      const { tensors } = await openGguf(golden!.pathname);
-      const oracle = readTensors(goldenFile(`gguf/${name}.oracle.safetensors`)!);
+    const golden = goldenPath(`gguf/${name}.gguf`);
+    it(`${name}: tensors dequantise to the reference rows`, { skip: skipWithout(golden) }, async () => {
+      const { tensors } = await openGguf(golden!);
+      const oracle = readTensors(goldenPath(`gguf/${name}.oracle.safetensors`)!);
       let compared = 0;
       for (const key of oracle.names.filter((key) => key.startsWith("deq."))) {
         const info = tensors.get(key.slice(4))!;

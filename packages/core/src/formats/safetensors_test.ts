@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { MllmError } from "../errors.ts";
-import { goldenFile } from "../../testdata/golden.ts";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
 import { openSafetensors, readSafetensors } from "./safetensors.ts";
 import { encodeSafetensors, writeSafetensors } from "./safetensors_writer.ts";
 import { readWeight } from "./weight_info.ts";
@@ -120,9 +120,9 @@ describe("openSafetensors", () => {
     assertEquals((await assertRejects(() => openSafetensors("."), MllmError, "a directory")).code, "invalid_file");
   });
 
-  const golden = goldenFile("models/qwen2-untied-sharded/model.safetensors.index.json");
-  it("opens the reference shards", { skip: !golden }, async () => {
-    const { tensors } = await openSafetensors(golden!.pathname);
+  const golden = goldenPath("models/qwen2-untied-sharded/model.safetensors.index.json");
+  it("opens the reference shards", { skip: skipWithout(golden) }, async () => {
+    const { tensors } = await openSafetensors(golden!);
     assertEquals(tensors.get("lm_head.weight")!.shape, [320, 96]);
   });
 });

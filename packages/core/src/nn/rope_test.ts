@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { goldenFile } from "../../testdata/golden.ts";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
 import { MllmError } from "../errors.ts";
 import { ropeFrequencies, ropeParameters } from "./rope.ts";
 
@@ -39,8 +39,8 @@ describe("rope frequencies", () => {
     assertEquals(attentionFactor, 1);
   });
 
-  const golden = goldenFile("ops/ops.json");
-  it("are those of the reference", { skip: golden === undefined }, () => {
+  const golden = goldenPath("ops/ops.json");
+  it("are those of the reference", { skip: skipWithout(golden) }, () => {
     const { cases } = JSON.parse(Deno.readTextFileSync(golden!)) as { cases: Case[] };
     let compared = 0;
     for (const { key, params } of cases.filter(({ op, params }) => op.startsWith("rope_") && params.inv_freq)) {

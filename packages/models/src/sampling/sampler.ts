@@ -69,7 +69,7 @@ export function checkSamplingOptions(options: Partial<SamplingOptions>): Checked
       const from = aboveMin ? `above ${min}` : `from ${min}`;
       throw new MllmError(
         "invalid_argument",
-        `${name} must be ${kind} ${from} to ${max}, not ${JSON.stringify(value)}`,
+        `${name} must be ${kind} ${from} to ${max}, not ${String(value)}`,
       );
     }
     checked[name] = value;

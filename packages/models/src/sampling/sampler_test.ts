@@ -1,9 +1,14 @@
 import { describe, it } from "@std/testing/bdd";
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { MllmError } from "@mllm/core";
+import {
+  minPProbabilities,
+  temperatureProbabilities,
+  topKProbabilities,
+  topPProbabilities,
+} from "../../testing/probabilities.ts";
 import { Random } from "./random.ts";
 import { Sampler, type SamplingOptions } from "./sampler.ts";
-import { minPProbabilities, temperatureProbabilities, topKProbabilities, topPProbabilities } from "./transforms.ts";
 
 const off: Partial<SamplingOptions> = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 
@@ -94,12 +99,14 @@ describe("Sampler", () => {
       { topK: 1.5 },
       { topP: 1.1 },
       { minP: "0.1" },
+      { topK: Infinity },
       { repetitionPenalty: 0 },
       { penaltyLastN: -2 },
       { seed: 0.5 },
       { heat: 1 },
     ];
     for (const options of bad) assertThrows(() => new Sampler(options), MllmError, Object.keys(options)[0]);
+    assertThrows(() => new Sampler({ topK: Infinity }), MllmError, "not Infinity");
     assertEquals(new Sampler({ topK: undefined }).options.topK, 40);
   });
   it("is quick on a large vocabulary", () => {

@@ -1,14 +1,14 @@
 import { describe, it } from "@std/testing/bdd";
-import { assert, assertEquals, assertThrows } from "@std/assert";
-import { MllmError, openSafetensors } from "@mllm/core";
-import { sharedGolden } from "../../testing/oracle.ts";
+import { assert, assertEquals } from "@std/assert";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
+import { Oracle } from "../../testing/oracle.ts";
 import {
   minPProbabilities,
-  penalize,
   temperatureProbabilities,
   topKProbabilities,
   topPProbabilities,
-} from "./transforms.ts";
+} from "../../testing/probabilities.ts";
+import { countTopP, penalize } from "./transforms.ts";
 
 const round = (values: ArrayLike<number>) => Array.from(values, (value) => Math.round(value * 1e6) / 1e6);
 
@@ -18,7 +18,6 @@ describe("probability transforms", () => {
     assertEquals(round(temperatureProbabilities([0, Math.log(3), -Infinity])), [0.25, 0.75, 0]);
     assertEquals(round(temperatureProbabilities([0, Math.log(3)], 0.5)), [0.1, 0.9]);
     assertEquals([...temperatureProbabilities([-Infinity, -Infinity])], [0, 0]);
-    assertThrows(() => temperatureProbabilities([1], 0), MllmError, "temperature");
   });
   it("top-k", () => {
     assertEquals(round(topKProbabilities(p, 1)), [0, 1, 0, 0]);
@@ -30,6 +29,11 @@ describe("probability transforms", () => {
     assertEquals(round(topPProbabilities(p, 0)), [0, 1, 0, 0]);
     assertEquals(round(topPProbabilities(p, 1)), p);
   });
+  it("how many tokens top-p keeps", () => {
+    const sorted = [0.5, 0.25, 0.125, 0.125];
+    assertEquals([0, 0.5, 0.6, 0.75, 0.8, 1].map((limit) => countTopP(sorted, limit)), [1, 1, 2, 2, 3, 4]);
+    assertEquals(countTopP([], 1), 0);
+  });
   it("min-p", () => assertEquals(round(minPProbabilities(p, 0.6)), [0, 0.571429, 0, 0.428571]));
   it("penalties", () => {
     const logits = Float32Array.of(2, -2, 1, 1);
@@ -39,39 +43,43 @@ describe("probability transforms", () => {
   });
 });
 
-describe("probability transforms against the golden data", () => {
-  const golden = sharedGolden();
-  if (golden === undefined) return;
-  const { cases } = JSON.parse(Deno.readTextFileSync(new URL("ops/ops.json", golden)));
-  // deno-lint-ignore no-explicit-any
-  const ours = cases.filter(({ op }: any) => op.startsWith("sample_") || op === "repetition_penalty");
-  it("finds the cases", () => assertEquals(ours.length, 9));
-  for (const { key, op, params, outputs } of ours) {
-    it(key, async () => {
-      const file = await openSafetensors(new URL("ops/ops.safetensors", golden).pathname);
-      const read = (name: string) => {
-        const { file: path, offset, bytes } = file.tensors.get(`${key}.${name}`)!;
-        return Deno.readFileSync(path).slice(offset, offset + bytes).buffer;
-      };
-      const logits = new Float32Array(read("in.l"));
-      const expected = new Float32Array(read("out"));
-      const width = 65;
-      const { f32_noise_maxabs: noise, ref_rms: rms } = outputs.out;
+interface Case {
+  key: string;
+  op: string;
+  params: Record<"temperature" | "top_k" | "top_p" | "min_p" | "penalty", number>;
+  outputs: { out: { f32_noise_maxabs: number; ref_rms: number } };
+}
+
+/** What our functions make of a row. */
+function apply({ op, params }: Case, row: Float32Array, previous: () => number[]): ArrayLike<number> {
+  if (op === "sample_temperature_probs") return temperatureProbabilities(row, params.temperature);
+  if (op === "sample_top_k_probs") return topKProbabilities(temperatureProbabilities(row), params.top_k);
+  if (op === "sample_top_p_probs") return topPProbabilities(temperatureProbabilities(row), params.top_p);
+  if (op === "sample_min_p_probs") return minPProbabilities(temperatureProbabilities(row), params.min_p);
+  penalize(row, previous(), { repetitionPenalty: params.penalty, frequencyPenalty: 0, presencePenalty: 0 });
+  return row;
+}
+
+describe("sampling against the golden data", () => {
+  const golden = goldenPath("ops");
+  it("9 cases", { skip: skipWithout(golden) }, async () => {
+    const { cases } = JSON.parse(Deno.readTextFileSync(`${golden}/ops.json`)) as { cases: Case[] };
+    const ours = cases.filter(({ op }) => op.startsWith("sample_") || op === "repetition_penalty");
+    assertEquals(ours.length, 9);
+    const oracle = await Oracle.open(`${golden}/ops.safetensors`);
+    const width = 65;
+    for (const one of ours) {
+      const { key, outputs: { out: { f32_noise_maxabs: noise, ref_rms: rms } } } = one;
       const tolerance = Math.max(8 * noise, 8e-6 * Math.max(1, rms));
+      const logits = oracle.floats(`${key}.in.l`);
+      const expected = oracle.floats(`${key}.out`);
       for (let row = 0; row < logits.length / width; row++) {
         const input = logits.slice(row * width, (row + 1) * width);
-        let result: ArrayLike<number> = input;
-        const p = () => temperatureProbabilities(input);
-        if (op === "sample_temperature_probs") result = temperatureProbabilities(input, params.temperature);
-        else if (op === "sample_top_k_probs") result = topKProbabilities(p(), params.top_k);
-        else if (op === "sample_top_p_probs") result = topPProbabilities(p(), params.top_p);
-        else if (op === "sample_min_p_probs") result = minPProbabilities(p(), params.min_p);
-        else {
-          const previous = [...new Int32Array(read("in.prev"))].slice(row * 3, row * 3 + 3);
-          penalize(input, previous, { repetitionPenalty: params.penalty, frequencyPenalty: 0, presencePenalty: 0 });
+        const result = apply(one, input, () => oracle.ints(`${key}.in.prev`).slice(row * 3, row * 3 + 3));
+        for (let i = 0; i < width; i++) {
+          assert(Math.abs(result[i] - expected[row * width + i]) <= tolerance, `${key} row ${row} token ${i}`);
         }
-        for (let i = 0; i < width; i++) assert(Math.abs(result[i] - expected[row * width + i]) <= tolerance);
       }
-    });
-  }
+    }
+  });
 });

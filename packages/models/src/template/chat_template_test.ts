@@ -1,7 +1,8 @@
 import { describe, it } from "@std/testing/bdd";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { MllmError } from "@mllm/core";
-import { sharedGolden } from "../../testing/oracle.ts";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
+import { testdata } from "../../testing/testdata.ts";
 import { ChatTemplate } from "./chat_template.ts";
 
 const render = (source: string, variables: Record<string, unknown> = {}) =>
@@ -103,27 +104,43 @@ interface Case {
   error?: string;
 }
 
-const golden = sharedGolden();
+/** Our own templates, with what Python's Jinja made of them; and the reference data, which has many more. */
+const sources = [
+  { name: "copies", folder: testdata("chat"), casesMin: 27 },
+  { name: "the reference", folder: goldenPath("chat"), casesMin: 500 },
+];
 
-describe("chat templates against Python's Jinja", () => {
-  if (golden === undefined) return;
-  const { cases, TOOLS } = JSON.parse(Deno.readTextFileSync(new URL("chat/chat_golden.json", golden)));
-  for (const [name, group] of Map.groupBy(cases as Case[], ({ template }) => template)) {
-    it(`${name}: ${group.length} renders`, () => {
-      const template = new ChatTemplate(Deno.readTextFileSync(new URL(`chat/templates/${name}.jinja`, golden)));
-      for (const { messages, kwargs, tools, bos_token, eos_token, output, error } of group) {
-        const run = () =>
-          template.render({
-            messages,
-            tools: tools === "TOOLS" ? TOOLS : tools,
-            bosToken: bos_token,
-            eosToken: eos_token,
-            now: new Date(2024, 6, 26, 13, 5, 9),
-            ...kwargs,
-          });
-        if (error === undefined) assertEquals(run(), output);
-        else assertThrows(run, MllmError, error.replace(/^\w+: /, ""));
-      }
+function checkCase(template: ChatTemplate, one: Case, allTools: unknown[]): void {
+  const { messages, kwargs, tools, bos_token, eos_token, output, error } = one;
+  const run = () =>
+    template.render({
+      messages,
+      tools: tools === "TOOLS" ? allTools : tools,
+      bosToken: bos_token,
+      eosToken: eos_token,
+      now: new Date(2024, 6, 26, 13, 5, 9),
+      ...kwargs,
     });
-  }
-});
+  if (error === undefined) assertEquals(run(), output);
+  else assertThrows(run, MllmError, error.replace(/^\w+: /, ""));
+}
+
+for (const { name, folder, casesMin } of sources) {
+  describe(`chat templates against Python's Jinja: ${name}`, () => {
+    it(
+      "finds the cases",
+      { skip: skipWithout(folder) },
+      () => assert(cases.length >= casesMin, `${cases.length} cases`),
+    );
+    const empty: { cases: Case[]; TOOLS: unknown[] } = { cases: [], TOOLS: [] };
+    const { cases, TOOLS } = folder === undefined
+      ? empty
+      : JSON.parse(Deno.readTextFileSync(`${folder}/chat_golden.json`)) as typeof empty;
+    for (const [name, group] of Map.groupBy(cases, ({ template }) => template)) {
+      it(`${name}: ${group.length} renders`, () => {
+        const template = new ChatTemplate(Deno.readTextFileSync(`${folder}/templates/${name}.jinja`));
+        for (const one of group) checkCase(template, one, TOOLS);
+      });
+    }
+  });
+}

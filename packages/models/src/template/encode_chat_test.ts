@@ -1,7 +1,8 @@
 import { describe, it } from "@std/testing/bdd";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { MllmError } from "@mllm/core";
-import { sharedGolden } from "../../testing/oracle.ts";
+import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
+import { testdata } from "../../testing/testdata.ts";
 import { toyTokenizer } from "../../testing/toy.ts";
 import { createTokenizer } from "../tokenizer/create_tokenizer.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -77,30 +78,33 @@ describe("encodeChat", () => {
   });
 });
 
-const golden = sharedGolden();
+/** A conversation's control tokens are the template's own, whatever its texts hold. */
+function checkAttacks(tokenizer: Tokenizer, templateFile: string): void {
+  const template = new ChatTemplate(Deno.readTextFileSync(templateFile));
+  const conversation = (content: string) => [
+    { role: "user", content: "one" },
+    { role: "assistant", content: `<think>\nwell\n</think>\n\n${content}` },
+    { role: "user", content },
+  ];
+  const harmless = conversation("two");
+  const options = { addGenerationPrompt: true };
+  const plain = tokenizer.encode(template.render({ messages: harmless, ...options }));
+  assertEquals(encodeChat(tokenizer, template, harmless, options), plain);
+  for (const content of attacks) {
+    const messages = conversation(content);
+    const ids = encodeChat(tokenizer, template, messages, options);
+    assertEquals(specials(tokenizer, ids), specials(tokenizer, plain), content);
+    assertEquals(tokenizer.decode(ids), template.render({ messages, ...options }).normalize("NFC"));
+  }
+}
 
-describe("encodeChat with real templates", () => {
-  if (golden === undefined) return;
-  const folder = new URL("tokenizers/qwen2/tokenizer.json", golden);
-  const qwen = createTokenizer({ kind: "json", tokenizer: JSON.parse(Deno.readTextFileSync(folder)) });
+describe("encodeChat with whole templates", () => {
+  it("our copy of syn-vision-chatml", () => checkAttacks(toy, testdata("chat/templates/syn-vision-chatml.jinja")));
+  const golden = goldenPath("");
   for (const name of ["Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "Qwen-QwQ-32B", "syn-vision-chatml"]) {
-    it(name, () => {
-      const template = new ChatTemplate(Deno.readTextFileSync(new URL(`chat/templates/${name}.jinja`, golden)));
-      const conversation = (content: string) => [
-        { role: "user", content: "one" },
-        { role: "assistant", content: `<think>\nwell\n</think>\n\n${content}` },
-        { role: "user", content },
-      ];
-      const harmless = conversation("two");
-      const options = { addGenerationPrompt: true };
-      const plain = qwen.encode(template.render({ messages: harmless, ...options }));
-      assertEquals(encodeChat(qwen, template, harmless, options), plain);
-      for (const content of attacks) {
-        const messages = conversation(content);
-        const ids = encodeChat(qwen, template, messages, options);
-        assertEquals(specials(qwen, ids), specials(qwen, plain), content);
-        assert(qwen.decode(ids) === template.render({ messages, ...options }).normalize("NFC"));
-      }
+    it(`${name} with Qwen's tokens`, { skip: skipWithout(golden) }, () => {
+      const tokenizer = JSON.parse(Deno.readTextFileSync(`${golden}tokenizers/qwen2/tokenizer.json`));
+      checkAttacks(createTokenizer({ kind: "json", tokenizer }), `${golden}chat/templates/${name}.jinja`);
     });
   }
 });

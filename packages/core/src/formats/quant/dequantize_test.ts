@@ -2,7 +2,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { type DType, dtypes } from "../../dtype.ts";
 import { MllmError } from "../../errors.ts";
-import { goldenFile, readTensors } from "../../../testdata/golden.ts";
+import { readTensors, testdata } from "../../../testdata/tensors.ts";
+import { goldenPath } from "../../../../../tools/testing/golden.ts";
 import { dequantize } from "./dequantize.ts";
 import { quantize } from "./quantize.ts";
 
@@ -29,7 +30,7 @@ function blockError(actual: Float32Array, expected: Float32Array): number {
 describe("dequantize", () => {
   // A copy of a few blocks of every type, so that this also runs without the shared data.
   const tensors = readTensors(
-    goldenFile("quant/gguf_blocks.safetensors") ?? new URL("../../../testdata/blocks.safetensors", import.meta.url),
+    goldenPath("quant/gguf_blocks.safetensors") ?? testdata("blocks.safetensors"),
   );
   for (const dtype of [...blockTypes, "f16", "bf16"] as DType[]) {
     for (const set of ["quant", "random"]) {
@@ -60,7 +61,7 @@ describe("dequantize", () => {
 
 describe("quantize", () => {
   const tensors = readTensors(
-    goldenFile("quant/gguf_blocks.safetensors") ?? new URL("../../../testdata/blocks.safetensors", import.meta.url),
+    goldenPath("quant/gguf_blocks.safetensors") ?? testdata("blocks.safetensors"),
   );
   const x = tensors.floats("x");
   for (const dtype of ["f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"] as DType[]) {

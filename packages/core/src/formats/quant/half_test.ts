@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { goldenFile, readTensors } from "../../../testdata/golden.ts";
+import { readTensors } from "../../../testdata/tensors.ts";
+import { goldenPath, skipWithout } from "../../../../../tools/testing/golden.ts";
 import { bf16FromF32Bits, f16FromF32Bits, f32Bits, f32FromBits, fromF16, toF16 } from "./half.ts";
 
 describe("half", () => {
@@ -29,8 +30,8 @@ describe("half", () => {
     assert(Number.isNaN(f32FromBits(bf16FromF32Bits(0x7f800001) << 16)));
   });
 
-  const golden = goldenFile("quant/affine_mx.safetensors");
-  it("equals numpy and ml_dtypes on the reference conversions", { skip: !golden }, () => {
+  const golden = goldenPath("quant/affine_mx.safetensors");
+  it("equals numpy and ml_dtypes on the reference conversions", { skip: skipWithout(golden) }, () => {
     const tensors = readTensors(golden!);
     const words = (name: string) => new Int32Array(tensors.get(name)!.slice().buffer);
     const x = new Uint32Array(tensors.get("cvt.x")!.slice().buffer);

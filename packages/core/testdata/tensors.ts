@@ -1,14 +1,9 @@
+import { fileURLToPath } from "node:url";
 import { readSafetensors } from "../src/formats/safetensors.ts";
 
-/** A file of the shared reference data, or undefined where that is not checked out beside the repository. */
-export function goldenFile(name: string): URL | undefined {
-  const url = new URL(`../../../../shared/golden/${name}`, import.meta.url);
-  try {
-    Deno.statSync(url);
-    return url;
-  } catch {
-    return undefined;
-  }
+/** Path of a file in this folder. */
+export function testdata(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url));
 }
 
 /** Tensors of a safetensors file by name. */
@@ -20,9 +15,9 @@ export interface Tensors {
 }
 
 /** Reads a whole safetensors file for a test. */
-export function readTensors(url: URL): Tensors {
-  const bytes = Deno.readFileSync(url);
-  const { tensors } = readSafetensors(bytes, url.pathname);
+export function readTensors(path: string): Tensors {
+  const bytes = Deno.readFileSync(path);
+  const { tensors } = readSafetensors(bytes, path);
   const get = (name: string) => {
     const info = tensors.get(name);
     return info && bytes.subarray(info.offset, info.offset + info.bytes);
