@@ -1,4 +1,5 @@
 import { fileExists, MllmError, quoted, statFile, type WeightInfo } from "@mllm/core";
+import { modelFamilies } from "./families.ts";
 import { openGgufCheckpoint } from "./gguf_mapping.ts";
 import { openHfFolder } from "./hf_folder.ts";
 import type { TokenizerSource } from "./tokenizer/create_tokenizer.ts";
@@ -23,11 +24,6 @@ export interface Checkpoint {
   chatTemplate?: string;
   /** End-of-sequence ids of all sources together: config, generation config, GGUF metadata. */
   eosIds: number[];
-  /**
-   * Rows of q_proj and k_proj are ordered for rotary pairs (2i, 2i+1), as llama.cpp's conversion of `llama` leaves
-   * them; otherwise pairs are (i, i + headDim/2).
-   */
-  ropeInterleaved: boolean;
   /** Files, metadata keys and templates that are there but not used; model code adds config fields it never read. */
   ignored: string[];
 }
@@ -98,20 +94,18 @@ export function listNames(path: string): string[] {
   return names.sort();
 }
 
-/** Architectures whose checkpoints can be opened; `modelFamily` says which of them run. */
-const openedTypes: readonly string[] = ["qwen2", "qwen3", "llama"];
-
 /**
- * Refuses architectures early that no release, or only a later one, opens.
+ * Refuses architectures that no release, or only a later one, runs, before anything else of them is read.
  *
  * @throws MllmError `unsupported` naming the architecture
  */
 export function checkModelType(modelType: string, file: string): void {
-  if (openedTypes.includes(modelType)) return;
+  if (Object.hasOwn(modelFamilies, modelType)) return;
   const next = "This release runs Qwen2, Qwen2.5 and Qwen3 (dense)";
   const later = (what: string): never => {
     throw new MllmError("unsupported", `${what} in a later release`, { file, next });
   };
+  if (/^llama/.test(modelType)) later("Llama models come");
   if (/^gemma/.test(modelType)) later(`this is a Gemma model (${quoted(modelType)}); Gemma comes`);
   if (/^(clip|mmproj)$/.test(modelType)) later("this is the vision part of a model (mmproj), not a model; images come");
   if (/moe|vl$|phi3|mistral/.test(modelType)) later(`models of the architecture ${quoted(modelType)} come`);

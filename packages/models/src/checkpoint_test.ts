@@ -197,10 +197,10 @@ describe("openCheckpoint of a GGUF file", () => {
     ]);
     assertEquals(checkpoint.eosIds, [5, 6, 8, 9]);
     assertEquals([checkpoint.chatTemplate, checkpoint.ignored], ["{{ 1 }}", ["qwen3.strange"]]);
-    assert(checkpoint.tokenizer.kind === "gguf" && !checkpoint.ropeInterleaved);
+    assertEquals(checkpoint.tokenizer.kind, "gguf");
   });
 
-  it("maps rotary scaling, untied heads and llama's row order", async () => {
+  it("maps rotary scaling and untied heads", async () => {
     const open = async (name: string, more: Record<string, GgufInput>, shapes = tensors): Promise<Checkpoint> =>
       await openCheckpoint(gguf(name, ggufMetadata(name.split("-")[0], more), shapes));
     const yarn = await open("qwen2-yarn", {
@@ -214,10 +214,9 @@ describe("openCheckpoint of a GGUF file", () => {
       "qwen2.rope.scaling.factor": ggufF32(2),
     });
     assertEquals(linear.config.rope_scaling, { rope_type: "linear", factor: 2 });
-    const llama = await open("llama-3", {}, { ...tensors, "rope_freqs.weight": [2], "output.weight": [10, 8] });
-    assertEquals(llama.config.rope_scaling, { rope_type: "factors", factors: [2, 2] });
-    assertEquals([llama.ropeInterleaved, llama.config.tie_word_embeddings], [true, false]);
-    assert(llama.weights.has("lm_head.weight") && !llama.weights.has("rope_freqs.weight"));
+    const untied = await open("qwen3-untied", {}, { ...tensors, "output.weight": [10, 8] });
+    assertEquals([untied.config.rope_scaling, untied.config.tie_word_embeddings], [undefined, false]);
+    assert(untied.weights.has("lm_head.weight"));
     await refusal(
       gguf("longrope", ggufMetadata("qwen2", { "qwen2.rope.scaling.type": "longrope" })),
       "unsupported",
@@ -228,6 +227,7 @@ describe("openCheckpoint of a GGUF file", () => {
   const meta = (more: Record<string, GgufInput>) => ggufMetadata("qwen3", more);
   const broken: [name: string, path: () => string, code: string, ...texts: string[]][] = [
     ["Gemma", () => gguf("gemma", ggufMetadata("gemma3")), "unsupported", "gemma3", "Gemma comes in a later release"],
+    ["Llama", () => gguf("llama", ggufMetadata("llama")), "unsupported", "Llama models come in a later release"],
     ["another architecture", () => gguf("x9", ggufMetadata("x9")), "unsupported", '"x9"'],
     ["mixture of experts", () => gguf("moe", ggufMetadata("qwen3moe")), "unsupported", "qwen3moe", "later release"],
     ["an image projector", () => gguf("clip", ggufMetadata("clip")), "unsupported", "mmproj"],

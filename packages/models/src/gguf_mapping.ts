@@ -1,7 +1,8 @@
-import { type GgufFile, type GgufValue, MllmError, openGguf, quoted, readWeight, type WeightInfo } from "@mllm/core";
+import { type GgufFile, type GgufValue, MllmError, openGguf, quoted, type WeightInfo } from "@mllm/core";
 import { checkModelType, type Checkpoint } from "./checkpoint.ts";
 import { ConfigReader, readInt, readInts, readNumber, readString } from "./config_reader.ts";
 import { normalizeConfig } from "./hf_config.ts";
+import { endOfTurnTexts } from "./tokenizer/end_of_turn.ts";
 
 const layerNames: Record<string, string> = {
   attn_norm: "input_layernorm",
@@ -24,25 +25,12 @@ const topNames: Record<string, string> = {
 const architectures: Record<string, string> = {
   qwen2: "Qwen2ForCausalLM",
   qwen3: "Qwen3ForCausalLM",
-  llama: "LlamaForCausalLM",
 };
 
-/** Tokens that end a reply whatever the metadata says; llama.cpp's list (src/llama-vocab.cpp), control tokens only. */
-const endTokens = [
-  "<|im_end|>",
-  "<|endoftext|>",
-  "<|eot_id|>",
-  "<|eom_id|>",
-  "<|end_of_text|>",
-  "<|end|>",
-  "<end_of_turn>",
-  "<EOT>",
-  "<｜end▁of▁sentence｜>",
-];
 const controlToken = 3;
 
 /** Tensors that carry nothing that the config does not say. */
-const ignoredTensors = /^(rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight)$/;
+const ignoredTensors = /^blk\.\d+\.attn_rot_embd\.weight$/;
 
 /** Opens a GGUF file (or split model) as a checkpoint; see openCheckpoint. */
 export async function openGgufCheckpoint(path: string): Promise<Checkpoint> {
@@ -86,7 +74,6 @@ export async function openGgufCheckpoint(path: string): Promise<Checkpoint> {
     tokenizer: { kind: "gguf", metadata: file.metadata },
     chatTemplate: readTemplate(metadata, file.metadata, ignored),
     eosIds,
-    ropeInterleaved: arch === "llama",
     ignored,
   };
 }
@@ -151,7 +138,7 @@ function mapConfig(metadata: ConfigReader, arch: string, file: GgufFile): Record
     max_position_embeddings: readInt(metadata, key("context_length")),
     rms_norm_eps: round(readNumber(metadata, key("attention.layer_norm_rms_epsilon"), { min: 0, max: 1 })),
     rope_theta: round(readNumber(metadata, key("rope.freq_base"), { default: 10000, min: 1, max: 1e12 })),
-    rope_scaling: mapRope(metadata, arch, file, rotary),
+    rope_scaling: mapRope(metadata, arch),
     hidden_act: "silu",
     tie_word_embeddings: !file.tensors.has("output.weight"),
   };
@@ -166,13 +153,9 @@ function round(value: number): number {
   return Math.fround(short) === Math.fround(value) ? short : value;
 }
 
-/**
- * Rotary scaling. Besides Hugging Face's types there is `factors`: inverse frequency i is divided by factors[i]; the
- * tensor rope_freqs.weight that llama.cpp makes of Llama 3's scaling.
- */
-function mapRope(metadata: ConfigReader, arch: string, file: GgufFile, rotary: number): object | null {
+/** Rotary scaling in Hugging Face's form; null where there is none. */
+function mapRope(metadata: ConfigReader, arch: string): object | null {
   const key = (name: string) => `${arch}.rope.scaling.${name}`;
-  const freqs = file.tensors.get("rope_freqs.weight");
   metadata.consume(key("finetuned"));
   const type = readString(metadata, key("type"), {
     oneOf: ["none", "linear", "yarn"],
@@ -180,9 +163,8 @@ function mapRope(metadata: ConfigReader, arch: string, file: GgufFile, rotary: n
   });
   if (type === "none") {
     metadata.consume(key("factor"), key("original_context_length"), key("attn_factor"));
-    return freqs ? { rope_type: "factors", factors: readFactors(freqs, rotary / 2) } : null;
+    return null;
   }
-  if (freqs) throw new MllmError("unsupported", `rope_freqs.weight together with ${type} scaling`, { file: file.path });
   const linear = readNumber(metadata, `${arch}.rope.scale_linear`, { default: 1, min: 1e-3, max: 1e4 });
   const factor = round(readNumber(metadata, key("factor"), { default: linear, min: 1e-3, max: 1e4 }));
   if (type === "linear") return { rope_type: "linear", factor };
@@ -200,20 +182,6 @@ function mapRope(metadata: ConfigReader, arch: string, file: GgufFile, rotary: n
     if (metadata.has(field)) scaling[name] = round(readNumber(metadata, field, { min: 0, max: 1e4 }));
   }
   return scaling;
-}
-
-function readFactors(tensor: WeightInfo, count: number): number[] {
-  const bad = (what: string): never => {
-    throw new MllmError("invalid_file", `tensor rope_freqs.weight ${what}`, {
-      file: tensor.file,
-      offset: tensor.offset,
-    });
-  };
-  if (tensor.dtype !== "f32" || tensor.shape.length !== 1 || tensor.shape[0] !== count) bad(`is not f32 [${count}]`);
-  const bytes = readWeight(tensor);
-  const factors = [...new Float32Array(bytes.slice().buffer)];
-  if (!factors.every((factor) => factor > 0 && Number.isFinite(factor))) bad("holds what is no frequency factor");
-  return factors;
 }
 
 function mapTensors(file: GgufFile, layers: number): Map<string, WeightInfo> {
@@ -252,7 +220,7 @@ function endIds(reader: ConfigReader, metadata: ReadonlyMap<string, GgufValue>):
   if (Array.isArray(tokens) && types instanceof Int32Array) {
     const count = Math.min(tokens.length, types.length);
     for (let id = 0; id < count; id++) {
-      if (types[id] === controlToken && endTokens.includes(tokens[id] as string)) ids.add(id);
+      if (types[id] === controlToken && endOfTurnTexts.includes(tokens[id] as string)) ids.add(id);
     }
   }
   return [...ids];

@@ -43,7 +43,6 @@ export async function openHfFolder(path: string): Promise<Checkpoint> {
     tokenizer: { kind: "json", tokenizer, config: tokenizerConfig },
     chatTemplate: readTemplate(path, tokenizerConfig, tokenizerConfigFile, ignored),
     eosIds: [...eosIds],
-    ropeInterleaved: false,
     ignored,
   };
 }

@@ -1,5 +1,6 @@
 import { MllmError } from "@mllm/core";
 import { type AddedToken, AddedTokenMatcher, rangeSearch, type TextRange } from "./added_tokens.ts";
+import { endOfTurnTexts } from "./end_of_turn.ts";
 import { type ByteRules, bytesOfToken } from "./token_bytes.ts";
 import type { WordEncoder } from "./word_encoder.ts";
 
@@ -70,19 +71,6 @@ export interface TokenizerParts {
   bosId?: number;
   eosIds: readonly number[];
 }
-
-/** Control tokens that end a turn in one family or another; llama.cpp keeps a list like it. */
-const endOfTurnTexts = [
-  "<|im_end|>",
-  "<|eot_id|>",
-  "<|eom_id|>",
-  "<|end|>",
-  "<end_of_turn>",
-  "<|endoftext|>",
-  "<|end_of_text|>",
-  "<｜end▁of▁sentence｜>",
-  "</s>",
-];
 
 const textLengthMax = 16 * 1024 * 1024;
 
