@@ -171,7 +171,9 @@ describe("the x86 library over raw FFI", () => {
     assertEquals(errorText(handle), "map_file: /does/not/exist: no such file");
     close.call(handle);
     assertEquals(alloc.call(handle, 64n), 0n);
-    assertStringIncludes(errorText(0n), "not open");
+    assertEquals(errorText(handle), "the backend was closed");
+    assertEquals(alloc.call(0n, 64n), 0n);
+    assertEquals(errorText(0n), "the backend is not open");
   });
 
   it("maps files", () => {

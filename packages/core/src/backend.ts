@@ -77,6 +77,11 @@ const statusCodes: readonly ErrorCode[] = [
   "internal",
 ];
 
+/** Ends the text of `map_file` when there is no file; a status of its own would change the ABI. */
+const noSuchFile = /: no such file$/;
+/** In the text of a `compile` for whose arena or scratch there is no memory: it gives no status. */
+const noMemory = /do not fit$|no memory left$/;
+
 /** A file mapped read-only. Tensors borrowed from it keep it mapped after it is disposed. */
 export class MappedFile implements Disposable, Owner {
   #references = 1;
@@ -214,6 +219,7 @@ export class Backend implements Disposable {
   #memoryInUse = 0;
   #allocations = 0;
   #closed = false;
+  #runs = 0;
   readonly #sizes = new Map<bigint, number>();
   readonly #blocks = new SpareBlocks();
   readonly #writerAddress: bigint;
@@ -304,15 +310,18 @@ export class Backend implements Disposable {
   }
 
   /**
-   * Maps a whole file read-only; dispose the result when nothing will be borrowed from it any more. Throws `io`, with
-   * the system's reason, when the file is missing, empty or can't be mapped.
+   * Maps a whole file read-only; dispose the result when nothing will be borrowed from it any more. Throws
+   * `not_found` when there is no such file, `out_of_memory` when the address space does not hold it, and `io`, with the
+   * system's reason, when it is empty or can't be mapped.
    */
   mapFile(path: string): MappedFile {
     this.#check();
     const out = new Uint8Array(abi.MappedFile.size);
     const status = this.library.mapFile(this.handle, new TextEncoder().encode(`${path}\0`), out);
     if (status !== 0) {
-      throw new MllmError("io", `the file can't be mapped: ${this.lastError()}`, { file: path });
+      const reason = this.lastError();
+      const code = noSuchFile.test(reason) ? "not_found" : statusCodes[status] ?? "backend";
+      throw new MllmError(code, `the file can't be mapped: ${reason}`, { file: path });
     }
     const view = new DataView(out.buffer);
     const address = view.getBigUint64(abi.MappedFile.offset.address, true);
@@ -367,7 +376,8 @@ export class Backend implements Disposable {
   }
 
   /**
-   * Hands a program to native code, which copies it; the handle goes to `library.run` and `library.destroy`.
+   * Hands a program to native code, which copies it; the handle goes to `library.run`, `runAsync` and
+   * `library.destroy`. Throws `out_of_memory` when its arena does not fit, `backend` for anything else.
    * @internal
    */
   compile(commands: CommandWriter, count: number, arenaBytes: number, tokensMax: number): bigint {
@@ -381,8 +391,28 @@ export class Backend implements Disposable {
     view.setBigUint64(offset.arenaBytes, BigInt(arenaBytes), true);
     view.setBigUint64(offset.tokensMax, BigInt(tokensMax), true);
     const program = this.library.compile(this.handle, bytes);
-    if (program === 0n) throw new MllmError("backend", `the program did not compile: ${this.lastError()}`);
+    if (program === 0n) {
+      const reason = this.lastError();
+      throw new MllmError(
+        noMemory.test(reason) ? "out_of_memory" : "backend",
+        `the program did not compile: ${reason}`,
+      );
+    }
     return program;
+  }
+
+  /**
+   * Runs a compiled program on another thread; resolves to its status. The backend can't be disposed before that.
+   * @internal
+   */
+  async runAsync(program: bigint, registers: bigint): Promise<number> {
+    this.#check();
+    this.#runs++;
+    try {
+      return await this.library.runAsync(this.handle, program, registers);
+    } finally {
+      this.#runs--;
+    }
   }
 
   /** One line about the last call that failed in native code on this backend; says so when there was none. */
@@ -400,10 +430,13 @@ export class Backend implements Disposable {
 
   /**
    * Closes the backend: its threads end, and memory of tensors that still live goes with it, so free them first. Again
-   * is harmless.
+   * is harmless. Throws `invalid_argument` while a program runs asynchronously.
    */
   [Symbol.dispose](): void {
     if (this.#closed) return;
+    if (this.#runs > 0) {
+      throw new MllmError("invalid_argument", "a program is running: await it before disposing its backend");
+    }
     this.#closed = true;
     for (const address of this.#blocks.drain()) this.library.free(this.handle, BigInt(address));
     this.library.close(this.handle);

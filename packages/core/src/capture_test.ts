@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { openTestBackend } from "../testdata/backend.ts";
 import type { Backend } from "./backend.ts";
 import { capture, type CaptureRegisters, defaultPasses, type Program } from "./capture.ts";
+import { CommandWriter } from "./command.ts";
 import { Random } from "./conformance/case.ts";
 import { MllmError } from "./errors.ts";
 import { KvCache } from "./kv_cache.ts";
@@ -184,6 +185,35 @@ describe("capture", () => {
     program[Symbol.dispose]();
     assertThrows(() => program.output("logits"), MllmError, "disposed");
     layer.free();
+  });
+
+  it("keeps its backend open until asynchronous runs have ended", async () => {
+    const own = await openTestBackend();
+    const layer = new Layer(own, false);
+    const programs = [layer.capture(16), layer.capture(16), layer.capture(16)];
+    const expected = replay(programs[0], ids, 0).logits;
+    for (const program of programs) program.inputs.ids.write(Int32Array.from(ids));
+    const running = programs.map((program) => program.runAsync({ tokens: ids.length, position: 0 }));
+    const error = assertThrows(() => own[Symbol.dispose](), MllmError, "running");
+    assertEquals([error.code, own.isClosed], ["invalid_argument", false]);
+    await Promise.all(running);
+    for (const program of programs) {
+      assertEquals(program.output("logits").slice(), expected);
+      program[Symbol.dispose]();
+    }
+    const failing = layer.capture(16);
+    failing.inputs.ids.write([-1]);
+    await assertRejects(() => failing.runAsync({ tokens: 1, position: 0 }), MllmError);
+    failing[Symbol.dispose]();
+    layer.free();
+    own[Symbol.dispose]();
+    assert(own.isClosed);
+  });
+
+  check("says that an arena does not fit", () => {
+    const error = assertThrows(() => backend.compile(new CommandWriter(1), 0, 2 ** 45, 1), MllmError, "do not fit");
+    assertEquals(error.code, "out_of_memory");
+    assertEquals(assertThrows(() => backend.compile(new CommandWriter(1), 1, 0, 1), MllmError).code, "backend");
   });
 
   check("checks what it is run with", () => {

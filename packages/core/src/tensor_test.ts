@@ -159,7 +159,10 @@ describe("backends", () => {
     assertEquals([...x.toFloat32Array()], [4, 5, 6]);
     x.free();
     assertThrows(() => Tensor.fromAddress(backend, file.address, "f32", [3], file), MllmError, "mapped");
-    assertThrows(() => backend.mapFile(`${path}.missing`), MllmError, "missing");
+    const code = (name: string) => assertThrows(() => backend.mapFile(name), MllmError, name).code;
+    assertEquals(code(`${path}.missing`), "not_found");
+    await Deno.truncate(path);
+    assertEquals(code(path), "io");
     await Deno.remove(path);
   });
 

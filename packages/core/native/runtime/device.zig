@@ -25,6 +25,8 @@ const submit_max = 1 << 20;
 
 pub const Device = struct {
     lock: wait.Lock = .{},
+    /// Set once `close` has begun: whoever gets the lock from then on leaves it again.
+    closing: std.atomic.Value(bool) = .init(false),
     errors: LastError = .{},
     table: *const context.KernelTable,
     memory_limit: u64,
@@ -45,7 +47,7 @@ pub const Device = struct {
         self.executor = .{ .pool = &self.pool };
     }
 
-    /// Ends the threads and gives back all memory, files and programs, those still in use too.
+    /// Ends the threads and gives back all memory, files and programs, those still in use too. Nobody may be inside.
     pub fn deinit(self: *Device) void {
         self.pool.deinit(gpa);
         for (self.programs.items) |program| if (program) |live| live.destroy();
@@ -54,6 +56,15 @@ pub const Device = struct {
         self.files.deinit(gpa);
         self.steps.deinit(gpa);
         self.memory.deinit();
+    }
+
+    /// Takes the lock; false, and a text, when the device was closed meanwhile.
+    fn acquire(self: *Device) bool {
+        self.lock.acquire();
+        if (!self.closing.load(.acquire)) return true;
+        self.lock.release();
+        self.errors.set(LastError.closed, .{});
+        return false;
     }
 
     pub fn alloc(self: *Device, bytes: u64) u64 {
@@ -73,7 +84,7 @@ pub const Device = struct {
     }
 
     pub fn mapFile(self: *Device, path: [*:0]const u8, out: *abi.MappedFile) abi.Status {
-        self.lock.acquire();
+        if (!self.acquire()) return .invalid;
         defer self.lock.release();
         switch (file_map.map(path)) {
             .ok => |file| {
@@ -92,7 +103,7 @@ pub const Device = struct {
     }
 
     pub fn unmapFile(self: *Device, address: u64, bytes: u64) abi.Status {
-        self.lock.acquire();
+        if (!self.acquire()) return .invalid;
         defer self.lock.release();
         for (self.files.items, 0..) |file, i| {
             if (file.address != address or file.bytes != bytes) continue;
@@ -105,14 +116,14 @@ pub const Device = struct {
     }
 
     pub fn supports(self: *Device, cmd: *const abi.Command) bool {
-        self.lock.acquire();
+        if (!self.acquire()) return false;
         defer self.lock.release();
         check.command(cmd, .query, &self.errors) catch return false;
         return true;
     }
 
     pub fn submit(self: *Device, commands: []const abi.Command) abi.Status {
-        self.lock.acquire();
+        if (!self.acquire()) return .invalid;
         defer self.lock.release();
         if (commands.len > submit_max) {
             self.errors.set("submit: {d} commands are more than {d}", .{ commands.len, submit_max });
@@ -133,7 +144,7 @@ pub const Device = struct {
 
     /// A program's number, from 1; 0 after a failure.
     pub fn compile(self: *Device, desc: *const abi.ProgramDesc) u64 {
-        self.lock.acquire();
+        if (!self.acquire()) return 0;
         defer self.lock.release();
         const program = Program.create(gpa, desc, self.table, self.pool.threads, &self.errors) catch |err| {
             if (err == error.OutOfMemory) _ = self.outOfMemory();
@@ -172,7 +183,7 @@ pub const Device = struct {
     }
 
     pub fn destroy(self: *Device, number: u64) void {
-        self.lock.acquire();
+        if (!self.acquire()) return;
         defer self.lock.release();
         const program = self.find(number) orelse return;
         program.destroy();
@@ -180,7 +191,7 @@ pub const Device = struct {
     }
 
     pub fn run(self: *Device, number: u64, registers: *const abi.Registers) abi.Status {
-        self.lock.acquire();
+        if (!self.acquire()) return .invalid;
         defer self.lock.release();
         const program = self.find(number) orelse return .invalid;
         program.resolve(registers, @intFromPtr(self.arena.ptr), self.pool.threads, &self.errors) catch |err| return check.status(err);
@@ -196,7 +207,7 @@ pub const Device = struct {
 
     /// Copies up to `capacity` rows; profiling begins with the first call. Returns the program's row count.
     pub fn profile(self: *Device, number: u64, out: u64, capacity: u64) u64 {
-        self.lock.acquire();
+        if (!self.acquire()) return 0;
         defer self.lock.release();
         const program = self.find(number) orelse return 0;
         program.profiling = true;

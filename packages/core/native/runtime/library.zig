@@ -7,6 +7,7 @@ const errors = @import("errors.zig");
 const os = @import("os.zig");
 const wait = @import("wait.zig");
 const Device = @import("device.zig").Device;
+const LastError = errors.LastError;
 
 /// An ISA level of a library.
 pub const Level = struct {
@@ -17,10 +18,44 @@ pub const Level = struct {
 /// Devices open at once in a process.
 const devices_max = 64;
 
+/// A place for a device. It is free again when the device is gone and nobody is inside any more.
 const Slot = struct {
-    /// 0 while nothing is open here; else generation << 8 | slot + 1.
+    /// 0 while nothing is here, `closing` from the beginning to the end of `close`; else generation << 8 | slot + 1.
     handle: std.atomic.Value(u64) = .init(0),
+    /// Calls that may be using the device.
+    callers: std.atomic.Value(u32) = .init(0),
     device: Device = undefined,
+
+    /// No handle: those have a generation.
+    const closing = 1;
+
+    /// Counts a caller in; false when the handle is not of the device that is open here.
+    fn enter(self: *Slot, handle: u64) bool {
+        // All sequentially consistent: either `close` sees this caller, or this caller the closing.
+        _ = self.callers.fetchAdd(1, .seq_cst);
+        if (self.handle.load(.seq_cst) == handle) return true;
+        self.leave();
+        return false;
+    }
+
+    fn leave(self: *Slot) void {
+        _ = self.callers.fetchSub(1, .seq_cst);
+        if (self.handle.load(.seq_cst) == closing) wait.wakeAll(&self.callers);
+    }
+
+    /// Lets the call that is running end and those that wait for it fail, then takes the device down.
+    fn close(self: *Slot, handle: u64) bool {
+        if (self.handle.cmpxchgStrong(handle, closing, .seq_cst, .seq_cst) != null) return false;
+        self.device.closing.store(true, .release);
+        while (true) {
+            const callers = self.callers.load(.seq_cst);
+            if (callers == 0) break;
+            wait.sleep(&self.callers, callers);
+        }
+        self.device.deinit();
+        self.handle.store(0, .seq_cst);
+        return true;
+    }
 };
 
 /// Builds the table of functions. `platform` gives `name`, `levels` (lowest first), `isSupported(level) bool`,
@@ -30,7 +65,7 @@ pub fn Library(comptime platform: type) type {
     return struct {
         var lock: wait.Lock = .{};
         var slots: [devices_max]Slot = @splat(.{});
-        var generation: u64 = 0;
+        var generation: std.atomic.Value(u64) = .init(0);
 
         pub const table: abi.Backend = .{
             .describe = describe,
@@ -51,11 +86,21 @@ pub fn Library(comptime platform: type) type {
             .last_error = lastError,
         };
 
-        fn get(handle: u64) ?*Device {
-            const index = (handle & 0xff) -% 1;
-            if (index < devices_max and slots[@intCast(index)].handle.load(.acquire) == handle) return &slots[@intCast(index)].device;
-            errors.global.set("the backend is not open", .{});
+        /// The slot of a handle, which the caller must leave; null, and a text for handle 0, when it is not open.
+        fn enter(handle: u64) ?*Slot {
+            if (slotOf(handle)) |slot| if (slot.enter(handle)) return slot;
+            notOpen(handle);
             return null;
+        }
+
+        fn slotOf(handle: u64) ?*Slot {
+            const index = (handle & 0xff) -% 1;
+            return if (handle >> 8 != 0 and index < devices_max) &slots[@intCast(index)] else null;
+        }
+
+        fn notOpen(handle: u64) void {
+            if (slotOf(handle) != null and handle >> 8 <= generation.load(.acquire)) return errors.global.set(LastError.closed, .{});
+            errors.global.set("the backend is not open", .{});
         }
 
         fn status(result: abi.Status) i32 {
@@ -129,15 +174,14 @@ pub fn Library(comptime platform: type) type {
             lock.acquire();
             defer lock.release();
             for (&slots, 1..) |*slot, number| {
-                if (slot.handle.load(.monotonic) != 0) continue;
+                if (slot.handle.load(.acquire) != 0) continue;
                 const threads = if (options.threads == 0) os.physicalCores(platform.threadsPerCore()) else options.threads;
                 slot.device.init(level.kernels(), threads, options.spin, os.memoryBytes()) catch {
                     errors.global.set("open: the system has no memory left", .{});
                     return 0;
                 };
-                generation += 1;
-                const handle = generation << 8 | number;
-                slot.handle.store(handle, .release);
+                const handle = (generation.fetchAdd(1, .acq_rel) + 1) << 8 | number;
+                slot.handle.store(handle, .seq_cst);
                 return handle;
             }
             errors.global.set("open: {d} backends are open already; close one", .{devices_max});
@@ -145,24 +189,26 @@ pub fn Library(comptime platform: type) type {
         }
 
         fn close(handle: u64) callconv(.c) void {
-            lock.acquire();
-            defer lock.release();
-            const device = get(handle) orelse return;
-            device.lock.acquire(); // a run on another thread ends first
-            device.deinit();
-            slots[@intCast((handle & 0xff) - 1)].handle.store(0, .release);
+            if (slotOf(handle)) |slot| if (slot.close(handle)) return;
+            notOpen(handle);
         }
 
         fn alloc(handle: u64, bytes: u64) callconv(.c) u64 {
-            return (get(handle) orelse return 0).alloc(bytes);
+            const slot = enter(handle) orelse return 0;
+            defer slot.leave();
+            return slot.device.alloc(bytes);
         }
 
         fn free(handle: u64, address: u64) callconv(.c) void {
-            (get(handle) orelse return).free(address);
+            const slot = enter(handle) orelse return;
+            defer slot.leave();
+            slot.device.free(address);
         }
 
         fn copy(handle: u64, dst: u64, src: u64, bytes: u64) callconv(.c) i32 {
-            const device = get(handle) orelse return status(.invalid);
+            const slot = enter(handle) orelse return status(.invalid);
+            defer slot.leave();
+            const device = &slot.device;
             if (bytes == 0) return status(.ok);
             if (dst == 0 or src == 0) {
                 device.errors.set("copy: an address is 0", .{});
@@ -175,21 +221,29 @@ pub fn Library(comptime platform: type) type {
         }
 
         fn mapFile(handle: u64, path: u64, out: *abi.MappedFile) callconv(.c) i32 {
-            const device = get(handle) orelse return status(.invalid);
+            const slot = enter(handle) orelse return status(.invalid);
+            defer slot.leave();
+            const device = &slot.device;
             if (path == 0) return status(.invalid);
             return status(device.mapFile(@ptrFromInt(path), out));
         }
 
         fn unmapFile(handle: u64, address: u64, bytes: u64) callconv(.c) i32 {
-            return status((get(handle) orelse return status(.invalid)).unmapFile(address, bytes));
+            const slot = enter(handle) orelse return status(.invalid);
+            defer slot.leave();
+            return status(slot.device.unmapFile(address, bytes));
         }
 
         fn supports(handle: u64, command: *const abi.Command) callconv(.c) i32 {
-            return @intFromBool((get(handle) orelse return 0).supports(command));
+            const slot = enter(handle) orelse return 0;
+            defer slot.leave();
+            return @intFromBool(slot.device.supports(command));
         }
 
         fn packedBytes(handle: u64, dtype: u32, n: u64, k: u64, packed_dtype: *u32) callconv(.c) u64 {
-            const device = get(handle) orelse return 0;
+            const slot = enter(handle) orelse return 0;
+            defer slot.leave();
+            const device = &slot.device;
             const known = std.enums.fromInt(abi.Dtype, dtype);
             const sane = n >= 1 and k >= 1 and n <= 1 << 32 and k <= 1 << 32;
             const bytes = if (known != null and sane) platform.packedBytes(known.?, n, k, packed_dtype) else 0;
@@ -201,7 +255,9 @@ pub fn Library(comptime platform: type) type {
         }
 
         fn submit(handle: u64, commands: u64, count: u64) callconv(.c) i32 {
-            const device = get(handle) orelse return status(.invalid);
+            const slot = enter(handle) orelse return status(.invalid);
+            defer slot.leave();
+            const device = &slot.device;
             if (count == 0) return status(.ok);
             if (commands == 0 or commands % 8 != 0) {
                 device.errors.set("submit: {x} is no address of commands", .{commands});
@@ -211,7 +267,9 @@ pub fn Library(comptime platform: type) type {
         }
 
         fn compile(handle: u64, program: *const abi.ProgramDesc) callconv(.c) u64 {
-            const device = get(handle) orelse return 0;
+            const slot = enter(handle) orelse return 0;
+            defer slot.leave();
+            const device = &slot.device;
             if (program.command_count > 0 and (program.commands == 0 or program.commands % 8 != 0)) {
                 device.errors.set("compile: {x} is no address of commands", .{program.commands});
                 return 0;
@@ -220,19 +278,28 @@ pub fn Library(comptime platform: type) type {
         }
 
         fn destroy(handle: u64, program: u64) callconv(.c) void {
-            (get(handle) orelse return).destroy(program);
+            const slot = enter(handle) orelse return;
+            defer slot.leave();
+            slot.device.destroy(program);
         }
 
         fn run(handle: u64, program: u64, registers: *const abi.Registers) callconv(.c) i32 {
-            return status((get(handle) orelse return status(.invalid)).run(program, registers));
+            const slot = enter(handle) orelse return status(.invalid);
+            defer slot.leave();
+            return status(slot.device.run(program, registers));
         }
 
         fn profile(handle: u64, program: u64, rows: u64, capacity: u64) callconv(.c) u64 {
-            return (get(handle) orelse return 0).profile(program, rows, capacity);
+            const slot = enter(handle) orelse return 0;
+            defer slot.leave();
+            return slot.device.profile(program, rows, capacity);
         }
 
         fn lastError(handle: u64, out: u64, capacity: u64) callconv(.c) u64 {
-            if (handle != 0) if (get(handle)) |device| return device.errors.copyTo(out, capacity);
+            if (handle != 0) if (enter(handle)) |slot| {
+                defer slot.leave();
+                return slot.device.errors.copyTo(out, capacity);
+            };
             return errors.global.copyTo(out, capacity);
         }
     };

@@ -45,6 +45,23 @@ fn failing(ctx: *context.Context, _: *const abi.Command) callconv(.c) void {
     ctx.fail("this kernel always fails");
 }
 
+/// Threads of the last attention.
+var attention_threads: std.atomic.Value(u32) = .init(0);
+
+fn attention(ctx: *context.Context, _: *const abi.Command) callconv(.c) void {
+    if (ctx.thread == 0) attention_threads.store(ctx.threads, .monotonic);
+}
+
+/// How far a `relu` is: 0 nobody began, 1 one is inside, 2 all may end.
+var gate: std.atomic.Value(u32) = .init(0);
+
+/// Stays inside until `gate` opens.
+fn relu(ctx: *context.Context, _: *const abi.Command) callconv(.c) void {
+    if (ctx.thread != 0) return;
+    _ = gate.cmpxchgStrong(0, 1, .acq_rel, .acquire);
+    while (gate.load(.acquire) != 2) std.atomic.spinLoopHint();
+}
+
 fn none(_: *const abi.Command, _: u32) callconv(.c) u64 {
     return 0;
 }
@@ -58,6 +75,10 @@ const kernels: [ops.table.len]context.Kernel = blk: {
     var list: [ops.table.len]context.Kernel = @splat(&failing);
     list[1] = &add;
     list[28] = &takeRows;
+    for (ops.table, &list) |row, *kernel| {
+        if (std.mem.eql(u8, row.name, "attention")) kernel.* = &attention;
+        if (std.mem.eql(u8, row.name, "relu")) kernel.* = &relu;
+    }
     break :blk list;
 };
 const workspaces: [ops.table.len]context.Workspace = blk: {
@@ -143,7 +164,9 @@ test "open says what is wrong with a level" {
     try expect(handle != 0);
     backend.close(handle);
     try expectEqual(1, backend.submit(handle, 8, 1));
-    try expectText(handle, "not open");
+    try expectText(handle, "the backend was closed");
+    try expectEqual(1, backend.submit(0x1234_5601, 8, 1));
+    try expectText(0x1234_5601, "the backend is not open");
 }
 
 test "describe is JSON and says its length" {
@@ -378,4 +401,65 @@ test "several devices at once, from several threads" {
     for (&threads) |*thread| thread.* = try std.Thread.spawn(.{}, Worker.go, .{&failures});
     for (threads) |thread| thread.join();
     try expectEqual(0, failures.load(.monotonic));
+}
+
+test "attention gets threads as the context grows, and gives them back" {
+    const handle = open(2, "");
+    defer backend.close(handle);
+    const memory = backend.alloc(handle, 4096 * 64 * 4);
+    var cmd: abi.Command = .{ .op = op("attention"), .input_count = 4, .output_count = 1 };
+    cmd.inputs[0] = tensor(memory, &.{ 1, 4, 64 });
+    cmd.inputs[0].symbolic_dims = 1;
+    cmd.inputs[1] = tensor(memory, &.{ 64, 1, 64, 64 });
+    cmd.inputs[2] = cmd.inputs[1];
+    cmd.inputs[3] = tensor(memory, &.{64});
+    cmd.inputs[3].dtype = @intFromEnum(abi.Dtype.i32);
+    cmd.outputs[0] = cmd.inputs[0];
+    cmd.int_registers[0] = @intFromEnum(abi.Register.position);
+    const program = backend.compile(handle, &.{ .commands = @intFromPtr(&cmd), .command_count = 1, .arena_bytes = 0, .tokens_max = 1 });
+    try expect(program != 0);
+    for ([_]i64{ 0, 1, 4095, 0, 2000, 3 }, [_]u32{ 1, 1, 2, 1, 2, 1 }) |position, threads| {
+        try expectEqual(0, backend.run(handle, program, &registers_of(1, position)));
+        try expectEqual(threads, attention_threads.load(.monotonic));
+    }
+    for (0..4096) |position| try expectEqual(0, backend.run(handle, program, &registers_of(1, @intCast(position))));
+    try expectEqual(2, attention_threads.load(.monotonic));
+}
+
+test "close lets the running call end and those that wait fail" {
+    const Caller = struct {
+        fn submit(handle: u64, cmd: *const abi.Command, out: *i32) void {
+            out.* = backend.submit(handle, @intFromPtr(cmd), 1);
+        }
+        fn close(handle: u64) void {
+            backend.close(handle);
+        }
+        fn pause() void {
+            std.testing.io.sleep(.fromMilliseconds(20), .awake) catch {};
+        }
+    };
+    for (0..3) |_| {
+        gate.store(0, .release);
+        const handle = open(2, "");
+        var cmd: abi.Command = .{ .op = op("relu"), .input_count = 1, .output_count = 1 };
+        cmd.inputs[0] = tensor(backend.alloc(handle, 64), &.{16});
+        cmd.outputs[0] = cmd.inputs[0];
+        var results: [4]i32 = @splat(-1);
+        var threads: [5]std.Thread = undefined;
+        threads[0] = try std.Thread.spawn(.{}, Caller.submit, .{ handle, &cmd, &results[0] });
+        while (gate.load(.acquire) != 1) std.atomic.spinLoopHint();
+        for (threads[1..4], results[1..]) |*thread, *result| thread.* = try std.Thread.spawn(.{}, Caller.submit, .{ handle, &cmd, result });
+        Caller.pause(); // they wait for the lock now
+        threads[4] = try std.Thread.spawn(.{}, Caller.close, .{handle});
+        while (backend.alloc(handle, 64) != 0) Caller.pause();
+        try expectText(handle, "the backend was closed");
+        backend.close(handle); // harmless
+        const other = open(1, "");
+        try expect(other & 0xff != handle & 0xff);
+        gate.store(2, .release);
+        for (threads) |thread| thread.join();
+        try std.testing.expectEqualSlices(i32, &.{ 0, 1, 1, 1 }, &results);
+        try expectText(handle, "the backend was closed");
+        backend.close(other);
+    }
 }

@@ -6,7 +6,8 @@ const context = @import("context");
 const check = @import("check.zig");
 const rules = @import("rules.zig");
 const executor = @import("executor.zig");
-const LastError = @import("errors.zig").LastError;
+const errors = @import("errors.zig");
+const LastError = errors.LastError;
 
 pub const commands_max = 1 << 20;
 
@@ -33,8 +34,9 @@ pub const Program = struct {
     scratch_bytes: u64 = 0,
     /// Where the arena was when its addresses were last resolved.
     arena_base: u64 = 0,
-    /// The token count and threads of the last plan.
+    /// What the last plan was made for, and the threads it uses.
     planned_tokens: i64 = 0,
+    planned_magnitude: u7 = 0,
     threads: u32 = 1,
 
     /// Checks and copies; `last` gets the text of a failure.
@@ -66,8 +68,10 @@ pub const Program = struct {
             .tokens_max = desc.tokens_max,
         };
         for (self.commands, self.steps, self.rows, 0..) |*cmd, *step, *row, i| {
-            check.command(cmd, .{ .program = .{ .arena_bytes = desc.arena_bytes, .tokens_max = desc.tokens_max } }, last) catch |err| {
-                last.set("command {d}: {s}", .{ i, try memory.allocator().dupe(u8, last.text()) });
+            var why: LastError = .{};
+            check.command(cmd, .{ .program = .{ .arena_bytes = desc.arena_bytes, .tokens_max = desc.tokens_max } }, &why) catch |err| {
+                var text: [errors.text_max]u8 = undefined;
+                last.set("command {d}: {s}", .{ i, why.text(&text) });
                 return err;
             };
             step.* = .{ .command = cmd, .kernel = table.kernels[cmd.op - 1] };
@@ -128,9 +132,12 @@ pub const Program = struct {
             self.arena_base = arena_base;
         }
         for (self.value_checks.items) |index| try rules.checkValues(&self.commands[index], last);
-        if (tokens != self.planned_tokens) {
+        // Attention's work grows with the context: a plan holds until that has doubled, so few runs make one.
+        const magnitude: u7 = 64 - @as(u7, @clz(position + tokens));
+        if (tokens != self.planned_tokens or magnitude != self.planned_magnitude) {
             self.threads = executor.plan(self.steps, pool_threads);
             self.planned_tokens = tokens;
+            self.planned_magnitude = magnitude;
         }
     }
 };

@@ -173,7 +173,7 @@ export class Program implements Disposable {
     this.#setRegisters(options);
     this.#busy = true;
     try {
-      const status = await this.backend.library.runAsync(this.backend.handle, this.#handle, this.#registerAddress);
+      const status = await this.backend.runAsync(this.#handle, this.#registerAddress);
       if (status !== 0) throw this.backend.failure(status, "run");
     } finally {
       this.#busy = false;
