@@ -4,6 +4,7 @@
  * interrupted run goes on where it stopped. The files land in `.models/` and are never committed.
  */
 import { createHash } from "node:crypto";
+import { formatMiB } from "@mllm/core";
 import { repositoryRoot } from "./workspace.ts";
 
 interface RealModel {
@@ -45,8 +46,6 @@ export const realModels: RealModel[] = [
     })),
   },
 ];
-
-const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
 function sizeOf(path: string): number {
   try {
@@ -127,7 +126,7 @@ async function fetchModel(model: RealModel, folder: string): Promise<void> {
   const target = `${folder}/${model.file}`;
   if (sizeOf(target) > 0) {
     if (await sha256OfFile(target) === model.sha256) {
-      console.error(`${model.file}: here already (${mib(sizeOf(target))})`);
+      console.error(`${model.file}: here already (${formatMiB(sizeOf(target))})`);
       return;
     }
     console.error(`${model.file}: the file here is damaged and is fetched again`);
@@ -136,12 +135,12 @@ async function fetchModel(model: RealModel, folder: string): Promise<void> {
   const parts = model.parts.map((part, i) => ({ part, path: `${folder}/${model.file}.part${i}` }));
   let done = 0;
   for (const [i, { part, path }] of parts.entries()) {
-    console.error(`${model.file}: part ${i + 1} of ${parts.length} (${mib(done)} of about ${mib(model.bytes)})`);
+    console.error(`${model.file}: part ${i + 1} of ${parts.length} (${formatMiB(done)} of about ${formatMiB(model.bytes)})`);
     await fetchPart(part, path, folder);
     done += sizeOf(path);
   }
   await assemble(parts.map(({ path }) => path), target, model.sha256);
-  console.error(`${model.file}: ${mib(sizeOf(target))}, SHA-256 as expected; licence: ${model.licence}`);
+  console.error(`${model.file}: ${formatMiB(sizeOf(target))}, SHA-256 as expected; licence: ${model.licence}`);
 }
 
 if (import.meta.main) {

@@ -3,7 +3,7 @@
  *
  *     deno task make:random --shape qwen3-0.6b --type q4_0 -o model.gguf [--layers N] [--vocab N] [--seed N]
  */
-import { type DType, MllmError, quantizable } from "@mllm/core";
+import { type DType, formatMiB, MllmError, quantizable } from "@mllm/core";
 import { writeRandomModel } from "./random_model/model.ts";
 import { type ModelShape, shapes } from "./random_model/shapes.ts";
 
@@ -46,7 +46,7 @@ export async function main(args: readonly string[]): Promise<number> {
     const start = performance.now();
     await writeRandomModel(path, { shape: full, type, seed });
     const seconds = (performance.now() - start) / 1000;
-    console.error(`${path}: ${(Deno.statSync(path).size / 2 ** 20).toFixed(1)} MiB in ${seconds.toFixed(1)} s`);
+    console.error(`${path}: ${formatMiB(Deno.statSync(path).size)} in ${seconds.toFixed(1)} s`);
     return 0;
   } catch (error) {
     if (!(error instanceof MllmError)) throw error;

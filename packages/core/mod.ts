@@ -4,6 +4,7 @@
  * @module
  */
 export * from "./src/errors.ts";
+export * from "./src/format.ts";
 export * from "./src/dtype.ts";
 export * from "./src/scalar.ts";
 export * from "./src/backend.ts";

@@ -1,4 +1,5 @@
 import process from "node:process";
+import { formatMiB } from "@mllm/core";
 import { Random } from "../random_model/random.ts";
 import { isCleanRefusal, type Target, targets } from "./targets.ts";
 
@@ -80,7 +81,7 @@ export async function runRange(
     };
     if (typeof outcome === "string") fail(outcome);
     else if (ms > caseMsMax) fail(`took ${Math.round(ms)} ms, more than ${caseMsMax}`);
-    else if (after - before > caseBytesMax) fail(`took ${((after - before) / 2 ** 20).toFixed(0)} MiB`);
+    else if (after - before > caseBytesMax) fail(`took ${formatMiB(after - before, 0)}`);
     if (failures >= failuresMax) return post({ kind: "done", target, cases: index + 1 - from, ...done });
     before = after;
   }

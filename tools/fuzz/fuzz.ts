@@ -3,6 +3,7 @@
  *
  *     deno task fuzz [--seed N] [--count N] [--parser NAME] [--case N] [--keep DIRECTORY]
  */
+import { formatMiB } from "@mllm/core";
 import { targets } from "./targets.ts";
 import { type Job, makeInput, type Report, runCase } from "./cases.ts";
 
@@ -70,7 +71,7 @@ function describe(report: Extract<Report, { kind: "done" }>): string {
   const { cases, accepted, slowestMs, slowest, bytesMax } = report;
   const name = targets[report.target].name.padEnd(24);
   return `${name}${cases} cases, ${accepted} accepted, slowest ${slowestMs.toFixed(0)} ms (case ${slowest}), ` +
-    `largest growth ${(bytesMax / 2 ** 20).toFixed(0)} MiB`;
+    `largest growth ${formatMiB(bytesMax, 0)}`;
 }
 
 /** Returns where it hung, or undefined when all ran. */

@@ -3,6 +3,8 @@
  * so that tests can be the world.
  */
 
+import { fileURLToPath } from "node:url";
+
 /** Where text goes. */
 export interface Output {
   /** Whether a person sits at the other end. */
@@ -97,6 +99,21 @@ export function denoHost(): Host {
     },
     exit: (code) => Deno.exit(code),
   };
+}
+
+/**
+ * Goes to the folder in which the user started: `deno task` runs its command in the folder of deno.json and leaves the
+ * user's own in INIT_CWD. Paths that the user gives are relative to that.
+ */
+export function enterStartFolder(env: Host["env"]): void {
+  const folder = env("INIT_CWD");
+  const checkout = fileURLToPath(new URL("../../..", import.meta.url)).replace(/[\\/]$/, "");
+  if (folder === undefined || Deno.build.standalone || Deno.cwd() !== checkout) return;
+  try {
+    Deno.chdir(folder);
+  } catch {
+    // It is gone: the checkout is as good as any other place.
+  }
 }
 
 /** The lines of an input, without their line ends; an unfinished last line counts. */

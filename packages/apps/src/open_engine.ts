@@ -29,6 +29,7 @@ import { type AssetOptions, assetPath, cacheFolder, embeddedModel } from "./asse
 import type { ChatProgram } from "./chat/main.ts";
 import type { BackendReport, Engine, LoadedModel, ModelSummary, RunOptions, TextCodec } from "./engine.ts";
 import type { Host } from "./host.ts";
+import { UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
 
 /** Ops and element types that `doctor` explains. */
@@ -128,24 +129,24 @@ class ProjectEngine implements Engine {
     await writeSafetensors(path, tensors.map((tensor) => ({ ...tensor, dtype: "f32" as const })));
   }
 
-  /** `x86` or `x86:avx2`. Throws MllmError `not_found`, with a suggestion. */
+  /** `x86` or `x86:avx2`. Throws UsageError, with a suggestion. */
   #plugin(spec: string = this.defaultBackend): { plugin: BackendPlugin; level: string | undefined } {
     const [name, level] = spec.split(":");
     const { names } = this.#registry;
     if (!names.includes(name)) {
       const meant = nearest(name, names);
-      throw new MllmError("not_found", `no backend is named "${name}"`, {
-        next: meant === undefined ? `There are: ${names.join(", ")}` : `Did you mean ${meant}?`,
-      });
+      throw new UsageError(
+        `no backend is named "${name}"`,
+        meant === undefined ? `There are: ${names.join(", ")}` : `Did you mean ${meant}?`,
+      );
     }
     const plugin = this.#registry.get(name);
     if (level !== undefined && !plugin.levels.includes(level)) {
       const meant = nearest(level, plugin.levels);
-      throw new MllmError("not_found", `backend ${name} has no level "${level}"`, {
-        next: meant === undefined
-          ? `There are: ${plugin.levels.join(", ") || "none"}`
-          : `Did you mean ${name}:${meant}?`,
-      });
+      throw new UsageError(
+        `backend ${name} has no level "${level}"`,
+        meant === undefined ? `There are: ${plugin.levels.join(", ") || "none"}` : `Did you mean ${name}:${meant}?`,
+      );
     }
     return { plugin, level };
   }
@@ -166,22 +167,13 @@ async function explainKernels(plugin: BackendPlugin): Promise<string[]> {
   }
   try {
     return EXPLAINED.flatMap(({ op, dtypes }) =>
-      (["decode", "prefill"] as const).flatMap((phase) => explainPhase(backend, op, dtypes, phase))
+      (["decode", "prefill"] as const).flatMap((phase) =>
+        backend.selector.explain({ op, dtypes, phase, elements: EXPLAINED_ELEMENTS })
+      )
     );
   } finally {
     backend[Symbol.dispose]();
   }
-}
-
-/** One line per choice, with the element types that it is made for. */
-function explainPhase(backend: Backend, op: OpName, dtypes: readonly DType[], phase: Phase): string[] {
-  const byChoice = new Map<string, DType[]>();
-  for (const dtype of dtypes) {
-    const { variant, threads, reason } = backend.selector.choose(op, dtype, phase, EXPLAINED_ELEMENTS);
-    const choice = `variant ${variant} on ${threads === 0 ? "all threads" : `${threads} threads`}: ${reason}`;
-    byChoice.set(choice, [...(byChoice.get(choice) ?? []), dtype]);
-  }
-  return [...byChoice].map(([choice, types]) => `${op} ${phase} (${types.join(" ")}): ${choice}`);
 }
 
 /** The element type that most bytes of the weights have. */

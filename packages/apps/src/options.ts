@@ -48,6 +48,7 @@ export class ParsedOptions {
   required(name: string, hint: string): string {
     const value = this.text(name);
     if (value === undefined) throw new UsageError(`${dashed(name)} is missing`, hint);
+    if (value === "") throw new UsageError(`${dashed(name)} is empty`, hint);
     return value;
   }
   integer(name: string, min: number, max = Number.MAX_SAFE_INTEGER): number | undefined {

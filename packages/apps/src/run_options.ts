@@ -45,7 +45,7 @@ export function runOptions(options: ParsedOptions): RunOptions {
     threads: options.integer("threads", 1, 1024),
     activations: options.oneOf("activations", ["i8", "f32"]),
     context: options.integer("context", 1, 1 << 24),
-    chunk: options.integer("chunk", 1, 1 << 20),
+    chunk: options.integer("chunk", 1, 1 << 16),
     kvDtype: options.oneOf("kv-type", ["f32", "f16"]),
     eager: options.has("eager") ? true : undefined,
   };

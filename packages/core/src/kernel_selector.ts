@@ -33,12 +33,12 @@ export interface KernelRow {
   readonly reason: string;
 }
 
-/** What the selector is asked: one op with its deciding type and size. */
+/** What `KernelSelector.explain` is asked: one op of one size, with several types. */
 export interface KernelQuery {
   /** Row of the op table. */
   readonly op: OpName;
-  /** Type of the deciding operand: the weight where there is one, else the first input. */
-  readonly dtype: DType;
+  /** Types of the deciding operand: the weight where there is one, else the first input. */
+  readonly dtypes: readonly DType[];
   /** One row of activations, or more. */
   readonly phase: Phase;
   /** Elements of the largest operand; for `linear`, multiply-adds. */
@@ -78,11 +78,17 @@ export class KernelSelector {
     return fallback;
   }
 
-  /** One line that says what is chosen for a query and why. */
-  explain({ op, dtype, phase, elements }: KernelQuery): string {
-    const { variant, threads, reason } = this.choose(op, dtype, phase, elements);
-    const on = threads === 0 ? "all threads" : threads === 1 ? "1 thread" : `${threads} threads`;
-    return `${op} ${dtype} ${phase}, ${elements} elements at ${this.level}: variant ${variant} on ${on}: ${reason}`;
+  /** What is chosen for each type and why: one line per choice, which names the types that it is made for. */
+  explain({ op, dtypes, phase, elements }: KernelQuery): string[] {
+    const typesByChoice = new Map<KernelChoice, DType[]>();
+    for (const dtype of dtypes) {
+      const choice = this.choose(op, dtype, phase, elements);
+      typesByChoice.set(choice, [...(typesByChoice.get(choice) ?? []), dtype]);
+    }
+    return [...typesByChoice].map(([{ variant, threads, reason }, types]) => {
+      const on = threads === 0 ? "all threads" : threads === 1 ? "1 thread" : `${threads} threads`;
+      return `${op} ${phase} (${types.join(" ")}): variant ${variant} on ${on}: ${reason}`;
+    });
   }
 
   #rowsOf(op: OpName): readonly KernelRow[] {

@@ -18,8 +18,14 @@ describe("KernelSelector", () => {
   });
 
   it("explains every choice", () => {
-    const line = selector.explain({ op: "linear", dtype: "q4_0", phase: "decode", elements: 5000 });
-    assertEquals(line, "linear q4_0 decode, 5000 elements at avx2: variant 3 on all threads: GEMV");
-    assertStringIncludes(selector.explain({ op: "add", dtype: "f32", phase: "decode", elements: 5000 }), "no row");
+    assertEquals(selector.explain({ op: "linear", dtypes: ["q4_0"], phase: "decode", elements: 5000 }), [
+      "linear decode (q4_0): variant 3 on all threads: GEMV",
+    ]);
+    assertEquals(selector.explain({ op: "linear", dtypes: ["q8_0", "q4_0", "f32"], phase: "decode", elements: 9 }), [
+      "linear decode (q8_0 f32): variant 0 on 1 thread: too small to share",
+      "linear decode (q4_0): variant 3 on all threads: GEMV",
+    ]);
+    const [line] = selector.explain({ op: "add", dtypes: ["f32"], phase: "decode", elements: 5000 });
+    assertStringIncludes(line, "no row");
   });
 });

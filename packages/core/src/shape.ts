@@ -29,9 +29,6 @@ export interface ShapeOptions {
   readonly cache?: View;
 }
 
-/** Throws the error of an op: what is wrong, then every operand. */
-export type Fail = (problem: string) => never;
-
 type Inputs = readonly (View | undefined)[];
 type Infer = (inputs: Inputs, options: ShapeOptions, check: Checks) => OutputSpec[];
 

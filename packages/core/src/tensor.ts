@@ -365,8 +365,3 @@ function dtypeOfArray(values: NumberArray): DType {
   if (values instanceof Uint8Array) return "u8";
   return "f32";
 }
-
-/** The length of a dim, of a symbolic one its maximum; a negative axis counts from the end. */
-export function dimLength(tensor: Tensor, axis: number): number {
-  return maxDim(tensor.shape[axis < 0 ? axis + tensor.shape.length : axis]);
-}

@@ -43,7 +43,7 @@ export function tidy<T>(fn: () => T): T {
 }
 
 /** The tensors in a value: itself, or those in arrays and plain objects, at any depth. */
-export function* tensorsIn(value: unknown): Generator<Tensor> {
+function* tensorsIn(value: unknown): Generator<Tensor> {
   if (typeof value !== "object" || value === null) return;
   if (isTensor(value)) yield value;
   else if (Array.isArray(value)) { for (const item of value) yield* tensorsIn(item); }

@@ -1,9 +1,9 @@
 /** The commands of the chat: what begins with a slash. */
-import { MllmError } from "@mllm/core";
+import { formatMiB, MllmError } from "@mllm/core";
 import { Settings } from "../settings.ts";
 import { nearest } from "../suggest.ts";
 import { readConversation, writeConversation } from "./conversation_file.ts";
-import { mebibytes, perSecond, statsLine } from "./stats_line.ts";
+import { perSecond, statsLine } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
 /** Switches of the chat itself. */
@@ -135,7 +135,7 @@ function stats({ talk, print }: CommandContext): void {
   const used = last === undefined ? 0 : last.promptTokens + last.generatedTokens;
   print([
     `model      ${talk.modelName}, loaded in ${(model.loadMs / 1000).toFixed(2)} s`,
-    `memory     weights ${mebibytes(weights)}, KV cache ${mebibytes(kv)}, activations ${mebibytes(arena)}`,
+    `memory     weights ${formatMiB(weights)}, KV cache ${formatMiB(kv)}, activations ${formatMiB(arena)}`,
     `context    ${used} of ${model.context} tokens used`,
     `last       ${last === undefined ? "no reply yet" : statsLine(last)}`,
     `all        ${totals.replies} replies, ${totals.promptTokens} prompt tokens (${totals.cachedTokens} cached, ` +
@@ -184,19 +184,13 @@ function find(name: string): Command | undefined {
 
 /** `/name argument`, or undefined when the text is a message. */
 function parse(text: string): { name: string; argument: string } | undefined {
-  const match = /^\/([^\s/]*)(?:\s+([\s\S]*))?$/.exec(text.trim());
+  const match = /^\/([a-z?]+!?)(?:\s+([\s\S]*))?$/i.exec(text.trim());
   return match === null ? undefined : { name: match[1].toLowerCase(), argument: (match[2] ?? "").trim() };
 }
 
-/** True when the text is a command that exists. */
-export function isCommand(text: string): boolean {
-  const parsed = parse(text);
-  return parsed !== undefined && (parsed.name === "save!" || find(parsed.name) !== undefined);
-}
-
-/** True when the text looks like a command, known or not. */
+/** True when the text looks like a command, known or not: one line of `/name` and an argument. */
 export function looksLikeCommand(text: string): boolean {
-  return parse(text) !== undefined;
+  return !text.trim().includes("\n") && parse(text) !== undefined;
 }
 
 /** Runs a command; answers true to leave. Throws `invalid_argument` for an unknown one, with a suggestion. */

@@ -6,8 +6,8 @@ import { MllmError } from "@mllm/core";
 import type { ChatTurn } from "../engine.ts";
 import { reasonOf } from "../errors.ts";
 
-export const CONVERSATION_FORMAT = "mllm-conversation";
-export const CONVERSATION_VERSION = 1;
+const CONVERSATION_FORMAT = "mllm-conversation";
+const CONVERSATION_VERSION = 1;
 /** A larger file (bytes) is no conversation. */
 const FILE_BYTES_MAX = 64 << 20;
 const MESSAGES_MAX = 100_000;

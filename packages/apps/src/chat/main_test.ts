@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { type ExitSignal, FakeHost, type FakeHostOptions } from "../../testing/fake_host.ts";
 import type { FakeOptions } from "../../testing/fake_model.ts";
 import { fakeProgram } from "../../testing/fake_program.ts";
+import { looksLikeCommand } from "./commands.ts";
 import { chatMain } from "./main.ts";
 
 async function run(args: string[], options: FakeHostOptions = {}, model: FakeOptions = {}) {
@@ -19,12 +20,17 @@ describe("chat in a pipe", () => {
     assertEquals(program.engine.model.isDisposed, true);
   });
 
-  it("takes commands that exist, prints them on stderr; other slashes are messages", async () => {
-    const input = "/system Be brief.\nsystem?\n/set temperature 0\n/etc/passwd is what?\n//help\n/bye\nnot read\n";
-    const { code, out, err, program } = await run([], { input });
-    assertEquals([code, out], [0, "Be brief.\nYou said: /etc/passwd is what?\nYou said: /help\n"]);
-    assertStringIncludes(err, "system prompt is set");
-    assertEquals(program.engine.model.calls.at(-1)!.sampling, { temperature: 0 });
+  it("every line is a message, whatever it begins with", async () => {
+    const { code, out, err } = await run([], { input: "/bye\n//help\n/etc/passwd is what?\n" });
+    assertEquals([code, err], [0, ""]);
+    assertEquals(out, "You said: /bye\nYou said: //help\nYou said: /etc/passwd is what?\n");
+  });
+
+  it("only one line of a name and an argument is a command", () => {
+    for (const text of ["/help", "/set temperature 1", "/halp", "/save! x", "/? shortcuts"]) {
+      assert(looksLikeCommand(text));
+    }
+    for (const text of ["/** doc", "/etc/passwd", "// note", "/help\nme", "say /help"]) assert(!looksLikeCommand(text));
   });
 
   it("one shot with --prompt and --system", async () => {

@@ -1,7 +1,6 @@
 /** The chat without a terminal: each line is a message, replies alone go to stdout. */
 import { type Host, readLines } from "../host.ts";
 import { printable } from "../terminal/style.ts";
-import { type CommandContext, isCommand, runCommand } from "./commands.ts";
 import { endNote } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
@@ -15,19 +14,9 @@ export async function runOnce(host: Host, talk: Talk, text: string): Promise<voi
   if (note !== undefined) host.stderr.write(`mllm: ${note}\n`);
 }
 
-/** Every line of stdin in turn. Commands that exist work, and print on stderr; blank lines are skipped. */
+/** Every line of stdin is a message, whatever it begins with; blank lines are skipped. */
 export async function runPipeChat(host: Host, talk: Talk): Promise<void> {
-  const context: CommandContext = {
-    talk,
-    switches: { stats: false, wordwrap: false, history: false },
-    print: (text) => host.stderr.write(`${text}\n`),
-    ownFiles: new Set(),
-    home: host.env("HOME"),
-  };
   for await (const line of readLines(host.stdin)) {
-    if (line.trim() === "") continue;
-    if (isCommand(line)) {
-      if (await runCommand(context, line)) return;
-    } else await runOnce(host, talk, line.startsWith("//") ? line.slice(1) : line);
+    if (line.trim() !== "") await runOnce(host, talk, line);
   }
 }

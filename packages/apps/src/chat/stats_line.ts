@@ -24,8 +24,3 @@ export function endNote(stats: Readonly<ReplyStats>, context: number): string | 
   if (stats.stop === "length") return `the reply ends here because of max_tokens (${stats.generatedTokens})`;
   return undefined;
 }
-
-/** Bytes as MiB. */
-export function mebibytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-}

@@ -222,7 +222,8 @@ class TerminalChat {
         this.#history.setFile(this.#switches.history ? this.#options.historyFile : undefined);
         return leave;
       }
-      await this.#replyTo(text.startsWith("//") ? text.slice(1) : text);
+      const isEscaped = text.startsWith("//") && looksLikeCommand(text.slice(1));
+      await this.#replyTo(isEscaped ? text.slice(1) : text);
     } catch (error) {
       if (error instanceof Deno.errors.BrokenPipe) throw error;
       this.#print(errorLine(error));

@@ -1,4 +1,5 @@
 /** `mllm bench`: tokens per second, in the columns and JSON rows of llama-bench. */
+import { formatMiB } from "@mllm/core";
 import { loadWithBar } from "../chat/main.ts";
 import type { LoadedModel, ModelSummary } from "../engine.ts";
 import { parseInteger, UsageError } from "../options.ts";
@@ -73,7 +74,7 @@ export function standardDeviation(values: readonly number[]): number {
 }
 
 /** `pp512`, `tg128`, `pp512 @ d4096`. */
-export function testName({ prompt, generate, depth }: BenchTest): string {
+function testName({ prompt, generate, depth }: BenchTest): string {
   return (prompt > 0 ? `pp${prompt}` : `tg${generate}`) + (depth > 0 ? ` @ d${depth}` : "");
 }
 
@@ -97,8 +98,7 @@ async function runOnce(model: LoadedModel, { prompt, generate, depth }: BenchTes
   return Math.round((performance.now() - startMs) * 1e6);
 }
 
-const bytesText = (bytes: number) =>
-  bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(2)} MiB`;
+const bytesText = (bytes: number) => bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : formatMiB(bytes, 2);
 const countText = (count: number) => count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`;
 
 const COLUMNS = ["model", "size", "params", "backend", "threads", "test", "t/s"] as const;
@@ -118,7 +118,7 @@ function isRight(column: typeof COLUMNS[number]): boolean {
   return column !== "model" && column !== "backend";
 }
 
-export function markdownHead(): string {
+function markdownHead(): string {
   const cells = COLUMNS.map((column) =>
     isRight(column) ? column.padStart(WIDTHS[column]) : column.padEnd(WIDTHS[column])
   );
@@ -128,7 +128,7 @@ export function markdownHead(): string {
   return `| ${cells.join(" | ")} |\n| ${rule.join(" | ")} |`;
 }
 
-export function markdownRow(row: BenchRow): string {
+function markdownRow(row: BenchRow): string {
   const test = { prompt: row.n_prompt, generate: row.n_gen, depth: row.n_depth };
   const cells: Record<typeof COLUMNS[number], string> = {
     model: row.model_type,

@@ -25,6 +25,7 @@ export function promptOption(options: ParsedOptions): (tokenizer: TextCodec) => 
       "Give -p TEXT or --tokens 1,2,3",
     );
   }
+  if (text === "") throw new UsageError("--prompt is empty", "Give -p TEXT or --tokens 1,2,3");
   return (tokenizer) => tokens ?? tokenizer.encode(text!, { parseSpecial: true, addSpecial: true });
 }
 

@@ -1,5 +1,5 @@
 /** `mllm info`: what a model is and what it needs, without loading it. */
-import { mebibytes } from "../chat/stats_line.ts";
+import { formatMiB } from "@mllm/core";
 import type { ModelSummary } from "../engine.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, JSON_OPTION, MODEL_HINT } from "./command.ts";
@@ -8,7 +8,7 @@ import { type Command, JSON_OPTION, MODEL_HINT } from "./command.ts";
 const VALUE_LENGTH_MAX = 100;
 
 /** Tensors by element type: count, elements, bytes. */
-export function tensorsByType(
+function tensorsByType(
   tensors: ModelSummary["tensors"],
 ): { dtype: string; count: number; elements: number; bytes: number }[] {
   const byType = new Map<string, { dtype: string; count: number; elements: number; bytes: number }>();
@@ -36,18 +36,18 @@ function text(summary: ModelSummary): string {
     `model         ${summary.path}`,
     `type          ${summary.type} (${summary.format})`,
     `parameters    ${summary.parameters.toLocaleString("en")}`,
-    `tensors       ${summary.tensors.length}, ${mebibytes(summary.fileBytes)}`,
+    `tensors       ${summary.tensors.length}, ${formatMiB(summary.fileBytes)}`,
     ...tensorsByType(summary.tensors).map((row) =>
       `  ${row.dtype.padEnd(8)}${String(row.count).padStart(6)} tensors ${
         row.elements.toLocaleString("en").padStart(16)
       } ` +
-      `elements ${mebibytes(row.bytes).padStart(14)}`
+      `elements ${formatMiB(row.bytes).padStart(14)}`
     ),
     `chat          ${summary.hasChatTemplate ? "has a chat template" : "has no chat template"}`,
-    `memory        ${mebibytes(total)} with a context of ${summary.context} tokens`,
-    `  weights     ${mebibytes(memory.weights)}`,
-    `  KV cache    ${mebibytes(memory.kv)}`,
-    `  activations ${mebibytes(memory.arena)}`,
+    `memory        ${formatMiB(total)} with a context of ${summary.context} tokens`,
+    `  weights     ${formatMiB(memory.weights)}`,
+    `  KV cache    ${formatMiB(memory.kv)}`,
+    `  activations ${formatMiB(memory.arena)}`,
     "config",
     ...config.map(([name, value]) => `  ${name.padEnd(width)}  ${shortValue(value)}`),
     `ignored       ${summary.ignored.join(", ") || "nothing"}`,

@@ -1,8 +1,19 @@
 /** `mllm logits`: the logits of every token of a prompt, as a file. */
 import { loadWithBar } from "../chat/main.ts";
+import { UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
 import { PROMPT_OPTIONS, promptOption } from "./generate.ts";
+
+/** Whether an existing file is the model itself or lies in its folder. */
+function isPartOf(file: string, model: string): boolean {
+  try {
+    const [real, part] = [Deno.realPathSync(model), Deno.realPathSync(file)];
+    return part === real || part.startsWith(`${real}/`) || part.startsWith(`${real}\\`);
+  } catch {
+    return false; // one of them does not exist
+  }
+}
 
 export const logitsCommand: Command = {
   name: "logits",
@@ -19,6 +30,9 @@ export const logitsCommand: Command = {
   async run({ options, host, program }) {
     const path = options.required("model", MODEL_HINT);
     const output = options.required("output", "Name the file to write: -o out.safetensors");
+    if (isPartOf(output, path)) {
+      throw new UsageError(`${output} belongs to the model`, "Name another file to write");
+    }
     const prompt = promptOption(options);
     using model = await loadWithBar(host, program.engine, path, runOptions(options));
     const ids = prompt(model.tokenizer);

@@ -1,6 +1,7 @@
 /** The programs as programs, with the permissions of their tasks: exit codes, streams, the real engine. */
 import { describe, it } from "@std/testing/bdd";
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../../../../", import.meta.url);
 const MODEL = "packages/models/testdata/qwen3-tied";
@@ -13,11 +14,12 @@ interface Result {
   err: string;
 }
 
-async function run(program: string, args: string[], input = ""): Promise<Result> {
+async function run(program: string, args: string[], input = "", env: Record<string, string> = {}): Promise<Result> {
   const permissions = ["run", "-q", "--no-check", "--no-prompt", "-P=apps"];
   const command = new Deno.Command(Deno.execPath(), {
     args: [...permissions, `packages/apps/${program}.ts`, ...args],
     cwd: ROOT,
+    env: { INIT_CWD: fileURLToPath(ROOT), ...env },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -49,6 +51,12 @@ describe("the programs", { skip: reason !== undefined }, () => {
       assertEquals([missing.code, missing.out], [1, ""]);
       assertMatch(missing.err, /^mllm: [^\n]*nowhere[^\n]*\n$/);
     }
+  });
+
+  it("paths are relative to the folder in which the user started the task", async () => {
+    const folder = fileURLToPath(new URL("packages/models", ROOT));
+    const { code, out } = await run("mllm", ["tokenize", "-m", "testdata/qwen3-tied", "hi"], "", { INIT_CWD: folder });
+    assertEquals([code, out !== ""], [0, true]);
   });
 
   it("doctor names every backend", async () => {

@@ -47,7 +47,7 @@ export function withoutFence(text: string): string {
 }
 
 /** What stands for a long paste. */
-export function pasteLabel(text: string): string {
+function pasteLabel(text: string): string {
   const lines = text.split("\n").length;
   return `[pasted: ${lines} ${lines === 1 ? "line" : "lines"}, ${text.length.toLocaleString("en")} characters]`;
 }

@@ -65,11 +65,6 @@ export class Graph {
   }
 }
 
-/** The views of a node that lie in `storage`, inputs first. */
-export function viewsIn(node: GraphNode, storage: Storage): View[] {
-  return [...node.inputs, ...node.outputs].filter((view): view is View => view?.storage === storage);
-}
-
 /** Whether a node reads `storage`. */
 export function reads(node: GraphNode, storage: Storage): boolean {
   return node.inputs.some((view) => view?.storage === storage);

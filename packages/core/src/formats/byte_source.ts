@@ -17,7 +17,7 @@ export interface ByteSource extends Disposable {
 const truncated = "The file is cut short or damaged: download or copy it again";
 
 /** Throws unless [offset, offset + length) lies in [0, size). */
-export function checkRange(name: string, size: number, offset: number, length: number, what = "data"): void {
+function checkRange(name: string, size: number, offset: number, length: number, what = "data"): void {
   if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
     throw new MllmError("invalid_file", `impossible range of ${what}: ${length} bytes from ${offset}`, {
       file: name,

@@ -19,7 +19,7 @@ export interface WeightInfo {
 }
 
 /** Most dims that a tensor in a file may have. */
-export const rankMax = 8;
+const rankMax = 8;
 
 /**
  * Bytes of a tensor from an untrusted file, without overflow.

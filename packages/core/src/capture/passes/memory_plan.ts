@@ -25,7 +25,7 @@ export interface MemoryPlan {
 }
 
 /** Alignment of every buffer: a cache line, and the widest vector. */
-export const arenaAlignment = 64;
+const arenaAlignment = 64;
 
 const align = (bytes: number): number => Math.ceil(bytes / arenaAlignment) * arenaAlignment;
 

@@ -6,9 +6,9 @@ const f16At = (view: DataView, at: number): number => fromF16(view.getUint16(at,
 const fround = Math.fround;
 
 /** Values of iq4_nl and iq4_xs codes (ggml-common.h, kvalues_iq4nl). */
-export const iq4Values: readonly number[] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const iq4Values: readonly number[] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 /** Twice the values of E2M1 codes (OCP Microscaling Formats v1.0, table 5). */
-export const e2m1Doubled: readonly number[] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+const e2m1Doubled: readonly number[] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /** Half the value of an E8M0 exponent: 2^(e - 128), which for e < 2 is subnormal. */
 function e8m0Half(e: number): number {
