@@ -12,7 +12,6 @@ import {
   MllmError,
   openBackend,
   type OpName,
-  type Phase,
   probeBackend,
   writeSafetensors,
 } from "@mllm/core";

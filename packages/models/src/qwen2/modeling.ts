@@ -3,7 +3,7 @@
  * transformers, models/qwen2/modeling_qwen2.py): a Llama-like decoder with biases on q, k and v. Names of weights and
  * config fields are Hugging Face's.
  */
-import { type Linear, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import type { Linear, RotaryEmbedding, Tensor } from "@mllm/core";
 import { cachedAttention } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";

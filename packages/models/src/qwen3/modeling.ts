@@ -3,7 +3,7 @@
  * models/qwen3/modeling_qwen3.py): a Llama-like decoder whose queries and keys are RMS-normalised per head before the
  * rotary embedding. Names of weights and config fields are Hugging Face's.
  */
-import { type Linear, type RmsNorm, type RotaryEmbedding, type Tensor } from "@mllm/core";
+import type { Linear, RmsNorm, RotaryEmbedding, Tensor } from "@mllm/core";
 import { cachedAttention } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
