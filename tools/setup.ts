@@ -46,10 +46,11 @@ async function installPackages(): Promise<void> {
   const wanted = Math.max(modifiedMs("package.json"), modifiedMs("package-lock.json"));
   if (modifiedMs(LOCK_STAMP) >= wanted) return;
   console.error("setup: installing npm packages (once, about half a minute) …");
-  const args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]; // leaves the lock file alone
+  // Not `npm ci`: it refuses lock files that lack other systems' packages. --no-save leaves the lock file alone.
+  const args = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const npm = Deno.build.os === "windows" ? "npm.cmd" : "npm";
-  const installed = await run("npm ci", npm, args) ||
-    await run("npm ci", Deno.execPath(), [
+  const installed = await run("npm install", npm, args) ||
+    await run("npm install", Deno.execPath(), [
       "run",
       "-A",
       "--no-config",
