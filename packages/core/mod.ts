@@ -18,6 +18,7 @@ export type { NumberArray } from "./src/host_data.ts";
 export { type OpName, opTable } from "./src/native/abi.ts";
 export * from "./src/ops.ts";
 export * from "./src/capture.ts";
+export { addCosts, noCost, type OpCost, totalBytes } from "./src/cost.ts";
 export * from "./src/kv_cache.ts";
 export * from "./src/nn.ts";
 export * from "./src/formats/mod.ts";

@@ -166,6 +166,13 @@ describe("capture", () => {
     const rows = program.profile();
     assertEquals(rows.length, program.commands.length);
     assert(rows.every(({ calls }) => calls === 3));
+    program.run({ tokens: 1, position: 2 });
+    const more = program.profile();
+    const [three, four] = [rows, more].map((list) => list.find(({ op }) => op === "linear")!);
+    assertEquals(three.kind, `f32 [${(heads + 2 * kvHeads) * headDim}, ${hidden}]`);
+    const perRow = (heads + 2 * kvHeads) * headDim * (2 * hidden + 1);
+    assertEquals([three.cost.operations, four.cost.operations], [3 * 2 * perRow, 3 * 2 * perRow + perRow]);
+    assertEquals(four.cost.weightBytes, three.cost.weightBytes / 3 * 4);
     program[Symbol.dispose]();
   });
 

@@ -4,6 +4,7 @@
  */
 import type { Backend } from "../backend.ts";
 import { CommandWriter, type Place, writeI64 } from "../command.ts";
+import { addCosts, noCost, type OpCost, opCost } from "../cost.ts";
 import type { DType } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
 import { type NumberArray, toStored } from "../host_data.ts";
@@ -49,12 +50,16 @@ export interface ProgramCommand {
   readonly op: abi.OpName;
   /** The op with names, types and shapes of its operands, for people. */
   readonly text: string;
+  /** Type and shape of the operand that decides its cost, `q4_0 [3072, 1024]`: commands of one kind cost the same. */
+  readonly kind: string;
   /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
   /** Threads at most; 0 is all. */
   readonly threads: number;
   /** The sentence of the selector's row that decided. */
   readonly reason: string;
+  /** The bytes that one run has to touch and the operations that it has to do, from shapes and registers alone. */
+  cost(run: RunOptions): OpCost;
 }
 
 /** What one command cost over all profiled runs. */
@@ -63,12 +68,16 @@ export interface ProfileEntry {
   readonly op: abi.OpName;
   /** The op with names, types and shapes of its operands, for people. */
   readonly text: string;
+  /** Type and shape of the operand that decides its cost. */
+  readonly kind: string;
   /** Kernel variant that ran. */
   readonly variant: number;
   /** Runs that were measured. */
   readonly calls: number;
   /** Wall-clock nanoseconds over all of them. */
   readonly ns: number;
+  /** Bytes and operations of all of them. */
+  readonly cost: OpCost;
 }
 
 /** The last resort for programs that nobody disposed: their native part goes when they are unreachable. */
@@ -106,6 +115,9 @@ export class Program implements Disposable {
   readonly #handle: bigint;
   #busy = false;
   #disposed = false;
+  /** Measured runs whose cost is not in `#costs` yet; undefined until the measuring starts. */
+  #measured: RunOptions[] | undefined;
+  #costs: OpCost[] = [];
 
   /**
    * Plans and compiles a finished graph; called by `capture`.
@@ -164,6 +176,7 @@ export class Program implements Disposable {
     this.#setRegisters(options);
     const status = this.backend.library.run(this.backend.handle, this.#handle, this.#registerAddress);
     if (status !== 0) throw this.backend.failure(status, "run");
+    this.#measured?.push({ tokens: options.tokens, position: options.position });
   }
 
   /**
@@ -175,6 +188,7 @@ export class Program implements Disposable {
     try {
       const status = await this.backend.runAsync(this.#handle, this.#registerAddress);
       if (status !== 0) throw this.backend.failure(status, "run");
+      this.#measured?.push({ tokens: options.tokens, position: options.position });
     } finally {
       this.#busy = false;
     }
@@ -204,12 +218,15 @@ export class Program implements Disposable {
     const { library, handle } = this.backend;
     const count = Number(library.profile(handle, this.#handle, rows, BigInt(this.commands.length)));
     const view = new DataView(rows.buffer);
-    return this.commands.slice(0, count).map(({ op, text }, i) => ({
+    this.#addCosts();
+    return this.commands.slice(0, count).map(({ op, text, kind }, i) => ({
       op,
       text,
+      kind,
       variant: view.getUint32(i * size + offset.variant, true),
       calls: Number(view.getBigUint64(i * size + offset.calls, true)),
       ns: Number(view.getBigUint64(i * size + offset.ns, true)),
+      cost: this.#costs[i],
     }));
   }
 
@@ -224,6 +241,14 @@ export class Program implements Disposable {
     finalizer.unregister(this);
     if (!this.backend.isClosed) this.backend.library.destroy(this.backend.handle, this.#handle);
     for (const storage of [this.#registers, ...this.#storages.values(), ...this.#externals]) storage.release();
+  }
+
+  #addCosts(): void {
+    const runs = this.#measured ?? [];
+    this.#costs = this.commands.map((command, i) =>
+      runs.reduce((sum, run) => addCosts(sum, command.cost(run)), this.#costs[i] ?? noCost)
+    );
+    this.#measured = [];
   }
 
   #check(): void {
@@ -304,9 +329,17 @@ function compile(
   const commands = nodes.map((node, i): ProgramCommand => {
     const { variant, threads, reason } = chooseKernel(backend.selector, node.op, node.inputs);
     writer.write(i, { ...node, variant, threads }, place);
-    return { op: node.op, text: describeCall(node.op, node.inputs), variant, threads, reason };
+    const text = describeCall(node.op, node.inputs);
+    return { op: node.op, text, kind: kindOf(node), variant, threads, reason, cost: (run) => opCost(node, run) };
   });
   return { handle: backend.compile(writer, nodes.length, arenaBytes, graph.tokens.max), commands };
+}
+
+/** A command without its names: ops of layers that are alike have one kind. */
+function kindOf({ op, inputs, outputs }: GraphNode): string {
+  const shaped = op === "linear" || op === "embedding" ? inputs[1]! : inputs[0]!;
+  const typed = op === "attention" ? inputs[1]! : op === "kv_append" ? outputs[0] : shaped;
+  return `${typed.dtype} [${shaped.shape.map((dim) => typeof dim === "number" ? dim : "tokens").join(", ")}]`;
 }
 
 /** The smallest capacity among the page tables that the program walks; unlimited without any. */
