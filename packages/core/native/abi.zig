@@ -135,8 +135,8 @@ pub const Registers = extern struct {
 pub const OpenOptions = extern struct {
     /// Worker threads including the caller; 0 means one per physical core.
     threads: u32 = 0,
-    /// Spins before a waiting worker sleeps; 0 means the default.
-    spin: u32 = 0,
+    /// Microseconds that a worker without work spins before it sleeps; 0 means the default.
+    spin_us: u32 = 0,
     /// ISA level by name, NUL-terminated ("portable", "avx2", ...), empty for the best of this CPU.
     level: [32]u8 = @splat(0),
 };

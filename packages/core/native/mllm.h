@@ -174,8 +174,8 @@ typedef struct {
 typedef struct {
   /** Worker threads including the caller; 0 means one per physical core. */
   uint32_t threads;
-  /** Spins before a waiting worker sleeps; 0 means the default. */
-  uint32_t spin;
+  /** Microseconds that a worker without work spins before it sleeps; 0 means the default. */
+  uint32_t spin_us;
   /** ISA level by name, NUL-terminated ("portable", "avx2", ...), empty for the best of this CPU. */
   uint8_t level[32];
 } mllm_open_options;

@@ -76,7 +76,7 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     }
 }
 
-/// Few tokens: tasks are spans of one kv head; their partial results are merged in order afterwards.
+/// Few tokens: tasks are spans of one kv head; their partial results are merged in order in a second phase.
 fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32, position: usize) void {
     const plan = &tile.plan;
     const rows = plan.tokens * plan.group;
@@ -84,22 +84,24 @@ fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32,
     tile.aim(0, plan.tokens, 0, position);
     const first = tile.firstPage() / span_pages;
     const spans = tile.lastPage() / span_pages + 1 - first;
+    if (ctx.phase == 1) {
+        const share = ctx.range(plan.kv_heads, 1);
+        for (share.start..share.end) |head| {
+            tile.aim(0, plan.tokens, head, position);
+            tile.total.reset(rows, plan.width);
+            for (0..spans) |s| tile.mergeTotal(.at(memory + (head * spans + s) * floats, rows));
+            tile.finish(&cmd.outputs[0], 0);
+        }
+        return;
+    }
     var loaded: ?usize = null;
     while (true) {
         const task = ctx.take();
-        if (task >= spans * plan.kv_heads) break;
+        if (task >= spans * plan.kv_heads) return ctx.again();
         const head = task / spans;
         if (loaded != head) tile.begin(&cmd.inputs[0], 0, plan.tokens, head, position, cmd.floats[0]);
         loaded = head;
         tile.runSpan(first + task % spans, .at(memory + task * floats, rows));
-    }
-    ctx.barrier();
-    const share = ctx.range(plan.kv_heads, 1);
-    for (share.start..share.end) |head| {
-        tile.aim(0, plan.tokens, head, position);
-        tile.total.reset(rows, plan.width);
-        for (0..spans) |s| tile.mergeTotal(.at(memory + (head * spans + s) * floats, rows));
-        tile.finish(&cmd.outputs[0], 0);
     }
 }
 

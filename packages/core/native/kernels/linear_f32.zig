@@ -120,10 +120,11 @@ pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
     const k = problem.k;
     const rows_base: [*]align(64) f32 = @ptrCast(ctx.scratch.ptr);
     const tiles = (problem.rows + tile_rows - 1) / tile_rows;
-    const share = ctx.range(tiles, 1);
-    for (share.start..share.end) |t| prepareTile(problem, t, rows_base + t * tile_rows * k);
-    ctx.barrier();
-
+    if (ctx.phase == 0) {
+        const share = ctx.range(tiles, 1);
+        for (share.start..share.end) |t| prepareTile(problem, t, rows_base + t * tile_rows * k);
+        return ctx.again();
+    }
     const own_base = ctx.scratch.ptr + rowsBytes(problem.rows, k) + ctx.thread * panelScratch(kind, k);
     const own: [*]align(64) f32 = @ptrCast(@alignCast(own_base));
     const tasks = linear.Tasks.init((problem.panels() + tile_panels - 1) / tile_panels, tiles, ctx.threads);

@@ -167,10 +167,11 @@ pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
     const blocks = problem.k / 32;
     const tiles = (problem.rows + tile_rows - 1) / tile_rows;
     const rows_base = ctx.scratch.ptr;
-    const share = ctx.range(tiles, 1);
-    for (share.start..share.end) |t| prepareTile(f, problem, t, rows_base);
-    ctx.barrier();
-
+    if (ctx.phase == 0) {
+        const share = ctx.range(tiles, 1);
+        for (share.start..share.end) |t| prepareTile(f, problem, t, rows_base);
+        return ctx.again();
+    }
     const own = rows_base + rowsBytes(f, problem.rows, problem.k) + ctx.thread * blocks * weightBlockBytes(f);
     const tasks = linear.Tasks.init((problem.panels() + tile_panels - 1) / tile_panels, tiles, ctx.threads);
     var unpacked: usize = std.math.maxInt(usize);

@@ -1,7 +1,9 @@
-//! What a kernel sees of the runtime: its share of the work, shared scratch memory, a barrier and a failure flag.
+//! What a kernel sees of the runtime: its share of the work, shared scratch memory, phases and a failure flag.
 //!
-//! A kernel is called once on every thread that takes part, with the same command. It splits the work itself, by
-//! `range` (fixed shares) or `take` (a shared counter of tasks), so that no result depends on the thread count.
+//! A command is cut into shares. A kernel is called once for each of them, with the same command; which thread of the
+//! pool takes a share, and whether two shares run at the same time, is left open. A kernel splits its work itself, by
+//! `range` (fixed parts) or `take` (a shared counter of tasks), so that no result depends on the number of shares. It
+//! cannot wait for another share, only ask to be called again when all have ended (`again`).
 
 const std = @import("std");
 const abi = @import("abi");
@@ -10,53 +12,43 @@ pub const Kernel = *const fn (ctx: *Context, cmd: *const abi.Command) callconv(.
 /// Scratch bytes that a kernel needs for a resolved command (for programs: at the largest token count).
 pub const Workspace = *const fn (cmd: *const abi.Command, threads: u32) callconv(.c) u64;
 
-/// State that the threads of one command share. The executor resets it between commands.
+/// Phases of one command.
+pub const phases_max = 16;
+
+/// State that the shares of one command have in common. The executor resets it between phases.
 pub const Shared = struct {
-    arrived: std.atomic.Value(u32) = .init(0),
-    generation: std.atomic.Value(u32) = .init(0),
-    next_task: std.atomic.Value(u32) = .init(0),
-    /// Set by the first kernel that fails; the text is static.
+    next_task: std.atomic.Value(u32) align(64) = .init(0),
+    has_more: std.atomic.Value(bool) = .init(false),
+    /// Set by the first share that fails; the text is static.
     failure: std.atomic.Value(?[*:0]const u8) = .init(null),
 };
 
 pub const Context = struct {
-    /// 0 … threads-1
+    /// Which share this is: 0 … threads-1. No two shares with the same number run at once.
     thread: u32,
+    /// How many shares there are, in all phases of a command the same.
     threads: u32,
-    /// Shared by all threads of the command, at least what the kernel's `workspace` asked for, 64-byte aligned.
+    /// How often all shares have run before.
+    phase: u32 = 0,
+    /// Of all shares together, at least what the kernel's `workspace` asked for, 64-byte aligned; phases find it as the
+    /// one before left it.
     scratch: []align(64) u8,
     shared: *Shared,
 
-    /// Waits until every thread of the command has arrived. Writes before it are seen by all after it.
-    pub fn barrier(self: *Context) void {
-        if (self.threads == 1) return;
-        const generation = self.shared.generation.load(.acquire);
-        if (self.shared.arrived.fetchAdd(1, .acq_rel) + 1 == self.threads) {
-            self.shared.arrived.store(0, .monotonic);
-            self.shared.generation.store(generation +% 1, .release);
-            return;
-        }
-        var spins: u32 = 0;
-        while (self.shared.generation.load(.acquire) == generation) : (spins +%= 1) {
-            if (spins & 1023 == 1023) std.Thread.yield() catch {} else std.atomic.spinLoopHint();
-        }
+    /// Has the kernel called for every share once more, in the next `phase`, when all of this phase have returned. What
+    /// they wrote is seen then. All shares must ask, or none.
+    pub fn again(self: *Context) void {
+        self.shared.has_more.store(true, .monotonic);
     }
 
-    /// The next task of a shared counter that starts at 0 for each command.
+    /// The next task of a shared counter that starts at 0 in each phase.
     pub fn take(self: *Context) usize {
         return self.shared.next_task.fetchAdd(1, .monotonic);
     }
 
-    /// Restarts the counter of `take` for a further phase of the same command.
-    pub fn restartTasks(self: *Context) void {
-        self.barrier();
-        if (self.thread == 0) self.shared.next_task.store(0, .monotonic);
-        self.barrier();
-    }
-
     pub const Range = struct { start: usize, end: usize };
 
-    /// This thread's share of 0…n, in whole multiples of `grain`.
+    /// This share's part of 0…n, in whole multiples of `grain`.
     pub fn range(self: *const Context, n: usize, grain: usize) Range {
         const units = (n + grain - 1) / grain;
         return .{
@@ -65,7 +57,7 @@ pub const Context = struct {
         };
     }
 
-    /// Marks the command as failed with a static text; the other threads go on to the end of it.
+    /// Marks the command as failed with a static text; the other shares go on to their end, no phase follows.
     pub fn fail(self: *Context, text: [*:0]const u8) void {
         _ = self.shared.failure.cmpxchgStrong(null, text, .release, .monotonic);
     }
@@ -78,21 +70,27 @@ pub const KernelTable = extern struct {
     count: u64,
 };
 
-/// Runs one command on `threads` threads: for tests and micro-benchmarks of a single kernel.
+/// Runs one command as `threads` shares, each on a thread of its own: for tests and micro-benchmarks of a single kernel.
 pub fn runForTest(kernel: Kernel, cmd: *const abi.Command, threads: u32, scratch: []align(64) u8) !void {
-    var shared: Shared = .{};
     const Runner = struct {
         fn go(k: Kernel, c: *const abi.Command, ctx: Context) void {
             var own = ctx;
             k(&own, c);
         }
     };
-    var handles: [16]std.Thread = undefined;
-    for (1..threads) |t| {
-        const own: Context = .{ .thread = @intCast(t), .threads = threads, .scratch = scratch, .shared = &shared };
-        handles[t] = try std.Thread.spawn(.{}, Runner.go, .{ kernel, cmd, own });
+    for (0..phases_max) |phase| {
+        var shared: Shared = .{};
+        var ctx: Context = .{ .thread = 0, .threads = threads, .phase = @intCast(phase), .scratch = scratch, .shared = &shared };
+        var handles: [16]std.Thread = undefined;
+        for (handles[1..threads], 1..) |*handle, thread| {
+            ctx.thread = @intCast(thread);
+            handle.* = try std.Thread.spawn(.{}, Runner.go, .{ kernel, cmd, ctx });
+        }
+        ctx.thread = 0;
+        Runner.go(kernel, cmd, ctx);
+        for (handles[1..threads]) |handle| handle.join();
+        if (shared.failure.load(.acquire) != null) return error.KernelFailed;
+        if (!shared.has_more.load(.acquire)) return;
     }
-    Runner.go(kernel, cmd, .{ .thread = 0, .threads = threads, .scratch = scratch, .shared = &shared });
-    for (1..threads) |t| handles[t].join();
-    if (shared.failure.load(.acquire) != null) return error.KernelFailed;
+    return error.TooManyPhases;
 }

@@ -41,9 +41,9 @@ pub const Device = struct {
     scratch: []align(64) u8 = &.{},
 
     /// The device must not move.
-    pub fn init(self: *Device, table: *const context.KernelTable, threads: u32, spin: u32, memory_limit: u64) !void {
+    pub fn init(self: *Device, table: *const context.KernelTable, threads: u32, spin_us: u32, memory_limit: u64) !void {
         self.* = .{ .table = table, .memory_limit = memory_limit };
-        try self.pool.init(gpa, threads, spin);
+        try self.pool.init(gpa, threads, spin_us);
         self.executor = .{ .pool = &self.pool };
     }
 
@@ -138,8 +138,8 @@ pub const Device = struct {
             scratch_bytes = @max(scratch_bytes, self.table.workspaces[cmd.op - 1](cmd, self.pool.threads));
         }
         if (!self.grow(&self.scratch, scratch_bytes)) return self.outOfMemory();
-        const threads = plan(self.steps.items, self.pool.threads);
-        return self.execute(self.steps.items, threads, null);
+        plan(self.steps.items, self.pool.threads);
+        return self.execute(self.steps.items, null);
     }
 
     /// A program's number, from 1; 0 after a failure.
@@ -195,11 +195,11 @@ pub const Device = struct {
         defer self.lock.release();
         const program = self.find(number) orelse return .invalid;
         program.resolve(registers, @intFromPtr(self.arena.ptr), self.pool.threads, &self.errors) catch |err| return check.status(err);
-        return self.execute(program.steps, program.threads, if (program.profiling) program.rows else null);
+        return self.execute(program.steps, if (program.profiling) program.rows else null);
     }
 
-    fn execute(self: *Device, steps: []const Step, threads: u32, rows: ?[]abi.ProfileRow) abi.Status {
-        const failure = self.executor.run(steps, threads, self.scratch, rows) orelse return .ok;
+    fn execute(self: *Device, steps: []const Step, rows: ?[]abi.ProfileRow) abi.Status {
+        const failure = self.executor.run(steps, self.scratch, rows) orelse return .ok;
         const cmd = steps[failure.index].command;
         self.errors.set("{s} on {f}: {s}", .{ ops.table[cmd.op - 1].name, check.show(&cmd.inputs[0]), failure.text });
         return .invalid;

@@ -1,7 +1,5 @@
-//! Runs a list of resolved commands on the pool with one wake-up: the threads walk the list together.
-//!
-//! Between two commands stands a barrier, but for neighbours that both run on one thread. The last thread to arrive
-//! closes the command: it looks for a failure, takes the time and resets what the threads share.
+//! Runs a list of resolved commands, one after the other: the calling thread walks the list, the pool's workers help with
+//! the shares of each command.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -15,8 +13,6 @@ pub const Step = struct {
     command: *const abi.Command,
     kernel: context.Kernel,
     threads: u32 = 1,
-    /// Whether a barrier follows. The end of the list needs none.
-    barrier: bool = false,
 };
 
 /// Multiply-adds (or elements) that are worth a thread of their own.
@@ -47,17 +43,9 @@ fn work(cmd: *const abi.Command) u64 {
     };
 }
 
-/// Decides threads and barriers of every step; returns the most threads that any of them uses.
-pub fn plan(steps: []Step, pool_threads: u32) u32 {
-    var most: u32 = 1;
-    for (steps) |*step| {
-        step.threads = threadsFor(step.command, pool_threads);
-        most = @max(most, step.threads);
-    }
-    for (steps, 0..) |*step, i| {
-        step.barrier = i + 1 < steps.len and (step.threads > 1 or steps[i + 1].threads > 1);
-    }
-    return most;
+/// Decides how many threads each step is worth.
+pub fn plan(steps: []Step, pool_threads: u32) void {
+    for (steps) |*step| step.threads = threadsFor(step.command, pool_threads);
 }
 
 /// What a run of a list ended with.
@@ -66,67 +54,56 @@ pub const Failure = struct { index: usize, text: [*:0]const u8 };
 pub const Executor = struct {
     pool: *pool_zig.Pool,
     shared: context.Shared = .{},
-    barrier: pool_zig.Barrier = .{},
-    steps: []const Step = &.{},
-    threads: u32 = 1,
     scratch: []align(64) u8 = &.{},
-    /// The step that is running.
-    index: usize = 0,
-    /// One row per step when the time is taken.
-    rows: ?[]abi.ProfileRow = null,
-    last_ns: u64 = 0,
 
-    /// Runs planned steps on `threads` threads; null when all went well.
-    pub fn run(self: *Executor, steps: []const Step, threads: u32, scratch: []align(64) u8, rows: ?[]abi.ProfileRow) ?Failure {
-        if (steps.len == 0) return null;
-        self.steps = steps;
-        self.threads = @min(threads, self.pool.threads);
+    /// Runs planned steps; null when all went well. `rows`, one per step, get the time that each took.
+    pub fn run(self: *Executor, steps: []const Step, scratch: []align(64) u8, rows: ?[]abi.ProfileRow) ?Failure {
         self.scratch = scratch;
-        self.index = 0;
-        self.rows = rows;
-        if (rows != null) self.last_ns = os.nowNs();
-        self.shared.next_task.store(0, .monotonic);
+        var last_ns = if (rows != null) os.nowNs() else 0;
+        for (steps, 0..) |*step, index| {
+            if (self.runStep(step)) |text| return .{ .index = index, .text = text };
+            if (rows) |all| {
+                const now = os.nowNs();
+                all[index].calls += 1;
+                all[index].ns += now - last_ns;
+                last_ns = now;
+            }
+        }
+        return null;
+    }
+
+    /// The text of a failure, or null.
+    fn runStep(self: *Executor, step: *const Step) ?[*:0]const u8 {
+        var call: Call = .{ .executor = self, .step = step, .threads = self.pool.turnout(step.threads) };
         self.shared.failure.store(null, .monotonic);
-        self.pool.run(walk, self, self.threads);
-        if (self.shared.failure.load(.acquire) == null and self.index < steps.len) _ = self.finish();
-        const text = self.shared.failure.load(.acquire) orelse return null;
-        return .{ .index = self.index, .text = text };
-    }
-
-    /// What each thread does.
-    fn walk(state: *anyopaque, thread: u32) void {
-        const self: *Executor = @ptrCast(@alignCast(state));
-        var live = true;
-        for (self.steps) |*step| {
-            if (live and thread < step.threads) {
-                var ctx: context.Context = .{ .thread = thread, .threads = step.threads, .scratch = self.scratch, .shared = &self.shared };
-                step.kernel(&ctx, step.command);
-            }
-            if (step.barrier) {
-                if (!self.barrier.arrive(self.threads, self.pool.spin, finishOpaque, self)) return;
-            } else if (thread == 0 and step.threads == 1) {
-                // The others are already waiting at the next barrier. A failure is passed on there.
-                live = live and self.finish();
-            }
+        for (0..context.phases_max) |phase| {
+            call.phase = @intCast(phase);
+            self.shared.next_task.store(0, .monotonic);
+            self.shared.has_more.store(false, .monotonic);
+            self.pool.run(Call.runShare, &call, call.threads);
+            if (self.shared.failure.load(.monotonic)) |text| return text;
+            if (!self.shared.has_more.load(.monotonic)) return null;
         }
+        return "the kernel has too many phases";
     }
+};
 
-    fn finishOpaque(state: *anyopaque) bool {
-        const self: *Executor = @ptrCast(@alignCast(state));
-        return self.finish();
-    }
+/// One phase of a step as a job of the pool.
+const Call = struct {
+    executor: *Executor,
+    step: *const Step,
+    threads: u32,
+    phase: u32 = 0,
 
-    /// Closes the running step; false when it failed.
-    fn finish(self: *Executor) bool {
-        if (self.shared.failure.load(.acquire) != null) return false;
-        if (self.rows) |rows| {
-            const now = os.nowNs();
-            rows[self.index].calls += 1;
-            rows[self.index].ns += now - self.last_ns;
-            self.last_ns = now;
-        }
-        self.shared.next_task.store(0, .monotonic);
-        self.index += 1;
-        return true;
+    fn runShare(state: *anyopaque, share: u32) void {
+        const self: *const Call = @ptrCast(@alignCast(state));
+        var ctx: context.Context = .{
+            .thread = share,
+            .threads = self.threads,
+            .phase = self.phase,
+            .scratch = self.executor.scratch,
+            .shared = &self.executor.shared,
+        };
+        self.step.kernel(&ctx, self.step.command);
     }
 };

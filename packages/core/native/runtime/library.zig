@@ -176,7 +176,7 @@ pub fn Library(comptime platform: type) type {
             for (&slots, 1..) |*slot, number| {
                 if (slot.handle.load(.acquire) != 0) continue;
                 const threads = if (options.threads == 0) os.physicalCores(platform.threadsPerCore()) else options.threads;
-                slot.device.init(level.kernels(), threads, options.spin, os.memoryBytes()) catch {
+                slot.device.init(level.kernels(), threads, options.spin_us, os.memoryBytes()) catch {
                     errors.global.set("open: the system has no memory left", .{});
                     return 0;
                 };

@@ -28,8 +28,10 @@ fn add(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
 /// Writes what it was told instead of rows: the start in every element, through scratch shared by the threads.
 fn takeRows(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
-    scratch[ctx.thread] = @floatFromInt(cmd.ints[0]);
-    ctx.barrier();
+    if (ctx.phase == 0) {
+        scratch[ctx.thread] = @floatFromInt(cmd.ints[0]);
+        return ctx.again();
+    }
     while (true) {
         const i = ctx.take();
         if (i >= count(&cmd.outputs[0])) break;
@@ -114,7 +116,7 @@ const backend = library.Library(struct {
 }).table;
 
 fn open(threads: u32, level: []const u8) u64 {
-    var options: abi.OpenOptions = .{ .threads = threads, .spin = 100 };
+    var options: abi.OpenOptions = .{ .threads = threads, .spin_us = 10 };
     @memcpy(options.level[0..level.len], level);
     return backend.open(&options);
 }

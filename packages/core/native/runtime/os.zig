@@ -52,6 +52,27 @@ pub fn nowNs() u64 {
     return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }
 
+/// A thread's processor time, which other threads can read.
+pub const ThreadClock = struct {
+    id: u32 = 0,
+
+    /// The clock of the calling thread.
+    pub fn own() ThreadClock {
+        if (os != .linux) return .{};
+        // pthread_getcpuclockid(3): the complement of the thread's number over the bits "one thread" and "scheduler".
+        const thread: u32 = @intCast(std.os.linux.gettid());
+        return .{ .id = ~thread << 3 | 4 | 2 };
+    }
+
+    /// Nanoseconds that the thread has run; always 0 on systems that do not tell.
+    pub fn read(self: ThreadClock) u64 {
+        if (os != .linux) return 0;
+        var time: std.os.linux.timespec = undefined;
+        if (std.os.linux.clock_gettime(@enumFromInt(self.id), &time) != 0) return 0;
+        return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+    }
+};
+
 /// Bytes of physical memory, at most what the control group allows; 0 when the system does not say.
 pub fn memoryBytes() u64 {
     switch (os) {
@@ -150,6 +171,27 @@ test "the machine has a size" {
     try std.testing.expect(nowNs() >= before);
     try std.testing.expectEqual(17, firstNumber("MemTotal:  17 kB\n2").?);
     try std.testing.expectEqual(null, firstNumber("max\n"));
+}
+
+test "a thread's clock runs while the thread does" {
+    const Other = struct {
+        var clock: ThreadClock = .{};
+        var is_up: std.atomic.Value(bool) = .init(false);
+        var may_end: std.atomic.Value(bool) = .init(false);
+        fn go() void {
+            clock = .own();
+            is_up.store(true, .release);
+            while (!may_end.load(.acquire)) std.atomic.spinLoopHint();
+        }
+    };
+    const thread = try std.Thread.spawn(.{}, Other.go, .{});
+    defer thread.join();
+    defer Other.may_end.store(true, .release);
+    while (!Other.is_up.load(.acquire)) std.Thread.yield() catch {};
+    const before = Other.clock.read();
+    if (os == .linux) {
+        while (Other.clock.read() == before) std.Thread.yield() catch {};
+    } else try std.testing.expectEqual(0, before);
 }
 
 test "pages are zeroed and lazy" {

@@ -1,179 +1,334 @@
-//! A persistent thread pool: the caller is thread 0, workers spin for a while and then sleep until there is a job.
+//! A persistent thread pool that does not depend on its workers: a job is cut into shares, the caller takes the first and
+//! goes on taking what nobody has begun, workers help themselves to the others when they get to it.
 //!
-//! One job runs at a time (the device serialises). The start word carries generation and number of participants
-//! together, so a worker that takes no part in a job never looks at it.
+//! The caller waits only for shares that a worker has begun. A worker that comes late finds none left. One that loses
+//! its processor inside a share holds the caller up; when that cost more than the help was worth, fewer workers are
+//! asked for some time (see `turnout`), so that beside busy programs the pool is as fast as the threads that really run.
+//! One job runs at a time (the device serialises).
 
 const std = @import("std");
+const os = @import("os.zig");
 const wait = @import("wait.zig");
+const Atomic = std.atomic.Value;
 
-/// A function that every participating thread calls once.
-pub const Job = *const fn (state: *anyopaque, thread: u32) void;
+/// A function that is called once for every share of a job.
+pub const Job = *const fn (state: *anyopaque, share: u32) void;
 
 pub const threads_max = 255;
-pub const spin_default = 4000;
-
 /// Kernels may keep tiles on the stack.
 const stack_bytes = 4 << 20;
-const quit = 0;
+
+/// A worker without work spins for so long before it sleeps.
+pub const spin_us_default = 200;
+/// Waking a thread costs some microseconds: sleepers are not called more often than this.
+const call_ns = 1_000_000;
+/// The caller waits for so long before it asks whether those it waits for are running at all.
+const patience_ns = 100_000;
+/// Between two looks at the clock of a thread.
+const look_ns = 50_000;
+/// After a wait that was too long, the pool does with fewer threads for so many times the wait.
+const rest_factor = 8;
+
+const Worker = struct {
+    /// Whether the worker may be inside a share.
+    inside: Atomic(bool) align(64) = .init(false),
+    clock: os.ThreadClock = .{},
+    /// The clock when the caller last looked.
+    seen_ns: u64 = 0,
+    thread: std.Thread = undefined,
+};
+
+/// The shares of a job and how many are taken, in one word, so that taking one is one step that cannot mix up two jobs.
+const Shares = packed struct(u32) {
+    taken: u16 = 0,
+    count: u16 = 0,
+
+    const quit: Shares = .{ .taken = 0xffff, .count = 0xffff };
+
+    fn isOpen(self: Shares) bool {
+        return self.taken < self.count;
+    }
+};
 
 pub const Pool = struct {
     /// Threads including the caller; fewer than asked for when the system refused more.
     threads: u32,
-    spin: u32,
-    start: wait.Signal,
-    done: Barrier,
-    job: Job,
-    state: *anyopaque,
-    workers: []std.Thread,
+    spin_ns: u64,
+    workers: []Worker,
+    /// When sleepers and those who rest may be called again.
+    call_at_ns: u64 = 0,
+    job: Job align(64) = undefined,
+    state: *anyopaque = undefined,
+    shares: Atomic(Shares) = .init(.{}),
+    /// Threads that take part at present; workers from this number on sleep.
+    invited: Atomic(u32),
+    /// Shares that workers have done.
+    done: wait.Counter = .{},
+    /// Grows when sleepers shall look for work.
+    calls: wait.Counter = .{},
 
     /// Starts `threads - 1` workers; goes on with fewer when the system has no more. The pool must not move.
-    pub fn init(self: *Pool, gpa: std.mem.Allocator, threads: u32, spin: u32) !void {
+    pub fn init(self: *Pool, gpa: std.mem.Allocator, threads: u32, spin_us: u32) !void {
         const wanted = std.math.clamp(threads, 1, threads_max);
         self.* = .{
-            .threads = 1,
-            .spin = if (spin == 0) spin_default else spin,
-            .start = .{},
-            .done = .{},
-            .job = undefined,
-            .state = undefined,
-            .workers = try gpa.alloc(std.Thread, wanted - 1),
+            .threads = wanted,
+            .spin_ns = @as(u64, if (spin_us == 0) spin_us_default else spin_us) * 1000,
+            .workers = try gpa.alloc(Worker, wanted - 1),
+            .invited = .init(wanted),
         };
-        for (self.workers, 1..) |*worker, thread| {
-            worker.* = std.Thread.spawn(.{ .stack_size = stack_bytes }, work, .{ self, @as(u32, @intCast(thread)) }) catch break;
-            self.threads += 1;
+        for (self.workers, 1..) |*worker, number| {
+            worker.* = .{};
+            worker.thread = std.Thread.spawn(.{ .stack_size = stack_bytes }, work, .{ self, worker, @as(u32, @intCast(number)) }) catch {
+                self.threads = @intCast(number);
+                break;
+            };
         }
     }
 
     /// Ends the workers; no job may be running.
     pub fn deinit(self: *Pool, gpa: std.mem.Allocator) void {
-        self.publish(quit);
-        for (self.workers[0 .. self.threads - 1]) |worker| worker.join();
+        self.shares.store(.quit, .release);
+        self.calls.add();
+        for (self.workers[0 .. self.threads - 1]) |*worker| worker.thread.join();
         gpa.free(self.workers);
     }
 
-    /// Calls `job(state, thread)` on `threads` threads, the caller among them, and returns when all are done.
-    pub fn run(self: *Pool, job: Job, state: *anyopaque, threads: u32) void {
-        const count = @min(threads, self.threads);
+    /// How many shares to cut a job into for at most `wanted` threads: fewer while threads rest because they held the
+    /// others up. Calls sleepers when it is time to.
+    pub fn turnout(self: *Pool, wanted: u32) u32 {
+        const most = @min(wanted, self.threads);
+        if (most <= 1) return 1;
+        if (self.calls.sleepers.load(.acquire) != 0) {
+            const now = os.nowNs();
+            if (now >= self.call_at_ns) {
+                self.invited.store(self.threads, .release);
+                self.call_at_ns = now + call_ns;
+                self.calls.add();
+            }
+        }
+        return @min(most, self.invited.load(.monotonic));
+    }
+
+    /// Calls `job(state, share)` for each of the shares, on the caller and whoever helps, and returns when all are done.
+    pub fn run(self: *Pool, job: Job, state: *anyopaque, count: u32) void {
+        std.debug.assert(count <= self.threads);
         if (count <= 1) return job(state, 0);
+        const begin_ns = os.nowNs();
         self.job = job;
         self.state = state;
-        self.publish(count);
+        const before = self.done.load();
+        self.shares.store(.{ .taken = 1, .count = @intCast(count) }, .release);
         job(state, 0);
-        _ = self.done.arrive(count, self.spin, null, undefined);
+        var own: u32 = 1;
+        while (self.take()) |share| : (own += 1) job(state, share);
+        self.waitFor(before +% (count - own), begin_ns);
     }
 
-    fn publish(self: *Pool, participants: u32) void {
-        const generation = self.start.load() >> 8;
-        self.start.publish((generation +% 1) << 8 | participants);
+    /// Takes a share of the running job. What the job consists of holds still until that share is done.
+    fn take(self: *Pool) ?u32 {
+        var shares = self.shares.load(.monotonic);
+        while (shares.isOpen()) {
+            const next: Shares = .{ .taken = shares.taken + 1, .count = shares.count };
+            shares = self.shares.cmpxchgWeak(shares, next, .acquire, .monotonic) orelse return shares.taken;
+        }
+        return null;
     }
 
-    fn work(self: *Pool, thread: u32) void {
-        var seen: u32 = 0;
+    fn waitFor(self: *Pool, done: u32, begin_ns: u64) void {
+        if (self.done.load() == done) return;
+        const from_ns = os.nowNs();
+        if (self.spinUntil(done, from_ns + patience_ns)) return;
+        var away = self.lookForAbsent();
+        while (away == 0) {
+            if (self.spinUntil(done, os.nowNs() + look_ns)) return;
+            away = self.lookForAbsent();
+        }
+        // Asleep we leave our processor to whom we wait for.
         while (true) {
-            seen = self.start.waitChange(seen, self.spin);
-            const participants = seen & 0xff;
-            if (participants == quit) return;
-            if (thread >= participants) continue;
-            self.job(self.state, thread);
-            _ = self.done.arrive(participants, self.spin, null, undefined);
+            const now = self.done.load();
+            if (now == done) break;
+            self.done.waitBeyond(now);
+        }
+        const now_ns = os.nowNs();
+        // Alone the caller would have needed about as long again as it was busy.
+        if (now_ns - from_ns < from_ns - begin_ns) return;
+        self.invited.store(@max(1, self.invited.load(.monotonic) -| away), .monotonic);
+        self.call_at_ns = now_ns + rest_factor * (now_ns - from_ns);
+    }
+
+    fn spinUntil(self: *Pool, done: u32, end_ns: u64) bool {
+        while (true) {
+            for (0..32) |_| {
+                if (self.done.load() == done) return true;
+                std.atomic.spinLoopHint();
+            }
+            if (os.nowNs() >= end_ns) return false;
         }
     }
-};
 
-/// What the last thread to arrive does while the others wait; false makes `arrive` return false on every thread.
-pub const Completion = *const fn (state: *anyopaque) bool;
+    /// Counts the workers inside a share that have not run since the last look.
+    fn lookForAbsent(self: *Pool) u32 {
+        var away: u32 = 0;
+        for (self.workers[0 .. self.threads - 1]) |*worker| {
+            if (!worker.inside.load(.acquire)) continue;
+            const ran_ns = worker.clock.read();
+            if (ran_ns == worker.seen_ns) away += 1;
+            worker.seen_ns = ran_ns;
+        }
+        return away;
+    }
 
-/// A barrier that can be used again and again by the same threads.
-pub const Barrier = struct {
-    arrived: std.atomic.Value(u32) align(64) = .init(0),
-    /// Generation in the upper bits; bit 0 says whether the threads go on.
-    generation: wait.Signal = .{},
+    fn work(self: *Pool, worker: *Worker, number: u32) void {
+        worker.clock = .own();
+        while (true) {
+            const called = self.calls.load();
+            const shares = self.spinForWork(number);
+            if (shares == Shares.quit) return;
+            if (!shares.isOpen()) {
+                self.calls.waitBeyond(called);
+                continue;
+            }
+            worker.inside.store(true, .release);
+            if (self.take()) |share| {
+                self.job(self.state, share);
+                worker.inside.store(false, .release);
+                self.done.add();
+            } else worker.inside.store(false, .release);
+        }
+    }
 
-    /// Waits for `threads` threads.
-    pub fn arrive(self: *Barrier, threads: u32, spin: u32, completion: ?Completion, state: *anyopaque) bool {
-        if (threads == 1) return if (completion) |complete| complete(state) else true;
-        const generation = self.generation.load();
-        if (self.arrived.fetchAdd(1, .acq_rel) + 1 < threads) return self.generation.waitChange(generation, spin) & 1 == 1;
-        const go_on = if (completion) |complete| complete(state) else true;
-        self.arrived.store(0, .monotonic);
-        self.generation.publish((generation | 1) +% 1 | @intFromBool(go_on));
-        return go_on;
+    /// Watches until there are shares to take or the pool ends; else returns closed shares when it is time to sleep.
+    fn spinForWork(self: *Pool, number: u32) Shares {
+        var end_ns: u64 = 0;
+        while (true) {
+            for (0..32) |_| {
+                const shares = self.shares.load(.acquire);
+                if (shares == Shares.quit) return shares;
+                if (number >= self.invited.load(.monotonic)) return .{};
+                if (shares.isOpen()) return shares;
+                std.atomic.spinLoopHint();
+            }
+            const now_ns = os.nowNs();
+            if (end_ns == 0) end_ns = now_ns + self.spin_ns;
+            if (now_ns >= end_ns) return .{};
+        }
     }
 };
 
 const Sum = struct {
-    total: std.atomic.Value(u64) = .init(0),
-    mask: std.atomic.Value(u64) = .init(0),
-    fn add(state: *anyopaque, thread: u32) void {
+    total: Atomic(u64) = .init(0),
+    mask: Atomic(u64) = .init(0),
+    fn add(state: *anyopaque, share: u32) void {
         const self: *Sum = @ptrCast(@alignCast(state));
-        _ = self.total.fetchAdd(thread + 1, .monotonic);
-        _ = self.mask.fetchOr(@as(u64, 1) << @intCast(thread), .monotonic);
+        _ = self.total.fetchAdd(share + 1, .monotonic);
+        _ = self.mask.fetchOr(@as(u64, 1) << @intCast(share), .monotonic);
     }
 };
 
-test "every thread takes part in every job, for any thread count" {
+test "every share of every job is done once, for any thread count, with more threads than processors too" {
     const gpa = std.testing.allocator;
-    for ([_]u32{ 1, 2, 3, 8, 17 }) |threads| {
+    for ([_]u32{ 1, 2, 3, 8, 17, 61 }) |threads| for ([_]u32{ 0, 1 }) |spin_us| {
         var pool: Pool = undefined;
-        try pool.init(gpa, threads, if (threads > 3) 50 else 0);
+        try pool.init(gpa, threads, spin_us);
         defer pool.deinit(gpa);
         try std.testing.expectEqual(threads, pool.threads);
-        const rounds: u64 = if (threads > 3) 2000 else 10_000;
-        var sum: Sum = .{};
-        for (0..rounds) |_| pool.run(Sum.add, &sum, threads);
-        try std.testing.expectEqual(rounds * threads * (threads + 1) / 2, sum.total.load(.monotonic));
-    }
+        for (0..3000) |round| {
+            const count: u32 = @intCast(1 + round % threads);
+            var sum: Sum = .{};
+            pool.run(Sum.add, &sum, count);
+            try std.testing.expectEqual(count * (count + 1) / 2, sum.total.load(.monotonic));
+            try std.testing.expectEqual((@as(u64, 1) << @intCast(count)) - 1, sum.mask.load(.monotonic));
+        }
+    };
 }
 
-test "jobs with fewer threads than the pool leave the others out" {
-    const gpa = std.testing.allocator;
-    var pool: Pool = undefined;
-    try pool.init(gpa, 4, 100);
-    defer pool.deinit(gpa);
-    for (0..5000) |round| {
-        const threads: u32 = @intCast(round % 4 + 1);
-        var sum: Sum = .{};
-        pool.run(Sum.add, &sum, threads);
-        try std.testing.expectEqual((@as(u64, 1) << @intCast(threads)) - 1, sum.mask.load(.monotonic));
-    }
-}
-
-test "workers that fell asleep wake up" {
-    const gpa = std.testing.allocator;
-    var pool: Pool = undefined;
-    try pool.init(gpa, 3, 1);
-    defer pool.deinit(gpa);
-    var sum: Sum = .{};
-    for (0..30) |_| {
-        const begin = @import("os.zig").nowNs();
-        while (@import("os.zig").nowNs() - begin < 2_000_000) try std.Thread.yield();
-        pool.run(Sum.add, &sum, 3);
-    }
-    try std.testing.expectEqual(30 * 6, sum.total.load(.monotonic));
-}
-
-test "a barrier tells every thread to stop when its completion says so" {
+test "workers that fell asleep are called" {
     const gpa = std.testing.allocator;
     const State = struct {
-        barrier: Barrier = .{},
-        rounds: u32 = 0,
-        done: std.atomic.Value(u32) = .init(0),
-        fn complete(state: *anyopaque) bool {
-            const self: *@This() = @ptrCast(@alignCast(state));
-            self.rounds += 1;
-            return self.rounds < 1000;
-        }
+        caller: std.Thread.Id,
+        helped: Atomic(bool) = .init(false),
         fn go(state: *anyopaque, _: u32) void {
             const self: *@This() = @ptrCast(@alignCast(state));
-            while (self.barrier.arrive(3, 200, complete, state)) {}
-            _ = self.done.fetchAdd(1, .monotonic);
+            if (std.Thread.getCurrentId() != self.caller) self.helped.store(true, .release);
         }
     };
     var pool: Pool = undefined;
-    try pool.init(gpa, 3, 0);
+    try pool.init(gpa, 3, 1);
     defer pool.deinit(gpa);
-    var state: State = .{};
-    pool.run(State.go, &state, 3);
-    try std.testing.expectEqual(1000, state.rounds);
-    try std.testing.expectEqual(3, state.done.load(.monotonic));
+    for (0..20) |_| {
+        while (pool.calls.sleepers.load(.acquire) < 2) try std.Thread.yield();
+        var state: State = .{ .caller = std.Thread.getCurrentId() };
+        while (!state.helped.load(.acquire)) pool.run(State.go, &state, @max(2, pool.turnout(3)));
+    }
+}
+
+/// Two shares: the worker's waits until the gate is open, the caller's until the worker has begun.
+const Gate = struct {
+    pool: *Pool,
+    caller: std.Thread.Id,
+    begun: Atomic(bool) = .init(false),
+    open: Atomic(bool) = .init(false),
+    ended: Atomic(u32) = .init(0),
+
+    fn go(state: *anyopaque, _: u32) void {
+        const self: *Gate = @ptrCast(@alignCast(state));
+        if (std.Thread.getCurrentId() == self.caller) {
+            while (!self.begun.load(.acquire)) {
+                self.pool.calls.add(); // it may have gone to sleep
+                std.Thread.yield() catch {};
+            }
+        } else {
+            self.begun.store(true, .release);
+            // Asleep, as if another program had the processor.
+            while (!self.open.load(.acquire)) std.testing.io.sleep(.fromMilliseconds(1), .awake) catch {};
+        }
+        _ = self.ended.fetchAdd(1, .release);
+    }
+
+    fn openLater(self: *Gate) void {
+        std.testing.io.sleep(.fromMilliseconds(20), .awake) catch {};
+        self.open.store(true, .release);
+    }
+};
+
+test "a job waits for the share of an absent worker, and the pool then does without workers for a while" {
+    const gpa = std.testing.allocator;
+    var pool: Pool = undefined;
+    try pool.init(gpa, 2, 0);
+    defer pool.deinit(gpa);
+    for (0..5) |_| {
+        while (pool.turnout(2) < 2) try std.Thread.yield(); // until the rest is over
+        var gate: Gate = .{ .pool = &pool, .caller = std.Thread.getCurrentId() };
+        const opener = try std.Thread.spawn(.{}, Gate.openLater, .{&gate});
+        pool.run(Gate.go, &gate, 2);
+        opener.join();
+        try std.testing.expectEqual(2, gate.ended.load(.acquire));
+        try std.testing.expect(pool.call_at_ns > os.nowNs());
+        try std.testing.expectEqual(1, pool.turnout(2));
+    }
+}
+
+test "a worker that comes late finds nothing to do" {
+    const gpa = std.testing.allocator;
+    var pool: Pool = undefined;
+    try pool.init(gpa, 2, 1);
+    defer pool.deinit(gpa);
+    for (0..20) |_| {
+        while (pool.calls.sleepers.load(.acquire) == 0) try std.Thread.yield();
+        var sum: Sum = .{};
+        pool.run(Sum.add, &sum, 2); // nobody was called: the caller does both
+        try std.testing.expectEqual(3, sum.total.load(.monotonic));
+        pool.calls.add(); // and now the worker wakes
+    }
+}
+
+test "a pool ends in whatever state its workers are" {
+    const gpa = std.testing.allocator;
+    for (0..200) |round| {
+        var pool: Pool = undefined;
+        try pool.init(gpa, @intCast(1 + round % 9), @intCast(round % 3));
+        var sum: Sum = .{};
+        if (round % 2 == 1) pool.run(Sum.add, &sum, pool.turnout(9));
+        pool.deinit(gpa);
+    }
 }

@@ -34,10 +34,9 @@ pub const Program = struct {
     scratch_bytes: u64 = 0,
     /// Where the arena was when its addresses were last resolved.
     arena_base: u64 = 0,
-    /// What the last plan was made for, and the threads it uses.
+    /// What the last plan was made for.
     planned_tokens: i64 = 0,
     planned_magnitude: u7 = 0,
-    threads: u32 = 1,
 
     /// Checks and copies; `last` gets the text of a failure.
     pub fn create(
@@ -135,7 +134,7 @@ pub const Program = struct {
         // Attention's work grows with the context: a plan holds until that has doubled, so few runs make one.
         const magnitude: u7 = 64 - @as(u7, @clz(position + tokens));
         if (tokens != self.planned_tokens or magnitude != self.planned_magnitude) {
-            self.threads = executor.plan(self.steps, pool_threads);
+            executor.plan(self.steps, pool_threads);
             self.planned_tokens = tokens;
             self.planned_magnitude = magnitude;
         }

@@ -1,5 +1,5 @@
-//! Sleeping until a 32-bit word changes: futex on Linux, ulock on macOS, WaitOnAddress on Windows; and `Signal`, a
-//! word that is watched by spinning first and sleeping after.
+//! Sleeping until a 32-bit word changes: futex on Linux, ulock on macOS, WaitOnAddress on Windows; and what is made of
+//! it: `Counter`, which only grows, and `Lock`.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -25,36 +25,27 @@ pub fn wakeAll(word: *const Atomic(u32)) void {
     }
 }
 
-/// A word with watchers. Publishing costs a system call only while somebody sleeps.
-pub const Signal = struct {
+/// A number that grows and wraps, and can be slept on. Growing costs a system call only while somebody sleeps.
+pub const Counter = struct {
     value: Atomic(u32) align(64) = .init(0),
-    sleepers: Atomic(u32) align(64) = .init(0),
+    sleepers: Atomic(u32) = .init(0),
 
-    pub fn load(self: *const Signal) u32 {
+    /// Writes before the additions that made this value are seen after it.
+    pub fn load(self: *const Counter) u32 {
         return self.value.load(.acquire);
     }
 
-    /// Writes before this are seen by everybody who sees the new value.
-    pub fn publish(self: *Signal, value: u32) void {
-        // Both sequentially consistent, as in `waitChange`: either this sees the sleeper, or the sleeper the value.
-        self.value.store(value, .seq_cst);
+    pub fn add(self: *Counter) void {
+        // All sequentially consistent, as in `waitBeyond`: either this sees the sleeper, or the sleeper the new value.
+        _ = self.value.fetchAdd(1, .seq_cst);
         if (self.sleepers.load(.seq_cst) != 0) wakeAll(&self.value);
     }
 
-    /// Waits until the value differs from `old`, spinning `spin` times before sleeping; returns the new value.
-    pub fn waitChange(self: *Signal, old: u32, spin: u32) u32 {
-        for (0..spin) |_| {
-            const now = self.value.load(.acquire);
-            if (now != old) return now;
-            std.atomic.spinLoopHint();
-        }
+    /// Sleeps until the value is no longer `old`.
+    pub fn waitBeyond(self: *Counter, old: u32) void {
         _ = self.sleepers.fetchAdd(1, .seq_cst);
         defer _ = self.sleepers.fetchSub(1, .monotonic);
-        while (true) {
-            const now = self.value.load(.seq_cst);
-            if (now != old) return now;
-            sleep(&self.value, old);
-        }
+        while (self.value.load(.seq_cst) == old) sleep(&self.value, old);
     }
 };
 
@@ -95,22 +86,23 @@ test "lock under contention" {
     try std.testing.expectEqual(80_000, State.count);
 }
 
-test "signal wakes a sleeper" {
+test "counters wake sleepers" {
     const State = struct {
-        var ping: Signal = .{};
-        var pong: Signal = .{};
+        var ping: Counter = .{};
+        var pong: Counter = .{};
         fn go(rounds: u32) void {
             for (0..rounds) |i| {
-                _ = ping.waitChange(@intCast(i), 0);
-                pong.publish(@intCast(i + 1));
+                ping.waitBeyond(@intCast(i));
+                pong.add();
             }
         }
     };
     const rounds = 2000;
     const thread = try std.Thread.spawn(.{}, State.go, .{rounds});
     for (0..rounds) |i| {
-        State.ping.publish(@intCast(i + 1));
-        try std.testing.expectEqual(i + 1, State.pong.waitChange(@intCast(i), 10));
+        State.ping.add();
+        State.pong.waitBeyond(@intCast(i));
     }
     thread.join();
+    try std.testing.expectEqual(rounds, State.pong.load());
 }

@@ -151,8 +151,8 @@ export const OpenOptions = {
   offset: {
     /** Worker threads including the caller; 0 means one per physical core. */
     threads: 0,
-    /** Spins before a waiting worker sleeps; 0 means the default. */
-    spin: 4,
+    /** Microseconds that a worker without work spins before it sleeps; 0 means the default. */
+    spinUs: 4,
     /** ISA level by name, NUL-terminated ("portable", "avx2", ...), empty for the best of this CPU. */
     level: 8,
   },
