@@ -9,7 +9,7 @@ const root = repositoryRoot();
 const LINE_LENGTH_MAX: Record<string, number> = { ts: 128, zig: 150, py: Infinity };
 const FILE_LINES_MAX = 600;
 const GENERATED = new Set(["packages/core/src/native/abi.ts", "packages/core/native/mllm.h", "docs/ops.md"]);
-const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|testdata|dist)(\/|$)/;
+const SKIP = /(^|\/)(node_modules|zig-out|\.zig-cache|\.git|\.nx|\.models|\.peers|testdata|dist)(\/|$)/;
 
 /** Packages of ours that each package may import; everything else is refused. */
 const MAY_IMPORT: Record<string, string[]> = {

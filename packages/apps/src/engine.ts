@@ -3,6 +3,7 @@
  * tests fill them with a small fake. The shapes are those of `@mllm/models`, so a loaded `LanguageModel` fits as it is.
  */
 
+import type { Program } from "@mllm/core";
 import type { GenerateOptions, GenerationStats, SamplingOptions } from "@mllm/models";
 
 /** Settings of the sampler. */
@@ -90,6 +91,9 @@ export interface LoadedModel extends Disposable {
   /** Starts a conversation. */
   chat(options?: { system?: string; messages?: readonly ChatTurn[] }): Conversation;
 }
+
+/** A captured program of a model, as a benchmark looks at it. */
+export type CapturedProgram = Pick<Program, "commands" | "arenaBytes" | "lowerBoundBytes" | "profile">;
 
 /** How a model is to run. */
 export interface RunOptions {
@@ -183,6 +187,8 @@ export interface Engine {
   describeRun(
     model: LoadedModel,
   ): { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
+  /** The programs that an opened model has captured so far, by name; the map grows as it runs. */
+  programs(model: LoadedModel): ReadonlyMap<string, CapturedProgram>;
   /** Writes f32 tensors as a safetensors file. */
   writeTensors(path: string, tensors: { name: string; shape: number[]; data: Float32Array }[]): Promise<void>;
 }

@@ -26,7 +26,15 @@ import {
 } from "@mllm/models";
 import { type AssetOptions, assetPath, cacheFolder, embeddedModel } from "./assets.ts";
 import type { ChatProgram } from "./chat/main.ts";
-import type { BackendReport, Engine, LoadedModel, ModelSummary, RunOptions, TextCodec } from "./engine.ts";
+import type {
+  BackendReport,
+  CapturedProgram,
+  Engine,
+  LoadedModel,
+  ModelSummary,
+  RunOptions,
+  TextCodec,
+} from "./engine.ts";
 import type { Host } from "./host.ts";
 import { UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
@@ -112,8 +120,7 @@ class ProjectEngine implements Engine {
   }
 
   describeRun(model: LoadedModel) {
-    if (!(model instanceof LanguageModel)) throw new MllmError("internal", "this model did not come from this engine");
-    const { backend, settings } = model;
+    const { backend, settings } = ownModel(model);
     return {
       backend: backend.plugin.name,
       level: backend.device.level,
@@ -122,6 +129,10 @@ class ProjectEngine implements Engine {
       chunk: settings.chunk,
       kvDtype: settings.kvDtype,
     };
+  }
+
+  programs(model: LoadedModel): ReadonlyMap<string, CapturedProgram> {
+    return ownModel(model).programs;
   }
 
   async writeTensors(path: string, tensors: { name: string; shape: number[]; data: Float32Array }[]): Promise<void> {
@@ -149,6 +160,11 @@ class ProjectEngine implements Engine {
     }
     return { plugin, level };
   }
+}
+
+function ownModel(model: LoadedModel): LanguageModel {
+  if (model instanceof LanguageModel) return model;
+  throw new MllmError("internal", "this model did not come from this engine");
 }
 
 function report(plugin: BackendPlugin, device: DeviceInfo, choices: readonly string[]): BackendReport {

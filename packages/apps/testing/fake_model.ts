@@ -5,6 +5,7 @@
 import { MllmError } from "@mllm/core";
 import type {
   BackendReport,
+  CapturedProgram,
   ChatTurn,
   Conversation,
   Engine,
@@ -171,6 +172,7 @@ export class FakeEngine implements Engine {
   readonly defaultBackend = "x86";
   readonly loads: { path: string; options: RunOptions }[] = [];
   readonly written: { path: string; tensors: { name: string; shape: number[]; data: Float32Array }[] }[] = [];
+  readonly captured = new Map<string, CapturedProgram>();
   model: FakeModel;
 
   constructor(options: FakeOptions = {}) {
@@ -235,6 +237,9 @@ export class FakeEngine implements Engine {
   }
   describeRun() {
     return { backend: "x86", level: "avx2", threads: 2, cpu: "Fake CPU", chunk: 512, kvDtype: "f32" };
+  }
+  programs(): ReadonlyMap<string, CapturedProgram> {
+    return this.captured;
   }
   writeTensors(path: string, tensors: { name: string; shape: number[]; data: Float32Array }[]): Promise<void> {
     this.written.push({ path, tensors });

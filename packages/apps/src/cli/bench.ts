@@ -4,6 +4,8 @@ import { loadWithBar } from "../chat/main.ts";
 import type { LoadedModel, ModelSummary } from "../engine.ts";
 import { parseInteger, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
+import { type Column, tableHead, tableRow } from "../markdown_table.ts";
+import { describeProgram, Profiler, profileTable, programText, type TestProfile } from "./bench_profile.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
 
 /** One line of the table, named as llama-bench names its fields (tools/llama-bench of llama.cpp). */
@@ -32,6 +34,8 @@ export interface BenchRow {
   stddev_ts: number;
   samples_ns: number[];
   samples_ts: number[];
+  /** With --profile. */
+  profile?: TestProfile;
 }
 
 /** What is measured: tokens of a prompt or generated ones, after `depth` tokens of context. */
@@ -87,68 +91,63 @@ function someIds(count: number, vocabSize: number): number[] {
   });
 }
 
-/** Runs a test once and returns nanoseconds. Sampling and tokenising are not part of it. */
-async function runOnce(model: LoadedModel, { prompt, generate, depth }: BenchTest): Promise<number> {
+/** Runs a test once and returns nanoseconds. Sampling and tokenising are not part of it, nor is filling the depth. */
+async function runOnce(
+  model: LoadedModel,
+  { prompt, generate, depth }: BenchTest,
+  profiler?: Profiler,
+): Promise<number> {
   const ids = someIds(depth + prompt + generate, Math.min(model.tokenizer.vocabSize, 1000));
   model.clearCache();
   if (depth > 0) await model.forward(ids.slice(0, depth), 0);
+  profiler?.resume();
   const startMs = performance.now();
   if (prompt > 0) await model.forward(ids.slice(depth, depth + prompt), depth);
   for (let i = depth + prompt; i < ids.length; i++) await model.forward([ids[i]], i);
-  return Math.round((performance.now() - startMs) * 1e6);
+  const ns = Math.round((performance.now() - startMs) * 1e6);
+  profiler?.pause();
+  return ns;
 }
 
 const bytesText = (bytes: number) => bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : formatMiB(bytes, 2);
 const countText = (count: number) => count >= 1e9 ? `${(count / 1e9).toFixed(2)} B` : `${(count / 1e6).toFixed(2)} M`;
 
-const COLUMNS = ["model", "size", "params", "backend", "threads", "test", "t/s"] as const;
-
-/** Widths as llama-bench prints them; a longer cell makes its row longer. */
-const WIDTHS: Record<typeof COLUMNS[number], number> = {
-  model: 30,
-  size: 10,
-  params: 10,
-  backend: 14,
-  threads: 7,
-  test: 15,
-  "t/s": 20,
-};
-
-function isRight(column: typeof COLUMNS[number]): boolean {
-  return column !== "model" && column !== "backend";
-}
-
-function markdownHead(): string {
-  const cells = COLUMNS.map((column) =>
-    isRight(column) ? column.padStart(WIDTHS[column]) : column.padEnd(WIDTHS[column])
-  );
-  const rule = COLUMNS.map((column) =>
-    isRight(column) ? `${"-".repeat(WIDTHS[column] - 1)}:` : "-".repeat(WIDTHS[column])
-  );
-  return `| ${cells.join(" | ")} |\n| ${rule.join(" | ")} |`;
-}
+/** Widths as llama-bench prints them. */
+const COLUMNS: readonly Column[] = [
+  { name: "model", width: 30 },
+  { name: "size", width: 10, right: true },
+  { name: "params", width: 10, right: true },
+  { name: "backend", width: 14 },
+  { name: "threads", width: 7, right: true },
+  { name: "test", width: 15, right: true },
+  { name: "t/s", width: 20, right: true },
+];
 
 function markdownRow(row: BenchRow): string {
-  const test = { prompt: row.n_prompt, generate: row.n_gen, depth: row.n_depth };
-  const cells: Record<typeof COLUMNS[number], string> = {
-    model: row.model_type,
-    size: bytesText(row.model_size),
-    params: countText(row.model_n_params),
-    backend: row.backends,
-    threads: String(row.n_threads),
-    test: testName(test),
-    "t/s": `${row.avg_ts.toFixed(2)} ± ${row.stddev_ts.toFixed(2)}`,
-  };
-  const padded = COLUMNS.map((column) =>
-    isRight(column) ? cells[column].padStart(WIDTHS[column]) : cells[column].padEnd(WIDTHS[column])
-  );
-  return `| ${padded.join(" | ")} |`;
+  return tableRow(COLUMNS, [
+    row.model_type,
+    bytesText(row.model_size),
+    countText(row.model_n_params),
+    row.backends,
+    String(row.n_threads),
+    testName({ prompt: row.n_prompt, generate: row.n_gen, depth: row.n_depth }),
+    `${row.avg_ts.toFixed(2)} ± ${row.stddev_ts.toFixed(2)}`,
+  ]);
+}
+
+/** The profile of a test below its name. */
+function profileText({ profile, n_prompt, n_gen, n_depth, samples_ns }: BenchRow): string {
+  if (profile === undefined) return "";
+  const title = testName({ prompt: n_prompt, generate: n_gen, depth: n_depth });
+  const programs = profile.programs.map((program) => `${programText(program)}\n`).join("");
+  return `\n${title}\n${programs}\n${profileTable(profile, samples_ns.length)}\n`;
 }
 
 interface BenchPlan {
   path: string;
   repetitions: number;
   warmUp: boolean;
+  profiler: (() => Profiler) | undefined;
   summary: ModelSummary;
   describe: { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
 }
@@ -158,7 +157,8 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
   if (plan.warmUp) await runOnce(model, { ...test, generate: Math.min(test.generate, 1) });
   const testTime = new Date().toISOString().replace(/\.\d+Z$/, "Z");
   const samples: number[] = [];
-  for (let i = 0; i < plan.repetitions; i++) samples.push(await runOnce(model, test));
+  const profiler = plan.profiler?.();
+  for (let i = 0; i < plan.repetitions; i++) samples.push(await runOnce(model, test, profiler));
   const speeds = samples.map((ns) => (test.prompt + test.generate) / ns * 1e9);
   const { describe, summary } = plan;
   return {
@@ -186,16 +186,18 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
     stddev_ts: standardDeviation(speeds),
     samples_ns: samples,
     samples_ts: speeds,
+    profile: profiler?.result(samples.reduce((sum, ns) => sum + ns, 0)),
   };
 }
 
 export const benchCommand: Command = {
   name: "bench",
-  usage: "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|json]",
+  usage: "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|json] [--profile]",
   doc: "measure tokens per second, as llama-bench does",
   details:
     "Lists make several tests: -p 128,512 -n 0. A test of 0 tokens is left out. Loading, tokenising and sampling\n" +
-    "are not measured; one warm-up goes before each test.",
+    "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
+    "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.",
   options: [
     MODEL_OPTION,
     {
@@ -209,6 +211,8 @@ export const benchCommand: Command = {
     { name: "repetitions", short: "r", value: "N", doc: "times to run each test (default 5)" },
     { name: "output", short: "o", value: "FORM", doc: "md (default), json or jsonl" },
     { name: "no-warmup", doc: "no run before the measured ones" },
+    { name: "profile", doc: "also time, GB/s, GOPS and share per op, and the arenas" },
+    { name: "verbose", short: "v", doc: "tell the size of each captured program and its arena on stderr" },
     ...RUN_OPTIONS,
   ],
   async run({ options, host, program }) {
@@ -226,13 +230,19 @@ export const benchCommand: Command = {
     ]);
     if (tests.length === 0) throw new UsageError("there is nothing to measure", "Give -p or -n a number above 0");
     const run = runOptions(options);
+    if (options.has("profile") && run.eager) throw new UsageError("--profile measures captured programs, not --eager");
+    if (options.has("profile") && options.has("no-warmup")) {
+      throw new UsageError("--profile needs the warm-up, which captures the programs");
+    }
     const context = run.context ?? Math.max(...tests.map((test) => test.prompt + test.generate + test.depth));
     const summary = await program.engine.summarize(path, { ...run, context });
     using model = await loadWithBar(host, program.engine, path, { ...run, context });
     const describe = program.engine.describeRun(model);
-    const plan = { path, repetitions, warmUp: !options.has("no-warmup"), summary, describe };
+    const programs = program.engine.programs(model);
+    const profiler = options.has("profile") ? () => new Profiler(programs) : undefined;
+    const plan = { path, repetitions, warmUp: !options.has("no-warmup"), profiler, summary, describe };
     const rows: BenchRow[] = [];
-    if (form === "md") host.stdout.write(`${markdownHead()}\n`);
+    if (form === "md") host.stdout.write(`${tableHead(COLUMNS)}\n`);
     for (const test of tests) {
       if (host.stderr.isTerminal) host.stderr.write(`\r\x1b[K${testName(test)} …`);
       const row = await measure(model, test, plan);
@@ -241,7 +251,10 @@ export const benchCommand: Command = {
       else if (form === "jsonl") host.stdout.write(`${JSON.stringify(row)}\n`);
       rows.push(row);
     }
-    if (form === "md") host.stdout.write(`\nbuild: ${VERSION} (0)\n`);
+    if (form === "md") host.stdout.write(`\nbuild: ${VERSION} (0)\n${rows.map(profileText).join("")}`);
     if (form === "json") host.stdout.write(`${JSON.stringify(rows, null, 2)}\n`);
+    if (options.has("verbose")) {
+      for (const entry of programs) host.stderr.write(`${programText(describeProgram(...entry))}\n`);
+    }
   },
 };

@@ -47,6 +47,8 @@ describe("mllm", () => {
       [["bench", "-m", "fake", "-o", "jsn"], "Did you mean json?"],
       [["bench", "-m", "fake", "-p", "0", "-n", "0"], "nothing to measure"],
       [["bench", "-m", "fake", "-p", "4-8+0"], "never ends"],
+      [["bench", "-m", "fake", "--profile", "--eager"], "not --eager"],
+      [["bench", "-m", "fake", "--profile", "--no-warmup"], "needs the warm-up"],
       [["doctor", "--threads", "2"], "there is no option --threads"],
     ];
     for (const [args, text] of cases) {

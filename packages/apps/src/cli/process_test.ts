@@ -2,6 +2,7 @@
 import { describe, it } from "@std/testing/bdd";
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fileURLToPath } from "node:url";
+import type { TestProfile } from "./bench_profile.ts";
 
 const ROOT = new URL("../../../../", import.meta.url);
 const MODEL = "packages/models/testdata/qwen3-tied";
@@ -110,6 +111,21 @@ describe("the programs", { skip: reason !== undefined }, () => {
       [16, 0],
       [0, 4],
     ]);
+  });
+
+  it("bench --profile accounts for the time of each test", { skip: !hasLibrary }, async () => {
+    const args = ["bench", "-m", MODEL, "-p", "16", "-n", "4", "-d", "3", "-r", "2", "-o", "json", "--profile"];
+    const { code, out } = await run("mllm", args);
+    assertEquals(code, 0);
+    const rows = JSON.parse(out) as { profile: TestProfile }[];
+    assertEquals(rows.map(({ profile }) => profile.programs.map(({ name }) => name)), [["prefill"], ["decode"]]);
+    for (const [i, { profile }] of rows.entries()) {
+      const tables = profile.ops.filter(({ op }) => op === "embedding"); // once in every run of a program
+      assertEquals(tables.reduce((sum, { calls }) => sum + calls, 0), [2, 8][i]);
+      assertEquals(profile.programs[0].arena_bytes >= profile.programs[0].arena_lower_bound_bytes, true);
+      const spent = profile.ops.reduce((sum, { time_ns }) => sum + time_ns, profile.outside_ns);
+      assertEquals(spent, profile.wall_ns);
+    }
   });
 
   it("ends quietly when nobody reads", { skip: Deno.build.os === "windows" || !hasLibrary }, async () => {
