@@ -4,7 +4,7 @@
  * `deno compile` puts Deno's own runtime (`denort`) into the file and downloads it the first time. Where that is
  * impossible this says so and ends with code 1; `DENORT_BIN=PATH` names a runtime that is here already.
  */
-import { repositoryRoot } from "./workspace.ts";
+import { command, repositoryRoot } from "./workspace.ts";
 
 /** What goes into the binary: the folder of the native library, and the model. */
 const INCLUDED = ["packages/backend-x86/zig/zig-out/lib", "packages/models/embedded/model.gguf"];
@@ -52,13 +52,8 @@ async function main(): Promise<void> {
   if (!exists(`${root}/${MODEL}`)) fail(`there is no demonstration model at ${MODEL}`);
   const output = `${root}/dist/mllm-chat`;
   await Deno.mkdir(`${root}/dist`, { recursive: true });
-  const command = new Deno.Command(Deno.execPath(), {
-    args: compileArguments(root, output),
-    cwd: root,
-    stdout: "inherit",
-    stderr: "piped",
-  });
-  const { success, stderr } = await command.output();
+  const args = compileArguments(root, output);
+  const { success, stderr } = await command("deno", { args, cwd: root, stdout: "inherit" }).output();
   const text = new TextDecoder().decode(stderr);
   if (!success) {
     console.error(text.trim());

@@ -3,12 +3,12 @@
  * Unoptimised, which is the quickest: x86-64 with all levels, arm64 with the runtime and the portable kernels; nothing
  * is installed or run.
  */
-import { repositoryRoot, zigBinary } from "./workspace.ts";
+import { command, repositoryRoot, zigBinary } from "./workspace.ts";
 
 if (import.meta.main) {
   const root = repositoryRoot();
   const cwd = `${root}/packages/backend-x86/zig`;
   const args = ["build", "check-cross", "-Doptimize=Debug", "--summary", "all", ...Deno.args];
-  const { success, code } = await new Deno.Command(zigBinary(root), { args, cwd, stdin: "null" }).spawn().status;
+  const { success, code } = await command(zigBinary(root), { args, cwd }).spawn().status;
   if (!success) Deno.exit(code);
 }

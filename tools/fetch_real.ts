@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { formatMiB } from "@mllm/core";
-import { repositoryRoot } from "./workspace.ts";
+import { command, repositoryRoot } from "./workspace.ts";
 
 interface RealModel {
   name: string;
@@ -56,13 +56,12 @@ function sizeOf(path: string): number {
 }
 
 async function python(args: string[]): Promise<void> {
-  for (const command of ["python3", "python"]) {
+  for (const name of ["python3", "python"]) {
     try {
-      const output = await new Deno.Command(command, { args, stdin: "null", stdout: "piped", stderr: "piped" })
-        .output();
+      const output = await command(name, { args }).output();
       if (output.success) return;
       const text = new TextDecoder().decode(output.stderr).trim().split("\n").slice(-3).join("\n");
-      throw new Error(`${command} ${args.slice(0, 4).join(" ")} … failed:\n${text}`);
+      throw new Error(`${name} ${args.slice(0, 4).join(" ")} … failed:\n${text}`);
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
@@ -135,7 +134,9 @@ async function fetchModel(model: RealModel, folder: string): Promise<void> {
   const parts = model.parts.map((part, i) => ({ part, path: `${folder}/${model.file}.part${i}` }));
   let done = 0;
   for (const [i, { part, path }] of parts.entries()) {
-    console.error(`${model.file}: part ${i + 1} of ${parts.length} (${formatMiB(done)} of about ${formatMiB(model.bytes)})`);
+    console.error(
+      `${model.file}: part ${i + 1} of ${parts.length} (${formatMiB(done)} of about ${formatMiB(model.bytes)})`,
+    );
     await fetchPart(part, path, folder);
     done += sizeOf(path);
   }

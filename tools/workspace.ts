@@ -10,6 +10,22 @@ export function repositoryRoot(): string {
   return fileURLToPath(new URL("..", import.meta.url)).replace(/[\\/]$/, "");
 }
 
+/** Variables that make a program load other libraries; the list of ld.so(8) and dyld(1), as far as people set them. */
+const LINKER_VARIABLES = ["LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES"];
+
+/**
+ * A program to start, by name or path. The tasks permit Deno, Node and Zig by name, and with names Deno starts nothing
+ * that inherits one of the linker's variables: they are emptied. `deno` is found through PATH, since its real path
+ * (inside a package of npm, say) is not known when the permissions are written down.
+ */
+export function command(program: string, options: Deno.CommandOptions = {}): Deno.Command {
+  const env = { ...Object.fromEntries(LINKER_VARIABLES.map((name) => [name, ""])), ...options.env };
+  return new Deno.Command(program, { stdin: "null", ...options, env });
+}
+
+/** npm's program; on Windows it is a script that has to be named in full. */
+export const NPM = Deno.build.os === "windows" ? "npm.cmd" : "npm";
+
 /** Latest change (ms since the epoch) among the inputs of the native build. */
 export function newestInput(root: string): number {
   let newest = 0;

@@ -1,7 +1,7 @@
 /** Runs the Zig compiler of node_modules with the given arguments: what the nx targets call. */
-import { repositoryRoot, zigBinary } from "./workspace.ts";
+import { command, repositoryRoot, zigBinary } from "./workspace.ts";
 
 if (import.meta.main) {
-  const child = new Deno.Command(zigBinary(repositoryRoot()), { args: Deno.args, stdin: "null" }).spawn();
+  const child = command(zigBinary(repositoryRoot()), { args: Deno.args }).spawn();
   Deno.exit((await child.status).code);
 }

@@ -5,7 +5,7 @@
  * into `.peers/`. Needs Node for the peer.
  */
 import { parseArgs } from "node:util";
-import { repositoryRoot } from "../workspace.ts";
+import { command, NPM, repositoryRoot } from "../workspace.ts";
 
 const PEER = "node-llama-cpp@3.22.1";
 const root = repositoryRoot();
@@ -18,10 +18,10 @@ interface Speeds {
   rssBytes: number;
 }
 
-async function output(command: string, args: string[], cwd: string): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd, stdin: "null" }).output();
+async function output(program: string, args: string[], cwd: string): Promise<string> {
+  const { success, stdout, stderr } = await command(program, { args, cwd }).output();
   if (!success) {
-    throw new Error(`${command} ${args.join(" ")} failed:\n${new TextDecoder().decode(stderr).slice(-2000)}`);
+    throw new Error(`${program} ${args.join(" ")} failed:\n${new TextDecoder().decode(stderr).slice(-2000)}`);
   }
   return new TextDecoder().decode(stdout);
 }
@@ -33,7 +33,7 @@ async function installPeer(): Promise<void> {
     console.error(`bench:peers: installing ${PEER} into .peers/ …`);
     await Deno.mkdir(folder, { recursive: true });
     await Deno.writeTextFile(`${folder}/package.json`, '{ "private": true, "type": "module" }\n');
-    await output("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", PEER], folder);
+    await output(NPM, ["install", "--ignore-scripts", "--no-audit", "--no-fund", PEER], folder);
   }
 }
 
@@ -56,7 +56,7 @@ async function measureOurs(model: string, settings: Settings): Promise<Speeds> {
     "--backend",
     settings.backend,
   );
-  const rows = JSON.parse(await output(Deno.execPath(), args, root)) as { n_gen: number; samples_ts: number[] }[];
+  const rows = JSON.parse(await output("deno", args, root)) as { n_gen: number; samples_ts: number[] }[];
   const samples = (generates: boolean) =>
     rows.filter((row) => (row.n_gen > 0) === generates).flatMap((row) => row.samples_ts);
   return { pp: samples(false), tg: samples(true), loadToFirstMs: 0, rssBytes: 0 };
