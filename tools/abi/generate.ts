@@ -35,6 +35,7 @@ export async function generate(): Promise<Record<string, string>> {
 
 if (import.meta.main) {
   for (const [path, text] of Object.entries(await generate())) {
+    if (await Deno.readTextFile(`${root}/${path}`) === text) continue; // a fresh file time would build the kernels anew
     await Deno.writeTextFile(`${root}/${path}`, text);
     console.log(path);
   }

@@ -77,6 +77,8 @@ export interface LoadedModel extends Disposable {
   readonly memory: Memory;
   /** Its tokenizer. */
   readonly tokenizer: TextCodec;
+  /** What its files recommend for sampling. */
+  readonly samplingDefaults: Readonly<Partial<SamplingSettings>>;
   /** Continues a prompt. */
   generate(prompt: readonly number[], options?: GenerateSettings): GenerationRun;
   /** Logits [tokens, vocab] and hidden states [tokens, hidden] of a sequence. */

@@ -1,5 +1,6 @@
 /** How replies are made: the settings of `/set` in the chat and of the sampling options on command lines. */
 import { MllmError } from "@mllm/core";
+import { samplingDefaults } from "@mllm/models";
 import type { GenerateSettings, SamplingSettings } from "./engine.ts";
 import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
@@ -12,6 +13,8 @@ interface SettingSpec {
   min?: number;
   max?: number;
   doc: string;
+  /** What holds when nobody has set it; without this, the sampler's default of `field`. */
+  unset?: string;
 }
 
 const SPECS: readonly SettingSpec[] = [
@@ -71,13 +74,44 @@ const SPECS: readonly SettingSpec[] = [
     max: 100,
     doc: "for having occurred",
   },
-  { name: "seed", field: "seed", kind: "integer", min: 0, doc: "the same seed gives the same reply" },
-  { name: "max_tokens", kind: "integer", min: 1, doc: "most tokens of a reply" },
-  { name: "stop", kind: "texts", doc: 'texts that end a reply: /set stop "END" "User:"' },
+  {
+    name: "seed",
+    field: "seed",
+    kind: "integer",
+    min: 0,
+    doc: "the same seed gives the same reply",
+    unset: "random",
+  },
+  { name: "max_tokens", kind: "integer", min: 1, doc: "most tokens of a reply", unset: "no limit" },
+  { name: "stop", kind: "texts", doc: 'texts that end a reply: /set stop "END" "User:"', unset: "none" },
 ];
 
 /** A setting's value. */
 export type SettingValue = number | readonly string[];
+
+/** Who has chosen the value in force: the user, the model's files, or this program. */
+export type SettingOrigin = "yours" | "model" | "default";
+
+/** A setting as it is in force, for people. */
+export interface SettingRow {
+  name: string;
+  value: string;
+  origin: SettingOrigin;
+  doc: string;
+}
+
+/** Rows as a table. */
+export function settingsTable(rows: readonly SettingRow[]): string {
+  const widest = (column: "name" | "value" | "origin") => Math.max(...rows.map((row) => row[column].length));
+  const [names, values, origins] = [widest("name"), widest("value"), widest("origin")];
+  return rows.map(({ name, value, origin, doc }) =>
+    `  ${name.padEnd(names)}  ${value.padEnd(values)}  ${origin.padEnd(origins)}  ${doc}`
+  ).join("\n");
+}
+
+function shownValue(value: SettingValue): string {
+  return typeof value === "number" ? String(value) : value.map((text) => JSON.stringify(text)).join(" ") || "none";
+}
 
 /** Texts in quotes (with JSON's escapes) or without blanks. */
 function parseTexts(text: string): string[] {
@@ -153,22 +187,20 @@ export class Settings {
     else this.#values.delete(Settings.#spec(name).name);
   }
 
-  get(name: string): SettingValue | undefined {
-    return this.#values.get(Settings.#spec(name).name);
+  /** The setting in force with a model that recommends `model`: the user's, else the model's, else the sampler's. */
+  row(name: string, model: Readonly<Partial<SamplingSettings>>): SettingRow {
+    const { field, unset, doc, ...spec } = Settings.#spec(name);
+    const own = this.#values.get(spec.name);
+    if (own !== undefined) return { name: spec.name, value: shownValue(own), origin: "yours", doc };
+    const recommended = field === undefined ? undefined : model[field];
+    if (recommended !== undefined) return { name: spec.name, value: String(recommended), origin: "model", doc };
+    const value = unset ?? String(samplingDefaults[field as keyof typeof samplingDefaults]);
+    return { name: spec.name, value, origin: "default", doc };
   }
 
-  /** One line per setting: name, value, what it does. */
-  list(): string {
-    const widest = Math.max(...SPECS.map((spec) => spec.name.length));
-    return SPECS.map((spec) => {
-      const value = this.#values.get(spec.name);
-      const shown = value === undefined
-        ? "default"
-        : typeof value === "number"
-        ? String(value)
-        : value.map((v) => JSON.stringify(v)).join(" ") || "none";
-      return `  ${spec.name.padEnd(widest)}  ${shown.padEnd(8)}  ${spec.doc}`;
-    }).join("\n");
+  /** Every setting in force. */
+  rows(model: Readonly<Partial<SamplingSettings>>): SettingRow[] {
+    return Settings.names.map((name) => this.row(name, model));
   }
 
   /** What differs from the model's own values, for a file. */

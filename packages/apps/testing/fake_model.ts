@@ -44,6 +44,7 @@ export class FakeModel implements LoadedModel {
   readonly memory = { weights: 3 << 20, kv: 1 << 20, arena: 1 << 19 };
   readonly context: number;
   readonly tokenizer = { vocabSize: 0x110000, encode: (text: string) => idsOf(text) };
+  readonly samplingDefaults = { temperature: 0.6, topK: 20 };
   readonly calls: GenerateSettings[] = [];
   isDisposed = false;
   tokenMs: number;

@@ -69,7 +69,7 @@ async function openDirectory(path: string): Promise<Checkpoint> {
   if (ggufs.length > 1) next = `Name one of its GGUF files: ${ggufs.slice(0, 8).join(", ")}`;
   else if (names.includes("adapter_config.json")) next = "This is a LoRA adapter: merge it into its base model first";
   else if (names.some((name) => name.endsWith(".safetensors"))) {
-    next = "config.json is missing: download the whole folder";
+    next = "Download the whole folder: config.json and tokenizer.json belong to the model too";
   } else if (names.some((name) => /\.(bin|pt|pth)$/.test(name))) {
     next = "It holds PyTorch pickles only: get the safetensors or GGUF form of the model";
   }

@@ -1,6 +1,6 @@
 /** The commands of the chat: what begins with a slash. */
 import { formatMiB, MllmError } from "@mllm/core";
-import { Settings } from "../settings.ts";
+import { type SettingRow, Settings, settingsTable } from "../settings.ts";
 import { nearest } from "../suggest.ts";
 import { readConversation, writeConversation } from "./conversation_file.ts";
 import { perSecond, statsLine } from "./stats_line.ts";
@@ -16,6 +16,10 @@ export interface ChatSwitches {
 export interface CommandContext {
   talk: Talk;
   switches: ChatSwitches;
+  /** The switches as they were at the start: what `default` goes back to. */
+  readonly initialSwitches: Readonly<ChatSwitches>;
+  /** Whether there is a file that history could be kept in. */
+  readonly hasHistoryFile: boolean;
   print(text: string): void;
   /** Files that this session loaded or saved: saving there again is no surprise. */
   ownFiles: Set<string>;
@@ -38,43 +42,69 @@ const SWITCHES: Record<keyof ChatSwitches, string> = {
   history: "keep what is typed for the next time",
 };
 
-function printSettings({ talk, switches, print }: CommandContext): void {
-  const width = Math.max(...Settings.names.map((name) => name.length));
-  const rows = (Object.keys(SWITCHES) as (keyof ChatSwitches)[]).map((name) =>
-    `  ${name.padEnd(width)}  ${(switches[name] ? "on" : "off").padEnd(8)}  ${SWITCHES[name]}`
-  );
+const SWITCH_NAMES = Object.keys(SWITCHES) as (keyof ChatSwitches)[];
+
+function isSwitch(name: string): name is keyof ChatSwitches {
+  return Object.hasOwn(SWITCHES, name);
+}
+
+function switchRow({ switches, initialSwitches }: CommandContext, name: keyof ChatSwitches): SettingRow {
+  const origin = switches[name] === initialSwitches[name] ? "default" : "yours";
+  return { name, value: switches[name] ? "on" : "off", origin, doc: SWITCHES[name] };
+}
+
+function setSwitch(context: CommandContext, name: keyof ChatSwitches, value: string): void {
+  const { switches, initialSwitches, hasHistoryFile } = context;
+  if (value !== "on" && value !== "off" && value !== "default") {
+    throw new MllmError("invalid_argument", `${name} is on or off, not "${value}"`);
+  }
+  if (name === "history" && value === "on" && !hasHistoryFile) {
+    throw new MllmError("not_found", "there is no home folder to keep the history in", {
+      next: "Set HOME, start again",
+    });
+  }
+  switches[name] = value === "default" ? initialSwitches[name] : value === "on";
+}
+
+function printSettings(context: CommandContext): void {
+  const { talk, print } = context;
+  const rows = [
+    ...talk.settings.rows(talk.model.samplingDefaults),
+    ...SWITCH_NAMES.map((name) => switchRow(context, name)),
+  ];
   print(
-    `${talk.settings.list()}\n${
-      rows.join("\n")
-    }\n/set NAME VALUE changes one, /set NAME default or /set reset goes back.`,
+    `${settingsTable(rows)}\n/set NAME VALUE changes one; /set NAME default and /set reset go back to the model's ` +
+      "value, or the default where the model has none.",
   );
 }
 
+const ORIGINS: Record<SettingRow["origin"], string> = {
+  yours: "set by you",
+  model: "the model's recommendation",
+  default: "the default",
+};
+
+function printSetting({ print }: CommandContext, { name, value, origin }: SettingRow): void {
+  print(`${name}: ${value} (${ORIGINS[origin]})`);
+}
+
 function set(context: CommandContext, argument: string): void {
-  const { talk, switches, print } = context;
-  const [, name = "", value = ""] = /^(\S*)\s*([\s\S]*)$/.exec(argument) ?? [];
-  if (name === "") return printSettings(context);
-  if (name === "reset") {
-    talk.settings.reset(value === "" ? undefined : value);
-    return print(value === "" ? "All settings are the model's own again." : `${value} is the model's own again.`);
+  const { talk, print } = context;
+  const [, first = "", second = ""] = /^(\S*)\s*([\s\S]*)$/.exec(argument) ?? [];
+  if (first === "") return printSettings(context);
+  if (first === "reset" && second === "") {
+    talk.settings.reset();
+    for (const name of SWITCH_NAMES) setSwitch(context, name, "default");
+    return print("All settings are the model's own again, or the defaults.");
   }
-  if (name in SWITCHES) {
-    if (value !== "on" && value !== "off") {
-      throw new MllmError("invalid_argument", `${name} is on or off, not "${value}"`);
-    }
-    switches[name as keyof ChatSwitches] = value === "on";
-    return print(`${name}: ${value}`);
+  const [name, value] = first === "reset" ? [second, "default"] : [first.toLowerCase(), second];
+  if (isSwitch(name)) {
+    if (value !== "") setSwitch(context, name, value);
+    return printSetting(context, switchRow(context, name));
   }
-  if (value === "") {
-    const now = talk.settings.get(name);
-    return print(`${name}: ${now === undefined ? "default" : JSON.stringify(now)}`);
-  }
-  if (value === "default" || value === "reset") {
-    talk.settings.reset(name);
-    return print(`${name}: default`);
-  }
-  talk.settings.setText(name, value);
-  print(`${name}: ${JSON.stringify(talk.settings.get(name))}`);
+  if (value === "default" || value === "reset") talk.settings.reset(name);
+  else if (value !== "") talk.settings.setText(name, value);
+  printSetting(context, talk.settings.row(name, talk.model.samplingDefaults));
 }
 
 function system({ talk, print }: CommandContext, argument: string): void {
@@ -214,7 +244,7 @@ export async function runCommand(context: CommandContext, text: string): Promise
 export function completeCommand(text: string): string[] {
   const setting = /^\/set\s+(\S*)$/.exec(text);
   if (setting !== null) {
-    return [...Settings.names, ...Object.keys(SWITCHES), "reset"].filter((name) => name.startsWith(setting[1]))
+    return [...Settings.names, ...SWITCH_NAMES, "reset"].filter((name) => name.startsWith(setting[1]))
       .map((name) => `/set ${name}`);
   }
   if (!/^\/\S*$/.test(text)) return [];

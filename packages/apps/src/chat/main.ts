@@ -100,12 +100,14 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     { text: talk.modelName, style: "bold" as const },
     { text: facts, style: "dim" as const },
   ];
-  return await runTerminalChat(host, talk, { greeting, historyFile: historyFile(host, options.has("no-history")) });
+  const file = historyFile(host);
+  const keepsHistory = file !== undefined && !options.has("no-history") && (host.env("MLLM_NOHISTORY") ?? "") === "";
+  return await runTerminalChat(host, talk, { greeting, historyFile: file, keepsHistory });
 }
 
-function historyFile(host: Host, off: boolean): HistoryFile | undefined {
+function historyFile(host: Host): HistoryFile | undefined {
   const folder = stateFolder(host.env);
-  if (off || folder === undefined || (host.env("MLLM_NOHISTORY") ?? "") !== "") return undefined;
+  if (folder === undefined) return undefined;
   return new HistoryFile(`${folder}${folder.includes("\\") ? "\\" : "/"}history`);
 }
 

@@ -292,15 +292,30 @@ describe("chat on a terminal", () => {
     host.type("/set temprature 1\r");
     await host.shows('there is no setting "temprature". Did you mean temperature?');
     host.type("/set temp 0.7\r");
-    await host.shows("temp: 0.7");
+    await host.shows("temperature: 0.7 (set by you)");
     host.type("/set top_p 3\r");
     await host.shows("top_p needs a number from 0 to 1, not 3");
     host.type('/set stop "END" "a b"\r');
-    await host.shows('stop: ["END","a b"]');
-    host.type("/set\r");
-    await host.shows("wordwrap");
+    await host.shows('stop: "END" "a b" (set by you)');
+    host.type("/set wordwrap off\r/set\r");
+    await host.shows("go back to the");
+    const table = host.screen.text();
+    assertMatch(table, /\n {2}temperature +0\.7 +yours +0 always takes/);
+    assertMatch(table, /\n {2}top_k +20 +model +choose/);
+    assertMatch(table, /\n {2}top_p +0\.95 +default +choose/);
+    assertMatch(table, /\n {2}seed +random +default +the same/);
+    assertMatch(table, /\n {2}max_tokens +no limit +default +most/);
+    assertMatch(table, /\n {2}stop +"END" "a b" +yours +texts/);
+    assertMatch(table, /\n {2}wordwrap +off +yours +wrap/);
+    host.type("/set temperature default\r");
+    await host.shows("temperature: 0.6 (the model's recommendation)");
+    host.type("/set toString on\r");
+    await host.shows('there is no setting "tostring"');
     host.type("/set reset\r");
-    await host.shows("model's own again");
+    await host.shows("All settings are");
+    host.type("/set wordwrap\r/set stop\r");
+    await host.shows("wordwrap: on (the default)");
+    await host.shows("stop: none (the default)");
     host.type("hello\r");
     await host.shows("You said");
     host.type("/stats\r");
@@ -360,6 +375,20 @@ describe("chat on a terminal", () => {
     await host.shows("You said: secret");
     await leave();
     assertEquals(Deno.readTextFileSync(`${home}/.local/state/mllm/history`), '"remember me"\n');
+  });
+
+  it("says when what is typed can't be kept", async () => {
+    Deno.writeTextFileSync(`${home}/.local`, "a file is in the way");
+    start();
+    await host.shows("What you type is not kept for the next time:");
+    assertEquals(host.screen.text().includes("os error"), false);
+    host.type("hello\r");
+    await host.shows("You said: hello");
+    await leave();
+    start(["--model", "fake"], {}, { env: {} });
+    host.type("/set history on\r");
+    await host.shows("there is no home folder to keep the history in");
+    await leave();
   });
 
   it("restores the terminal when it is told to end, and when the input ends", async () => {

@@ -28,7 +28,10 @@ const LEAVE_MODES = "\x1b[?2004l\x1b[?25h\x1b[0m";
 export interface TerminalChatOptions {
   /** Paragraphs shown before the first prompt. */
   greeting: readonly { text: string; style: keyof Style }[];
+  /** Where history could be kept; undefined where this user has no such place. */
   historyFile?: HistoryFile;
+  /** Whether it is kept from the start. */
+  keepsHistory: boolean;
 }
 
 /** Runs the chat until the user leaves; answers with the exit code. The terminal is as before at every end. */
@@ -70,6 +73,7 @@ class TerminalChat {
   #answer: ((result: EditResult) => void) | undefined;
   #reply: { abort: AbortController; interrupts: number } | undefined;
   #inputEnded = false;
+  #toldHistoryFailure = false;
   #isRaw = false;
 
   constructor(host: Host, talk: Talk, options: TerminalChatOptions) {
@@ -77,8 +81,8 @@ class TerminalChat {
     this.#talk = talk;
     this.#options = options;
     this.#style = styleFor(host.stdout.isTerminal, host.env);
-    this.#history = new History(options.historyFile);
-    this.#switches = { stats: true, wordwrap: true, history: options.historyFile !== undefined };
+    this.#history = new History(options.keepsHistory ? options.historyFile : undefined);
+    this.#switches = { stats: true, wordwrap: true, history: options.keepsHistory };
     this.#editor = new LineEditor(
       { write: (text) => host.stdout.write(text), columns: () => host.columns(), rows: () => host.rows() },
       { history: this.#history, complete: completeCommand },
@@ -86,6 +90,8 @@ class TerminalChat {
     this.#commands = {
       talk,
       switches: this.#switches,
+      initialSwitches: { ...this.#switches },
+      hasHistoryFile: options.historyFile !== undefined,
       print: (text) => this.#print(text),
       ownFiles: new Set(),
       home: host.env("HOME") ?? host.env("USERPROFILE"),
@@ -95,11 +101,10 @@ class TerminalChat {
   async run(): Promise<number> {
     this.#enter();
     for (const { text, style } of this.#options.greeting) this.#print(text, this.#style[style]);
-    const failure = this.#options.historyFile?.failure;
-    if (failure !== undefined) this.#print(`What you type is not kept: ${failure}`, this.#style.dim);
     this.#pump();
     let leaving = false;
     while (true) {
+      this.#tellHistoryFailure();
       const result = await this.#nextLine();
       if (result.type === "end") break;
       if (result.type === "interrupt") {
@@ -112,6 +117,14 @@ class TerminalChat {
       if (await this.#say(result.text)) break;
     }
     return 0;
+  }
+
+  /** Says once that the history file can't be read or written. */
+  #tellHistoryFailure(): void {
+    const failure = this.#options.historyFile?.failure;
+    if (failure === undefined || this.#toldHistoryFailure) return;
+    this.#toldHistoryFailure = true;
+    this.#print(`What you type is not kept for the next time: ${failure}`, this.#style.dim);
   }
 
   /** An input of the user, at any time. */

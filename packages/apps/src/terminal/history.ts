@@ -1,5 +1,7 @@
 /** Earlier messages, walked with the up and down keys and kept between runs. */
 
+import { reasonOf } from "../errors.ts";
+
 /** Entries kept, in memory and in the file. */
 export const HISTORY_ENTRIES_MAX = 1000;
 /** A message longer than this (characters) is not worth a place in a history file. */
@@ -109,7 +111,7 @@ export class HistoryFile {
   }
 
   #fail(error: unknown): void {
-    this.failure = error instanceof Error ? error.message : String(error);
+    this.failure = `${this.path}: ${reasonOf(error)}`;
   }
 }
 

@@ -41,6 +41,7 @@ export interface GgufFile {
 const tensorsMax = 1_000_000;
 const pairsMax = 1_000_000;
 const again = "The file is damaged or incomplete: download it again";
+const models = "A model is a folder with config.json and safetensors, or a .gguf file";
 
 /** Types of GGML that have an id but that this engine can't run. */
 const otherTypes: Record<number, string> = {
@@ -155,7 +156,7 @@ function parseGguf(source: ByteSource): GgufFile {
     fail(`${source.size} bytes are too few for a GGUF file`, file, 0, describeContent(source) ?? again);
   }
   if (cursor.u32() !== 0x46554747) {
-    fail("not a GGUF file: it does not start with GGUF", file, 0, describeContent(source));
+    fail("not a GGUF file: it does not start with GGUF", file, 0, describeContent(source) ?? models);
   }
   const version = cursor.u32();
   if (version !== 2 && version !== 3) unsupportedVersion(version, file);
