@@ -6,9 +6,8 @@
  * What is written out goes to a folder named by the content's SHA-256: another version never meets an older one's
  * files, two programs may do it at once, and every start checks the content, so that a damaged file is replaced.
  */
-import { MllmError } from "@mllm/core";
+import { MllmError, systemReason } from "@mllm/core";
 import { embeddedModelPath } from "@mllm/models";
-import { reasonOf } from "./errors.ts";
 
 export interface AssetOptions {
   /** True inside a compiled binary. */
@@ -137,7 +136,7 @@ export async function assetPath(source: string, { isVirtual, cacheFolder }: Asse
     await writeOut(files, temporary);
     await putInPlace(temporary, target, hash);
   } catch (error) {
-    throw new MllmError("io", `this program's parts can't be unpacked: ${reasonOf(error)}`, {
+    throw new MllmError("io", `this program's parts can't be unpacked: ${systemReason(error)}`, {
       file: target,
       next,
       cause: error,

@@ -71,6 +71,8 @@ export interface TextCodec {
 export interface LoadedModel extends Disposable {
   /** Tokens that fit, prompt and reply together. */
   readonly context: number;
+  /** The largest context that it could be loaded with. */
+  readonly contextLimit: number;
   /** Time that loading took. */
   readonly loadMs: number;
   /** What it takes. */
@@ -139,6 +141,8 @@ export interface ModelSummary {
   memory: Memory;
   /** With this context. */
   context: number;
+  /** The largest that there could be. */
+  contextLimit: number;
   /** Whether it can hold a conversation. */
   hasChatTemplate: boolean;
   /** Config fields and files without use. */
@@ -183,8 +187,8 @@ export interface Engine {
   tokenizer(path: string): Promise<TextCodec>;
   /** Backend that runs when none is named. */
   readonly defaultBackend: string;
-  /** What every backend finds here. */
-  backends(): Promise<BackendReport[]>;
+  /** What every backend finds here, and the kernels that it would choose; the options are for the one they name. */
+  backends(options: RunOptions): Promise<BackendReport[]>;
   /** Size and settings that `bench` prints for an opened model. */
   describeRun(
     model: LoadedModel,

@@ -3,15 +3,6 @@ import { MllmError } from "@mllm/core";
 import type { Host } from "./host.ts";
 import { UsageError } from "./options.ts";
 
-/** The operating system's words, without Deno's call site. */
-export function reasonOf(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return oneLine(text).replace(/\s*\(os error \d+\).*$/, "").replace(
-    /: (open|stat|rename|readfile|writefile|mkdir) .*$/,
-    "",
-  );
-}
-
 function oneLine(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\x00-\x1f\x7f]+/g, " ").trim();

@@ -2,8 +2,8 @@
  * The world as a program sees it: standard streams, environment, window, signals. Everything in `apps` gets it passed,
  * so that tests can be the world.
  */
-
 import { fileURLToPath } from "node:url";
+import { UsageError } from "./options.ts";
 
 /** Where text goes. */
 export interface Output {
@@ -130,6 +130,16 @@ export async function* readLines(input: Input): AsyncGenerator<string> {
     if (count === null) break;
   }
   if (pending !== "") yield pending;
+}
+
+/**
+ * A prompt given as an option: the text itself, or for `-` all of stdin but a last line end. Throws UsageError where
+ * that is empty.
+ */
+export async function givenPrompt(text: string, input: Input): Promise<string> {
+  const prompt = text === "-" ? (await readAll(input)).replace(/\r?\n$/, "") : text;
+  if (prompt !== "") return prompt;
+  throw new UsageError(text === "-" ? "--prompt - found nothing on stdin" : "--prompt is empty");
 }
 
 /** Everything there is to read, as text. */

@@ -4,7 +4,6 @@ import { cann } from "@mllm/backend-cann";
 import { qnn } from "@mllm/backend-qnn";
 import { x86 } from "@mllm/backend-x86";
 import {
-  type Backend,
   type BackendPlugin,
   BackendRegistry,
   type DeviceInfo,
@@ -16,6 +15,7 @@ import {
   writeSafetensors,
 } from "@mllm/core";
 import {
+  type Checkpoint,
   createTokenizer,
   estimateMemory,
   inspectModel,
@@ -92,7 +92,7 @@ class ProjectEngine implements Engine {
     return {
       path,
       format: checkpoint.format,
-      type: `${config.modelType} ${parametersText(parameters)} ${mainType(weights)}`,
+      type: `${config.modelType} ${parametersText(parameters)} ${ggufFileType(checkpoint) ?? mainType(weights)}`,
       architecture: config.modelType,
       parameters,
       fileBytes: weights.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -100,6 +100,7 @@ class ProjectEngine implements Engine {
       tensors: weights.map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
       memory: estimateMemory(backend, config, weights, settings),
       context: settings.context,
+      contextLimit: config.maxPositionEmbeddings,
       hasChatTemplate: checkpoint.chatTemplate !== undefined,
       ignored,
     };
@@ -109,12 +110,16 @@ class ProjectEngine implements Engine {
     return createTokenizer((await openCheckpoint(path)).tokenizer);
   }
 
-  async backends(): Promise<BackendReport[]> {
+  async backends(options: RunOptions): Promise<BackendReport[]> {
     const reports: BackendReport[] = [];
+    const chosen = this.#plugin(options.backend);
     for (const name of this.#registry.names) {
       const plugin = this.#registry.get(name);
       const device = await probeBackend(plugin);
-      reports.push(report(plugin, device, device.available ? await explainKernels(plugin) : []));
+      if (!device.available) reports.push(report(plugin, device, []));
+      else if (name === chosen.plugin.name) {
+        reports.push(await explained(plugin, device, { ...options, level: chosen.level }));
+      } else reports.push(await explained(plugin, device, {}));
     }
     return reports;
   }
@@ -173,22 +178,32 @@ function report(plugin: BackendPlugin, device: DeviceInfo, choices: readonly str
   return { name, description, available, reason, cpu, level, levels, allLevels, features, cores, memoryBytes, choices };
 }
 
-async function explainKernels(plugin: BackendPlugin): Promise<string[]> {
-  let backend: Backend;
-  try {
-    backend = await openBackend(plugin);
-  } catch (error) {
-    return [`the backend does not open: ${error instanceof Error ? error.message : error}`];
-  }
-  try {
-    return EXPLAINED.flatMap(({ op, dtypes }) =>
-      (["decode", "prefill"] as const).flatMap((phase) =>
-        backend.selector.explain({ op, dtypes, phase, elements: EXPLAINED_ELEMENTS })
-      )
-    );
-  } finally {
-    backend[Symbol.dispose]();
-  }
+/** Opens the backend to ask which kernels it chooses. A named level that this CPU lacks is the user's error. */
+async function explained(
+  plugin: BackendPlugin,
+  device: DeviceInfo,
+  options: RunOptions & { level?: string },
+): Promise<BackendReport> {
+  const { level, threads, activations } = options;
+  using backend = await openBackend(plugin, { level, threads, activations });
+  const choices = EXPLAINED.flatMap(({ op, dtypes }) =>
+    (["decode", "prefill"] as const).flatMap((phase) =>
+      backend.selector.explain({ op, dtypes, phase, elements: EXPLAINED_ELEMENTS })
+    )
+  );
+  return report(plugin, { ...device, level: backend.device.level }, choices);
+}
+
+/** Names of the values of `general.file_type`, as files are called: llama_ftype of llama.cpp's include/llama.h. */
+const GGUF_FILE_TYPES = ("F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S " +
+  "Q5_K_M Q6_K IQ2_XXS IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M BF16 - - - " +
+  "TQ1_0 TQ2_0").split(" ");
+
+/** What kind of quantisation a GGUF file says that it has. */
+function ggufFileType({ tokenizer }: Checkpoint): string | undefined {
+  const type = tokenizer.kind === "gguf" ? tokenizer.metadata.get("general.file_type") : undefined;
+  const name = typeof type === "number" ? GGUF_FILE_TYPES[type] : undefined;
+  return name === "-" ? undefined : name;
 }
 
 /** The element type that most bytes of the weights have. */

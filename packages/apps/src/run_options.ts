@@ -14,7 +14,7 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
   {
     name: "backend",
     value: "NAME",
-    doc: "x86, or one level of it: x86:portable, x86:avx2, x86:avxvnni, x86:avx512vnni",
+    doc: "x86 (default; the best level here), or a level of it: x86:portable, x86:avx2, x86:avxvnni, x86:avx512vnni",
   },
   { name: "threads", short: "t", value: "N", doc: "threads to use (default: one per core)" },
   {
@@ -27,10 +27,14 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
     short: "c",
     aliases: ["ctx-size"],
     value: "N",
-    doc: "tokens that prompt and reply may have together",
+    doc: "tokens that prompt and reply may have together (default: the model's limit, at most 8192)",
   },
-  { name: "chunk", value: "N", doc: "tokens of a prompt that run at once" },
-  { name: "kv-type", value: "TYPE", doc: "element type of the KV cache: f32 or f16" },
+  { name: "chunk", value: "N", doc: "tokens of a prompt that run at once (default 512)" },
+  {
+    name: "kv-type",
+    value: "TYPE",
+    doc: "element type of the KV cache: f16 (default), or f32 (default with f32 activations)",
+  },
   { name: "eager", doc: "run op by op instead of replaying a captured program" },
 ];
 

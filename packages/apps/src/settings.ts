@@ -26,14 +26,14 @@ const SPECS: readonly SettingSpec[] = [
     max: 100,
     doc: "0 always takes the likeliest token",
   },
-  { name: "top_k", field: "topK", kind: "integer", min: 0, doc: "choose among the k likeliest tokens; 0: among all" },
+  { name: "top_k", field: "topK", kind: "integer", min: 0, doc: "the k likeliest tokens; 0: all" },
   {
     name: "top_p",
     field: "topP",
     kind: "number",
     min: 0,
     max: 1,
-    doc: "choose among the likeliest that together reach p; 1: all",
+    doc: "the likeliest that reach p; 1: all",
   },
   {
     name: "min_p",
@@ -41,7 +41,7 @@ const SPECS: readonly SettingSpec[] = [
     kind: "number",
     min: 0,
     max: 1,
-    doc: "drop tokens less likely than p times the likeliest",
+    doc: "none below p times the likeliest",
   },
   {
     name: "repeat_penalty",
@@ -56,7 +56,7 @@ const SPECS: readonly SettingSpec[] = [
     field: "penaltyLastN",
     kind: "integer",
     min: -1,
-    doc: "tokens that penalties look back on; -1: all",
+    doc: "tokens that penalties see; -1: all",
   },
   {
     name: "frequency_penalty",
@@ -83,7 +83,7 @@ const SPECS: readonly SettingSpec[] = [
     unset: "random",
   },
   { name: "max_tokens", kind: "integer", min: 1, doc: "most tokens of a reply", unset: "no limit" },
-  { name: "stop", kind: "texts", doc: 'texts that end a reply: /set stop "END" "User:"', unset: "none" },
+  { name: "stop", kind: "texts", doc: 'ends a reply: /set stop "END" "X"', unset: "none" },
 ];
 
 /** A setting's value. */
@@ -100,10 +100,13 @@ export interface SettingRow {
   doc: string;
 }
 
+/** A longer value makes only its own row longer. */
+const VALUE_WIDTH_MAX = 10;
+
 /** Rows as a table. */
 export function settingsTable(rows: readonly SettingRow[]): string {
   const widest = (column: "name" | "value" | "origin") => Math.max(...rows.map((row) => row[column].length));
-  const [names, values, origins] = [widest("name"), widest("value"), widest("origin")];
+  const [names, values, origins] = [widest("name"), Math.min(widest("value"), VALUE_WIDTH_MAX), widest("origin")];
   return rows.map(({ name, value, origin, doc }) =>
     `  ${name.padEnd(names)}  ${value.padEnd(values)}  ${origin.padEnd(origins)}  ${doc}`
   ).join("\n");
@@ -129,6 +132,14 @@ function parseTexts(text: string): string[] {
   return out.filter((stop) => stop !== "");
 }
 
+/** The error for a setting that is not one of `names`, with a suggestion. */
+export function unknownSetting(name: string, names: readonly string[]): MllmError {
+  const meant = nearest(name.toLowerCase().replaceAll("-", "_"), names);
+  return new MllmError("invalid_argument", `there is no setting "${name}"`, {
+    next: meant === undefined ? `There are: ${names.join(", ")}` : `Did you mean ${meant}?`,
+  });
+}
+
 /** Values that differ from the model's own. */
 export class Settings {
   #values = new Map<string, SettingValue>();
@@ -138,14 +149,20 @@ export class Settings {
     return SPECS.map((spec) => spec.name);
   }
 
-  static #spec(name: string): SettingSpec {
+  /** Whether there is a setting of that name, or one that is also called so. */
+  static has(name: string): boolean {
+    return Settings.#find(name) !== undefined;
+  }
+
+  static #find(name: string): SettingSpec | undefined {
     const wanted = name.toLowerCase().replaceAll("-", "_");
-    const spec = SPECS.find((one) => one.name === (ALIASES[wanted] ?? wanted));
-    if (spec !== undefined) return spec;
-    const meant = nearest(wanted, Settings.names);
-    throw new MllmError("invalid_argument", `there is no setting "${name}"`, {
-      next: meant === undefined ? `There are: ${Settings.names.join(", ")}` : `Did you mean ${meant}?`,
-    });
+    return SPECS.find((one) => one.name === (Object.hasOwn(ALIASES, wanted) ? ALIASES[wanted] : wanted));
+  }
+
+  static #spec(name: string): SettingSpec {
+    const spec = Settings.#find(name);
+    if (spec === undefined) throw unknownSetting(name, Settings.names);
+    return spec;
   }
 
   /** Sets from text. Throws `invalid_argument` for an unknown name or a value out of range. */
@@ -240,18 +257,32 @@ const ALIASES: Record<string, string> = {
   stop_strings: "stop",
 };
 
+function withDefault(field: keyof typeof samplingDefaults, doc: string): string {
+  return `${doc} (default: the model's, else ${samplingDefaults[field]})`;
+}
+
 /** The same settings as command-line options. */
 export const SAMPLING_OPTIONS: readonly OptionSpec[] = [
   { name: "greedy", doc: "always take the likeliest token (--temp 0)" },
-  { name: "temp", aliases: ["temperature"], value: "T", doc: "temperature; 0 is greedy" },
-  { name: "top-k", value: "K", doc: "choose among the K likeliest tokens" },
-  { name: "top-p", value: "P", doc: "choose among the likeliest that together reach P" },
-  { name: "min-p", value: "P", doc: "drop tokens less likely than P times the likeliest" },
-  { name: "repeat-penalty", aliases: ["repetition-penalty"], value: "X", doc: "above 1: avoid repetition" },
-  { name: "repeat-last-n", value: "N", doc: "tokens that penalties look back on" },
-  { name: "frequency-penalty", value: "X", doc: "penalty per earlier occurrence" },
-  { name: "presence-penalty", value: "X", doc: "penalty for having occurred" },
-  { name: "seed", value: "N", doc: "the same seed gives the same text" },
+  {
+    name: "temp",
+    aliases: ["temperature"],
+    value: "T",
+    doc: withDefault("temperature", "temperature; 0 takes the likeliest token"),
+  },
+  { name: "top-k", value: "K", doc: withDefault("topK", "only the K likeliest tokens; 0: all") },
+  { name: "top-p", value: "P", doc: withDefault("topP", "only the likeliest that together reach P; 1: all") },
+  { name: "min-p", value: "P", doc: withDefault("minP", "drop tokens less likely than P times the likeliest") },
+  {
+    name: "repeat-penalty",
+    aliases: ["repetition-penalty"],
+    value: "X",
+    doc: withDefault("repetitionPenalty", "above 1: avoid repetition"),
+  },
+  { name: "repeat-last-n", value: "N", doc: withDefault("penaltyLastN", "tokens that penalties see; -1: all") },
+  { name: "frequency-penalty", value: "X", doc: withDefault("frequencyPenalty", "penalty per earlier occurrence") },
+  { name: "presence-penalty", value: "X", doc: withDefault("presencePenalty", "penalty for having occurred") },
+  { name: "seed", value: "N", doc: "the same seed gives the same text (default: a new one each time)" },
   { name: "stop", value: "TEXT", doc: "end before this text appears (may be repeated)" },
 ];
 

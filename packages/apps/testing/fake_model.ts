@@ -43,6 +43,7 @@ export class FakeModel implements LoadedModel {
   readonly loadMs = 12;
   readonly memory = { weights: 3 << 20, kv: 1 << 20, arena: 1 << 19 };
   readonly context: number;
+  readonly contextLimit = 32768;
   readonly tokenizer = { vocabSize: 0x110000, encode: (text: string) => idsOf(text) };
   readonly samplingDefaults = { temperature: 0.6, topK: 20 };
   readonly calls: GenerateSettings[] = [];
@@ -202,6 +203,7 @@ export class FakeEngine implements Engine {
       ],
       memory: this.model.memory,
       context: 8192,
+      contextLimit: 32768,
       hasChatTemplate: true,
       ignored: ["initializer_range"],
     });
@@ -210,7 +212,7 @@ export class FakeEngine implements Engine {
     this.#check(path);
     return Promise.resolve(this.model.tokenizer);
   }
-  backends(): Promise<BackendReport[]> {
+  backends({ backend = "x86:avx2" }: RunOptions): Promise<BackendReport[]> {
     const none = { levels: [], features: [], cores: 0, memoryBytes: 0, choices: [], level: "" };
     return Promise.resolve([
       {
@@ -218,7 +220,7 @@ export class FakeEngine implements Engine {
         description: "x86-64 CPUs",
         available: true,
         cpu: "Fake CPU",
-        level: "avx2",
+        level: backend.split(":")[1],
         levels: ["portable", "avx2"],
         allLevels: ["portable", "avx2", "avx512vnni"],
         features: ["avx2", "fma"],

@@ -60,6 +60,13 @@ export class MllmError extends Error {
   }
 }
 
+/** Why the operating system or Deno refused, in their words, without the call site that Deno adds. */
+export function systemReason(error: unknown): string {
+  if (error instanceof Deno.errors.NotCapable) return "Deno's permissions do not allow it";
+  const text = oneLine(error instanceof Error ? error.message : String(error)).trim();
+  return text.replace(/\s*\(os error \d+\).*$/, "").replace(/: (open|stat|rename|readfile|writefile|mkdir) .*$/, "");
+}
+
 /** Names and values from files end up in messages: no line breaks or terminal codes, and an end. */
 function oneLine(text: string): string {
   const short = text.length <= MESSAGE_LENGTH_MAX

@@ -99,7 +99,11 @@ export class ChatSession {
         throw new MllmError(
           "invalid_argument",
           `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
-          { next: "Start again (/clear in the chat), say less, or load the model with a larger context (--context)" },
+          {
+            next: context < this.model.contextLimit
+              ? "Start again (/clear in the chat), say less, or load the model with a larger context (--context)"
+              : "Start again (/clear in the chat), or say less: the model holds no more",
+          },
         );
       }
       generation = this.model.generate(prompt, options);

@@ -141,6 +141,11 @@ export class LanguageModel implements Disposable {
     return this.settings.context;
   }
 
+  /** Tokens that the model is made for: no context can be larger. */
+  get contextLimit(): number {
+    return this.network.config.maxPositionEmbeddings;
+  }
+
   /** How many tokens at the start of `ids` are in the cache already. */
   cachedPrefix(ids: readonly number[]): number {
     const end = Math.min(ids.length, this.#cached.length);

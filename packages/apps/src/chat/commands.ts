@@ -1,6 +1,6 @@
 /** The commands of the chat: what begins with a slash. */
 import { formatMiB, MllmError } from "@mllm/core";
-import { type SettingRow, Settings, settingsTable } from "../settings.ts";
+import { type SettingRow, Settings, settingsTable, unknownSetting } from "../settings.ts";
 import { nearest } from "../suggest.ts";
 import { readConversation, writeConversation } from "./conversation_file.ts";
 import { perSecond, statsLine } from "./stats_line.ts";
@@ -15,9 +15,10 @@ export interface ChatSwitches {
 
 export interface CommandContext {
   talk: Talk;
-  switches: ChatSwitches;
+  /** Those that this form of the chat has. */
+  switches: Partial<ChatSwitches>;
   /** The switches as they were at the start: what `default` goes back to. */
-  readonly initialSwitches: Readonly<ChatSwitches>;
+  readonly initialSwitches: Readonly<Partial<ChatSwitches>>;
   /** Whether there is a file that history could be kept in. */
   readonly hasHistoryFile: boolean;
   print(text: string): void;
@@ -32,6 +33,8 @@ interface Command {
   aliases?: readonly string[];
   usage: string;
   doc: string;
+  /** Whether something may stand behind it. */
+  takesArgument: boolean;
   /** Answers true to leave the chat. */
   run(context: CommandContext, argument: string): void | boolean | Promise<void | boolean>;
 }
@@ -44,8 +47,8 @@ const SWITCHES: Record<keyof ChatSwitches, string> = {
 
 const SWITCH_NAMES = Object.keys(SWITCHES) as (keyof ChatSwitches)[];
 
-function isSwitch(name: string): name is keyof ChatSwitches {
-  return Object.hasOwn(SWITCHES, name);
+function switchNames({ switches }: CommandContext): (keyof ChatSwitches)[] {
+  return SWITCH_NAMES.filter((name) => switches[name] !== undefined);
 }
 
 function switchRow({ switches, initialSwitches }: CommandContext, name: keyof ChatSwitches): SettingRow {
@@ -70,7 +73,7 @@ function printSettings(context: CommandContext): void {
   const { talk, print } = context;
   const rows = [
     ...talk.settings.rows(talk.model.samplingDefaults),
-    ...SWITCH_NAMES.map((name) => switchRow(context, name)),
+    ...switchNames(context).map((name) => switchRow(context, name)),
   ];
   print(
     `${settingsTable(rows)}\n/set NAME VALUE changes one; /set NAME default and /set reset go back to the model's ` +
@@ -94,14 +97,16 @@ function set(context: CommandContext, argument: string): void {
   if (first === "") return printSettings(context);
   if (first === "reset" && second === "") {
     talk.settings.reset();
-    for (const name of SWITCH_NAMES) setSwitch(context, name, "default");
+    for (const name of switchNames(context)) setSwitch(context, name, "default");
     return print("All settings are the model's own again, or the defaults.");
   }
   const [name, value] = first === "reset" ? [second, "default"] : [first.toLowerCase(), second];
-  if (isSwitch(name)) {
-    if (value !== "") setSwitch(context, name, value);
-    return printSetting(context, switchRow(context, name));
+  const toggle = switchNames(context).find((one) => one === name);
+  if (toggle !== undefined) {
+    if (value !== "") setSwitch(context, toggle, value);
+    return printSetting(context, switchRow(context, toggle));
   }
+  if (!Settings.has(name)) throw unknownSetting(name, [...Settings.names, ...switchNames(context)]);
   if (value === "default" || value === "reset") talk.settings.reset(name);
   else if (value !== "") talk.settings.setText(name, value);
   printSetting(context, talk.settings.row(name, talk.model.samplingDefaults));
@@ -111,7 +116,9 @@ function system({ talk, print }: CommandContext, argument: string): void {
   const { conversation } = talk;
   if (argument === "") {
     return print(
-      conversation.system === undefined ? "There is no system prompt." : `System prompt: ${conversation.system}`,
+      conversation.system === undefined
+        ? "No system prompt is set; the model's chat template may bring its own."
+        : `System prompt: ${conversation.system}`,
     );
   }
   conversation.system = argument === "none" ? undefined : argument;
@@ -168,48 +175,79 @@ function stats({ talk, print }: CommandContext): void {
     `memory     weights ${formatMiB(weights)}, KV cache ${formatMiB(kv)}, activations ${formatMiB(arena)}`,
     `context    ${used} of ${model.context} tokens used`,
     `last       ${last === undefined ? "no reply yet" : statsLine(last)}`,
-    `all        ${totals.replies} replies, ${totals.promptTokens} prompt tokens (${totals.cachedTokens} cached, ` +
-    `${perSecond(totals.promptTokens - totals.cachedTokens, totals.promptMs)} t/s), ` +
-    `${totals.generatedTokens} generated (${perSecond(totals.generatedTokens, totals.generateMs)} t/s)`,
+    `prompts    ${totals.promptTokens} tokens (${totals.cachedTokens} cached) ` +
+    `${perSecond(totals.promptTokens - totals.cachedTokens, totals.promptMs)} t/s`,
+    `replies    ${totals.replies}, together ${totals.generatedTokens} tokens ` +
+    `${perSecond(totals.generatedTokens, totals.generateMs)} t/s`,
   ].join("\n"));
 }
 
-function help({ print }: CommandContext): void {
+function help({ print }: CommandContext, argument: string): void {
   const width = Math.max(...COMMANDS.map((command) => command.usage.length)) + 2;
+  const line = (command: Command) => `  ${command.usage.padEnd(width)}${command.doc}`;
+  if (argument !== "") return print(line(known(argument.replace(/^\//, ""))));
   print([
-    ...COMMANDS.map((command) => `  ${command.usage.padEnd(width)}${command.doc}`),
+    ...COMMANDS.map(line),
     "",
-    '  Several lines: """ before and after, or \\ or Alt+Enter at the end of a line. Pasted text goes in as it is.',
-    "  Ctrl+C stops a reply, Ctrl+D leaves. A message that begins with a slash: put two.",
+    '  Several lines: """ before and after, or \\ or Alt+Enter at the end of a line;',
+    "  pasted text goes in as it is. Ctrl+C stops a reply, Ctrl+D leaves.",
+    "  A message that begins with a slash: put two.",
   ].join("\n"));
 }
 
 const COMMANDS: readonly Command[] = [
-  { name: "help", aliases: ["?"], usage: "/help", doc: "this list", run: help },
+  { name: "help", aliases: ["?"], usage: "/help", doc: "this list", takesArgument: true, run: help },
   {
     name: "clear",
     usage: "/clear",
-    doc: "start again: forgets the conversation, keeps the system prompt",
+    doc: "forget the conversation, keep the system prompt",
+    takesArgument: false,
     run: ({ talk, print }) => {
       talk.conversation.clear();
       print("The conversation starts again.");
     },
   },
-  { name: "system", usage: "/system [TEXT]", doc: "show or set the system prompt (none removes it)", run: system },
-  { name: "set", usage: "/set [NAME VALUE]", doc: "show or change how replies are made", run: set },
+  {
+    name: "system",
+    usage: "/system [TEXT]",
+    doc: "show or set the system prompt (none removes it)",
+    takesArgument: true,
+    run: system,
+  },
+  {
+    name: "set",
+    usage: "/set [NAME VALUE]",
+    doc: "show or change how replies are made",
+    takesArgument: true,
+    run: set,
+  },
   {
     name: "save",
     usage: "/save FILE",
     doc: "save the conversation (/save! replaces a file)",
+    takesArgument: true,
     run: (c, a) => save(c, a, false),
   },
-  { name: "load", usage: "/load FILE", doc: "go on with a saved conversation", run: load },
-  { name: "stats", usage: "/stats", doc: "speed, memory and context", run: stats },
-  { name: "bye", aliases: ["exit", "quit"], usage: "/bye", doc: "leave (so does Ctrl+D)", run: () => true },
+  { name: "load", usage: "/load FILE", doc: "go on with a saved conversation", takesArgument: true, run: load },
+  { name: "stats", usage: "/stats", doc: "speed, memory and context", takesArgument: false, run: stats },
+  {
+    name: "bye",
+    aliases: ["exit", "quit"],
+    usage: "/bye",
+    doc: "leave (so does Ctrl+D)",
+    takesArgument: false,
+    run: () => true,
+  },
 ];
 
-function find(name: string): Command | undefined {
-  return COMMANDS.find((command) => command.name === name || command.aliases?.includes(name));
+/** The command of that name. Throws `invalid_argument`, with a suggestion. */
+function known(name: string): Command {
+  const command = COMMANDS.find((one) => one.name === name || one.aliases?.includes(name));
+  if (command !== undefined) return command;
+  const meant = nearest(name, COMMANDS.map((one) => one.name));
+  throw new MllmError("invalid_argument", `there is no command /${name}`, {
+    next: meant === undefined ? "/help lists them" : `Did you mean /${meant}?`,
+  });
 }
 
 /** `/name argument`, or undefined when the text is a message. */
@@ -223,6 +261,12 @@ export function looksLikeCommand(text: string): boolean {
   return !text.trim().includes("\n") && parse(text) !== undefined;
 }
 
+/** The message that a text is, with one slash less where two were put; undefined when it is a command. */
+export function messageOf(text: string): string | undefined {
+  if (looksLikeCommand(text)) return undefined;
+  return text.startsWith("//") && looksLikeCommand(text.slice(1)) ? text.slice(1) : text;
+}
+
 /** Runs a command; answers true to leave. Throws `invalid_argument` for an unknown one, with a suggestion. */
 export async function runCommand(context: CommandContext, text: string): Promise<boolean> {
   const { name, argument } = parse(text)!;
@@ -230,11 +274,10 @@ export async function runCommand(context: CommandContext, text: string): Promise
     await save(context, argument, true);
     return false;
   }
-  const command = find(name);
-  if (command === undefined) {
-    const meant = nearest(name, COMMANDS.map((one) => one.name));
-    throw new MllmError("invalid_argument", `there is no command /${name}`, {
-      next: meant === undefined ? "/help lists them" : `Did you mean /${meant}?`,
+  const command = known(name);
+  if (argument !== "" && !command.takesArgument) {
+    throw new MllmError("invalid_argument", `/${name} takes nothing behind it`, {
+      next: "A message that begins with a slash: put two",
     });
   }
   return await command.run(context, argument) === true;

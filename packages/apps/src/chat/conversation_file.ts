@@ -2,9 +2,8 @@
  * Conversations as files: JSON with a format name and a version, checked field by field when read, written whole or
  * not at all.
  */
-import { MllmError } from "@mllm/core";
+import { MllmError, systemReason } from "@mllm/core";
 import type { ChatTurn } from "../engine.ts";
-import { reasonOf } from "../errors.ts";
 
 const CONVERSATION_FORMAT = "mllm-conversation";
 const CONVERSATION_VERSION = 1;
@@ -72,7 +71,7 @@ export async function readConversation(path: string): Promise<SavedConversation>
     if (error instanceof Deno.errors.NotFound) {
       throw new MllmError("not_found", "there is no such file", { file: path });
     }
-    throw new MllmError("io", `the file can't be read: ${reasonOf(error)}`, { file: path, cause: error });
+    throw new MllmError("io", `the file can't be read: ${systemReason(error)}`, { file: path, cause: error });
   }
   return parseConversation(text, path);
 }
@@ -108,6 +107,9 @@ export async function writeConversation(
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
     if (error instanceof MllmError) throw error;
-    throw new MllmError("io", `the conversation can't be written: ${reasonOf(error)}`, { file: path, cause: error });
+    throw new MllmError("io", `the conversation can't be written: ${systemReason(error)}`, {
+      file: path,
+      cause: error,
+    });
   }
 }

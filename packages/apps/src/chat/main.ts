@@ -1,19 +1,20 @@
 /** The chat as a program: options, loading, and one of its three forms (terminal, pipe, one shot). */
 import type { Engine, LoadedModel, ModelChoice } from "../engine.ts";
 import { reportError } from "../errors.ts";
-import type { Host } from "../host.ts";
+import { givenPrompt, type Host } from "../host.ts";
 import { helpText, type OptionSpec, parseOptions, UsageError } from "../options.ts";
 import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
 import { HistoryFile, stateFolder } from "../terminal/history.ts";
 import { ProgressBar } from "../terminal/progress.ts";
 import { runOnce, runPipeChat } from "./pipe_chat.ts";
+import { runPlainChat } from "./plain_chat.ts";
 import { Talk } from "./talk.ts";
 import { runTerminalChat } from "./terminal_chat.ts";
 
 const CHAT_OPTIONS: readonly OptionSpec[] = [
   { ...MODEL_OPTION, doc: `${MODEL_OPTION.doc} (default: the small demonstration model that comes along)` },
-  { name: "prompt", short: "p", value: "TEXT", doc: "one message; prints the reply and ends" },
+  { name: "prompt", short: "p", value: "TEXT", doc: "one message, - for all of stdin; prints the reply and ends" },
   { name: "system", short: "s", value: "TEXT", doc: "system prompt" },
   { name: "max-tokens", short: "n", aliases: ["n-predict"], value: "N", doc: "most tokens of a reply" },
   ...SAMPLING_OPTIONS,
@@ -40,6 +41,11 @@ function demonstrationNote(command: string): string {
   return "This is the demonstration model that comes with mllm. It is tiny: it knows a little about this project and " +
     "small talk, and makes things up beyond that. For a real one, get a Qwen3 or Qwen2.5 model as a Hugging Face " +
     `folder or GGUF file and start with: ${command} --model PATH`;
+}
+
+/** The same where it goes to stderr, beside replies that go elsewhere. */
+function demonstrationShort(command: string): string {
+  return `the small demonstration model answers; for a real one: ${command} --model PATH`;
 }
 
 function modelName(choice: ModelChoice): string {
@@ -72,25 +78,24 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     host.stdout.write(HELP);
     return 0;
   }
-  const prompt = options.text("prompt");
-  if (prompt !== undefined && prompt.trim() === "") throw new UsageError("--prompt is empty");
+  const asked = options.text("prompt");
+  if (asked !== undefined && asked.trim() === "") throw new UsageError("--prompt is empty");
   const settings = settingsFromOptions(options);
   const maxTokens = options.integer("max-tokens", 1);
   if (maxTokens !== undefined) settings.set("max_tokens", maxTokens);
   const run = runOptions(options);
+  const prompt = asked === undefined ? undefined : await givenPrompt(asked, host.stdin);
   const given = options.text("model");
   const choice: ModelChoice = given === undefined
     ? { path: await program.findEmbeddedModel(), isEmbedded: true }
     : { path: given, isEmbedded: false };
   using model = await loadWithBar(host, program.engine, choice.path, run);
   const talk = new Talk(model, model.chat({ system: options.text("system") }), settings, modelName(choice));
-  if (prompt !== undefined) {
-    await runOnce(host, talk, prompt);
-    return 0;
-  }
-  const isTerminal = host.stdin.isTerminal && host.stdout.isTerminal && host.env("TERM") !== "dumb";
-  if (!isTerminal) {
-    await runPipeChat(host, talk);
+  const isTerminal = host.stdin.isTerminal && host.stdout.isTerminal;
+  if (prompt !== undefined || !isTerminal) {
+    if (choice.isEmbedded) host.stderr.write(`mllm: ${demonstrationShort(program.command)}\n`);
+    if (prompt !== undefined) await runOnce(host, talk, prompt);
+    else await runPipeChat(host, talk);
     return 0;
   }
   const seconds = (model.loadMs / 1000).toFixed(2);
@@ -100,6 +105,10 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     { text: talk.modelName, style: "bold" as const },
     { text: facts, style: "dim" as const },
   ];
+  if (host.env("TERM") === "dumb") {
+    await runPlainChat(host, talk, greeting.map(({ text }) => text));
+    return 0;
+  }
   const file = historyFile(host);
   const keepsHistory = file !== undefined && !options.has("no-history") && (host.env("MLLM_NOHISTORY") ?? "") === "";
   return await runTerminalChat(host, talk, { greeting, historyFile: file, keepsHistory });

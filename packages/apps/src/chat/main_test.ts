@@ -21,7 +21,7 @@ describe("chat in a pipe", () => {
   });
 
   it("every line is a message, whatever it begins with", async () => {
-    const { code, out, err } = await run([], { input: "/bye\n//help\n/etc/passwd is what?\n" });
+    const { code, out, err } = await run(["-m", "fake"], { input: "/bye\n//help\n/etc/passwd is what?\n" });
     assertEquals([code, err], [0, ""]);
     assertEquals(out, "You said: /bye\nYou said: //help\nYou said: /etc/passwd is what?\n");
   });
@@ -36,6 +36,17 @@ describe("chat in a pipe", () => {
   it("one shot with --prompt and --system", async () => {
     assertEquals((await run(["-p", "hi"])).out, "You said: hi\n");
     assertEquals((await run(["--prompt=system?", "--system", "S"], { input: "ignored" })).out, "S\n");
+  });
+
+  it("takes one message from stdin for -", async () => {
+    assertEquals((await run(["-p", "-"], { input: "two\nlines\n" })).out, "You said: two\nlines\n");
+    assertEquals((await run(["-p", "-"])).code, 2);
+  });
+
+  it("says on stderr that the demonstration model answers", async () => {
+    const { out, err } = await run([], { input: "hi\n" });
+    assertEquals(out, "You said: hi\n");
+    assertEquals(err, "mllm: the small demonstration model answers; for a real one: chat --model PATH\n");
   });
 
   it("passes options on", async () => {
@@ -94,8 +105,8 @@ describe("chat in a pipe", () => {
       [["-m", "nowhere"], "hi\n", /^mllm: there is no model \(nowhere\)\n$/],
       [["-m", "broken"], "hi\n", /^mllm: the header is cut off \(broken at byte 8\)\n$/],
       [["-m", "huge"], "hi\n", /^mllm: this model needs 9000\.0 MiB and 8000\.0 MiB are free\n$/],
-      [[], "fail\n", /^mllm: the fake backend failed\. Try again\n$/],
-      [[], "crash\n", /^mllm: something went wrong inside: TypeError: a bug\. MLLM_DEBUG=1 shows where\n$/],
+      [["-m", "fake"], "fail\n", /^mllm: the fake backend failed\. Try again\n$/],
+      [["-m", "fake"], "crash\n", /^mllm: something went wrong inside: TypeError: a bug\. MLLM_DEBUG=1 shows where\n$/],
     ];
     for (const [args, input, expected] of cases) {
       const { code, err } = await run(args, { input });
@@ -107,9 +118,9 @@ describe("chat in a pipe", () => {
   });
 
   it("says when the context is full instead of forgetting", async () => {
-    const { code, err } = await run([], { input: "0123456789\n".repeat(3) }, { context: 60 });
+    const { code, err } = await run(["-m", "fake"], { input: "0123456789\n".repeat(3) }, { context: 60 });
     assertEquals(code, 1);
-    assertMatch(err, /context of 60 tokens is full.*\n.*does not fit into 60/);
+    assertMatch(err, /context of 60 tokens is full; --context N makes it larger, up to 32768\n.*does not fit into 60/);
   });
 
   it("wrong usage is code 2 with a suggestion", async () => {
@@ -132,6 +143,48 @@ describe("chat in a pipe", () => {
     const help = await run(["--help"]);
     assertEquals(help.code, 0);
     assertStringIncludes(help.out, "--model PATH");
+  });
+});
+
+describe("chat on a terminal that can't move its cursor", () => {
+  const options = { stdinTerminal: true, stdoutTerminal: true, env: { TERM: "dumb" } };
+
+  it("has prompts, commands and messages of several lines, and sends no sequences", async () => {
+    const input = 'hello\n/set stats off\n"""\na\nb\n"""\n/nope\n//help\n/set\n/clear\ncount?\n/bye\nnever read\n';
+    const { code, out } = await run([], { ...options, input });
+    assertEquals(code, 0);
+    for (
+      const text of [
+        "demonstration model",
+        ">>> You said: hello\nprompt 6 tokens",
+        ">>> stats: off (set by you)\n",
+        ">>> ... ... ... You said: a\nb\n\n>>> mllm: there is no command /nope",
+        "You said: /help\n",
+        "1 messages\n",
+      ]
+    ) {
+      assertStringIncludes(out, text);
+    }
+    // deno-lint-ignore no-control-regex
+    assertEquals(/\x1b|\r|wordwrap|never/.test(out), false);
+  });
+
+  it("Ctrl+C stops a reply, or leaves where there is none", async () => {
+    const host = new FakeHost(options);
+    const done = chatMain(["-m", "fake"], host, fakeProgram({ tokenMs: 1 }));
+    host.type("long\n");
+    await host.shows("word5");
+    host.signal("SIGINT");
+    await host.shows("(stopped)");
+    let code = 0;
+    try {
+      host.signal("SIGINT");
+    } catch (error) {
+      code = (error as ExitSignal).code;
+    }
+    assertEquals(code, 130);
+    host.end();
+    assertEquals([await done, host.listenerCount], [0, 0]);
   });
 });
 
@@ -248,6 +301,14 @@ describe("chat on a terminal", () => {
     host.type("hello\r");
     await host.shows("You said");
     host.type("\x03");
+    await host.shows("You said: hello\n");
+    host.type("draft");
+    await host.shows(">>> draft");
+    host.type("\x03");
+    host.type("\x03");
+    host.type("still here\r");
+    await host.shows("You said: still here");
+    host.type("\x03");
     host.type("\x03");
     assertEquals(await done, 0);
     assertEquals(host.rawModes.at(-1), false);
@@ -301,11 +362,11 @@ describe("chat on a terminal", () => {
     await host.shows("go back to the");
     const table = host.screen.text();
     assertMatch(table, /\n {2}temperature +0\.7 +yours +0 always takes/);
-    assertMatch(table, /\n {2}top_k +20 +model +choose/);
-    assertMatch(table, /\n {2}top_p +0\.95 +default +choose/);
+    assertMatch(table, /\n {2}top_k +20 +model +the k/);
+    assertMatch(table, /\n {2}top_p +0\.95 +default +the likeliest/);
     assertMatch(table, /\n {2}seed +random +default +the same/);
     assertMatch(table, /\n {2}max_tokens +no limit +default +most/);
-    assertMatch(table, /\n {2}stop +"END" "a b" +yours +texts/);
+    assertMatch(table, /\n {2}stop +"END" "a b" +yours +ends/);
     assertMatch(table, /\n {2}wordwrap +off +yours +wrap/);
     host.type("/set temperature default\r");
     await host.shows("temperature: 0.6 (the model's recommendation)");
@@ -319,11 +380,17 @@ describe("chat on a terminal", () => {
     host.type("hello\r");
     await host.shows("You said");
     host.type("/stats\r");
-    await host.shows("1 replies, 6 prompt tokens");
+    await host.shows("prompts    6 tokens (0 cached)");
+    host.type("/clear the table, please\r");
+    await host.shows("/clear takes nothing behind it");
+    host.type("/help save\r/help /nope\r");
+    await host.shows("there is no command /nope");
+    host.type("/set stat off\r");
+    await host.shows('there is no setting "stat". Did you mean stats?');
     host.type("/clear\rcount?\r");
     await host.shows("1 messages");
     host.type("/system\r");
-    await host.shows("There is no system prompt.");
+    await host.shows("No system prompt is set");
     host.type("/system You are brief.\rsystem?\r");
     await host.shows("\nYou are brief.");
     host.type("fail\r");

@@ -10,7 +10,7 @@ export async function runOnce(host: Host, talk: Talk, text: string): Promise<voi
     onText: (piece) => host.stdout.write(printable(piece, host.stdout.isTerminal)),
   });
   host.stdout.write("\n");
-  const note = stats === undefined ? undefined : endNote(stats, talk.model.context);
+  const note = stats === undefined ? undefined : endNote(stats, talk.model);
   if (note !== undefined) host.stderr.write(`mllm: ${note}\n`);
 }
 

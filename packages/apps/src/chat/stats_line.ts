@@ -1,5 +1,5 @@
 /** Counts and speeds of replies, for people. */
-import type { ReplyStats } from "../engine.ts";
+import type { LoadedModel, ReplyStats } from "../engine.ts";
 
 /** Tokens per second with one decimal, or a dash where nothing was measured. */
 export function perSecond(tokens: number, ms: number): string {
@@ -14,12 +14,18 @@ export function statsLine(stats: Readonly<ReplyStats>): string {
     `reply ${stats.generatedTokens} tokens ${perSecond(stats.generatedTokens, stats.generateMs)} t/s`;
 }
 
+/** The part of a model that a full context is about. */
+export type ContextSize = Pick<LoadedModel, "context" | "contextLimit">;
+
+/** That the context is full, and what makes it larger where something does. */
+export function contextFull({ context, contextLimit }: ContextSize): string {
+  const larger = context < contextLimit ? `; --context N makes it larger, up to ${contextLimit}` : "";
+  return `the context of ${context} tokens is full${larger}`;
+}
+
 /** What a reader should know about how the reply ended; undefined when it simply ended. */
-export function endNote(stats: Readonly<ReplyStats>, context: number): string | undefined {
-  if (stats.contextFull) {
-    return `the reply ends here because the context of ${context} tokens is full: /clear starts again, ` +
-      `--context N at the start makes it larger`;
-  }
+export function endNote(stats: Readonly<ReplyStats>, model: ContextSize): string | undefined {
+  if (stats.contextFull) return `the reply ends here because ${contextFull(model)}`;
   if (stats.stop === "aborted") return "stopped";
   if (stats.stop === "length") return `the reply ends here because of max_tokens (${stats.generatedTokens})`;
   return undefined;

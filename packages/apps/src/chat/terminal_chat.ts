@@ -7,7 +7,7 @@ import { type EditResult, LineEditor } from "../terminal/line_editor.ts";
 import { ProgressBar } from "../terminal/progress.ts";
 import { type Style, styleFor } from "../terminal/style.ts";
 import { WordWrapper } from "../terminal/word_wrap.ts";
-import { type ChatSwitches, type CommandContext, completeCommand, looksLikeCommand, runCommand } from "./commands.ts";
+import { type ChatSwitches, type CommandContext, completeCommand, messageOf, runCommand } from "./commands.ts";
 import { endNote, statsLine } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
@@ -71,10 +71,12 @@ class TerminalChat {
   #commands: CommandContext;
   #typedAhead: TerminalInput[] = [];
   #answer: ((result: EditResult) => void) | undefined;
-  #reply: { abort: AbortController; interrupts: number } | undefined;
+  #reply: { abort: AbortController; interrupts: number; showStopping: () => void } | undefined;
   #inputEnded = false;
   #toldHistoryFailure = false;
   #isRaw = false;
+  /** Ctrl+C was the last that was typed: another leaves. */
+  #leaving = false;
 
   constructor(host: Host, talk: Talk, options: TerminalChatOptions) {
     this.#host = host;
@@ -102,18 +104,16 @@ class TerminalChat {
     this.#enter();
     for (const { text, style } of this.#options.greeting) this.#print(text, this.#style[style]);
     this.#pump();
-    let leaving = false;
     while (true) {
       this.#tellHistoryFailure();
       const result = await this.#nextLine();
       if (result.type === "end") break;
       if (result.type === "interrupt") {
-        if (leaving) break;
-        leaving = true;
+        if (this.#leaving) break;
+        this.#leaving = true;
         this.#print("Ctrl+C again, Ctrl+D or /bye leaves.", this.#style.dim);
         continue;
       }
-      leaving = false;
       if (await this.#say(result.text)) break;
     }
     return 0;
@@ -129,7 +129,9 @@ class TerminalChat {
 
   /** An input of the user, at any time. */
   take(input: TerminalInput): void {
-    if (this.#reply !== undefined && input.type === "key" && input.key === "interrupt") return this.#interrupt();
+    const isInterrupt = input.type === "key" && input.key === "interrupt";
+    if (isInterrupt && this.#reply !== undefined) return this.#interrupt();
+    if (!isInterrupt) this.#leaving = false;
     if (this.#answer === undefined) {
       if (this.#typedAhead.length < TYPE_AHEAD_MAX) this.#typedAhead.push(input);
       return;
@@ -180,6 +182,7 @@ class TerminalChat {
   #interrupt(): void {
     const reply = this.#reply!;
     reply.abort.abort();
+    reply.showStopping();
     if (++reply.interrupts < INTERRUPTS_MAX) return;
     this.restore();
     this.#host.stdout.write("\n");
@@ -230,13 +233,13 @@ class TerminalChat {
   async #say(text: string): Promise<boolean> {
     if (text.trim() === "") return false;
     try {
-      if (looksLikeCommand(text)) {
+      const message = messageOf(text);
+      if (message === undefined) {
         const leave = await runCommand(this.#commands, text);
         this.#history.setFile(this.#switches.history ? this.#options.historyFile : undefined);
         return leave;
       }
-      const isEscaped = text.startsWith("//") && looksLikeCommand(text.slice(1));
-      await this.#replyTo(isEscaped ? text.slice(1) : text);
+      await this.#replyTo(message);
     } catch (error) {
       if (error instanceof Deno.errors.BrokenPipe) throw error;
       this.#print(errorLine(error));
@@ -249,12 +252,15 @@ class TerminalChat {
   async #replyTo(text: string): Promise<void> {
     const { stdout, stderr } = this.#host;
     const abort = new AbortController();
-    this.#reply = { abort, interrupts: 0 };
     const wrapper = new WordWrapper(this.#switches.wordwrap ? () => this.#host.columns() : () => Infinity);
     using bar = new ProgressBar(stderr, () => this.#host.columns());
     const startMs = performance.now();
     let isFirst = true;
     let last = "\n";
+    let read = { done: 0, total: 1 };
+    const showReading = () =>
+      isFirst && bar.update(abort.signal.aborted ? "stopping" : "reading", read.done, read.total);
+    this.#reply = { abort, interrupts: 0, showStopping: showReading };
     const show = (piece: string) => {
       bar.done();
       const visible = isFirst ? piece.trimStart() : piece; // templates of thinking models begin with empty lines
@@ -264,13 +270,14 @@ class TerminalChat {
       stdout.write(wrapper.push(visible));
     };
     let stats;
-    const waiting = setTimeout(() => isFirst && bar.update("reading", 0, 1), PROMPT_BAR_MS);
+    const waiting = setTimeout(showReading, PROMPT_BAR_MS);
     try {
       stats = await this.#talk.reply(text, {
         signal: abort.signal,
         onText: show,
         onPrompt: (done, total) => {
-          if (performance.now() - startMs > PROMPT_BAR_MS && done < total) bar.update("reading", done, total);
+          read = { done, total };
+          if (performance.now() - startMs > PROMPT_BAR_MS && done < total) showReading();
         },
       });
     } finally {
@@ -283,8 +290,9 @@ class TerminalChat {
       if (abort.signal.aborted) this.#print("(stopped)", this.#style.dim);
       return;
     }
-    const note = endNote(stats, this.#talk.model.context);
-    if (note !== undefined) this.#print(`(${note})`, this.#style.dim);
+    const note = endNote(stats, this.#talk.model);
+    const clear = stats.contextFull ? "; /clear starts again" : "";
+    if (note !== undefined) this.#print(`(${note}${clear})`, this.#style.dim);
     if (this.#switches.stats) this.#print(statsLine(stats), this.#style.dim);
     this.#print("");
   }

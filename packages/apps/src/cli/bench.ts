@@ -6,6 +6,7 @@ import { parseInteger, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Column, tableHead, tableRow } from "../markdown_table.ts";
 import { describeProgram, Profiler, profileTable, programText, type TestProfile } from "./bench_profile.ts";
+import { VERSION } from "../version.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
 
 /** One line of the table, named as llama-bench names its fields (tools/llama-bench of llama.cpp). */
@@ -45,7 +46,6 @@ export interface BenchTest {
   depth: number;
 }
 
-const VERSION = "0.1.0";
 const LIST_MAX = 1000;
 
 /** Comma list of numbers and ranges `first-last`, `first-last+step`, `first-last*factor`. */
@@ -190,6 +190,17 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
   };
 }
 
+/** The context that the tests need, or the one that was asked for. Throws UsageError when they need more. */
+function contextFor(tests: readonly BenchTest[], asked: number | undefined, limit: number): number {
+  const needed = Math.max(...tests.map((test) => test.prompt + test.generate + test.depth));
+  const context = asked ?? Math.min(needed, limit);
+  if (needed <= context) return context;
+  throw new UsageError(
+    `a test takes ${needed} tokens and the context holds ${context}`,
+    asked === undefined ? "Take a smaller -p, -n or -d" : `Take a larger --context, up to ${limit}`,
+  );
+}
+
 export const benchCommand: Command = {
   name: "bench",
   usage: "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|json] [--profile]",
@@ -234,7 +245,8 @@ export const benchCommand: Command = {
     if (options.has("profile") && options.has("no-warmup")) {
       throw new UsageError("--profile needs the warm-up, which captures the programs");
     }
-    const context = run.context ?? Math.max(...tests.map((test) => test.prompt + test.generate + test.depth));
+    const { contextLimit } = await program.engine.summarize(path, run);
+    const context = contextFor(tests, run.context, contextLimit);
     const summary = await program.engine.summarize(path, { ...run, context });
     using model = await loadWithBar(host, program.engine, path, { ...run, context });
     const describe = program.engine.describeRun(model);

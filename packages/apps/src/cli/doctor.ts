@@ -1,5 +1,6 @@
 /** `mllm doctor`: what this machine has, which kernels run on it, and why. */
 import type { BackendReport } from "../engine.ts";
+import { RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, JSON_OPTION } from "./command.ts";
 
 function reportText(report: BackendReport): string {
@@ -22,15 +23,20 @@ export const doctorCommand: Command = {
   name: "doctor",
   usage: "",
   doc: "show backends, ISA levels, chosen kernels and why",
-  options: [JSON_OPTION],
+  details: "The run options choose what is explained: the kernels of a level, say.",
+  options: [JSON_OPTION, ...RUN_OPTIONS],
   async run({ options, host, program }) {
-    const reports = await program.engine.backends();
+    const reports = await program.engine.backends(runOptions(options));
     const { v8, deno } = Deno.version;
     if (options.has("json")) {
       const system = { os: Deno.build.os, arch: Deno.build.arch, deno };
-      host.stdout.write(
-        `${JSON.stringify({ system, default_backend: program.engine.defaultBackend, backends: reports })}\n`,
-      );
+      const backends = reports.map(({ allLevels, memoryBytes, ...rest }) => ({
+        ...rest,
+        all_levels: allLevels,
+        memory_bytes: memoryBytes,
+      }));
+      const json = { system, default_backend: program.engine.defaultBackend, backends };
+      host.stdout.write(`${JSON.stringify(json)}\n`);
       return;
     }
     host.stdout.write(`Deno ${deno} (V8 ${v8}) on ${Deno.build.os} ${Deno.build.arch}\n`);

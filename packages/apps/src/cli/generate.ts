@@ -1,7 +1,8 @@
 /** `mllm generate`: continues a text or token ids. */
 import { loadWithBar } from "../chat/main.ts";
-import { endNote, statsLine } from "../chat/stats_line.ts";
+import { contextFull, statsLine } from "../chat/stats_line.ts";
 import type { GenerationRun, TextCodec } from "../engine.ts";
+import { givenPrompt, type Input } from "../host.ts";
 import { type ParsedOptions, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
@@ -11,12 +12,12 @@ import { type Command, JSON_OPTION, MODEL_HINT } from "./command.ts";
 const TOKENS_DEFAULT = 256;
 
 export const PROMPT_OPTIONS = [
-  { name: "prompt", short: "p", value: "TEXT", doc: "the text to go on from; special tokens in it are parsed" },
+  { name: "prompt", short: "p", value: "TEXT", doc: "a text, - for stdin; special tokens in it are parsed" },
   { name: "tokens", value: "IDS", doc: "token ids instead of a text: 1,2,3" },
 ] as const;
 
-/** Checks that exactly one form of prompt is given; the ids come when there is a tokenizer. */
-export function promptOption(options: ParsedOptions): (tokenizer: TextCodec) => number[] {
+/** Checks that exactly one form of prompt is given; the ids come when there is a tokenizer. Throws UsageError. */
+export async function promptOption(options: ParsedOptions, input: Input): Promise<(tokenizer: TextCodec) => number[]> {
   const text = options.text("prompt");
   const tokens = options.integers("tokens", 0, 0x7fffffff);
   if ((text === undefined) === (tokens === undefined)) {
@@ -25,8 +26,9 @@ export function promptOption(options: ParsedOptions): (tokenizer: TextCodec) => 
       "Give -p TEXT or --tokens 1,2,3",
     );
   }
-  if (text === "") throw new UsageError("--prompt is empty", "Give -p TEXT or --tokens 1,2,3");
-  return (tokenizer) => tokens ?? tokenizer.encode(text!, { parseSpecial: true, addSpecial: true });
+  if (tokens !== undefined) return () => tokens;
+  const prompt = await givenPrompt(text!, input);
+  return (tokenizer) => tokenizer.encode(prompt, { parseSpecial: true, addSpecial: true });
 }
 
 const rounded = (ms: number) => Math.round(ms * 1000) / 1000;
@@ -71,7 +73,7 @@ export const generateCommand: Command = {
   ],
   async run({ options, host, program }) {
     const path = options.required("model", MODEL_HINT);
-    const prompt = promptOption(options);
+    const prompt = await promptOption(options, host.stdin);
     const settings = settingsFromOptions(options).toGenerate();
     const maxTokens = options.integer("max-tokens", 0) ?? TOKENS_DEFAULT;
     using model = await loadWithBar(host, program.engine, path, runOptions(options));
@@ -80,7 +82,7 @@ export const generateCommand: Command = {
     const json = options.has("json");
     for await (const piece of run) if (!json) host.stdout.write(printable(piece.text, host.stdout.isTerminal));
     host.stdout.write(json ? `${resultJson(run, model.loadMs)}\n` : "\n");
-    if (run.stats.contextFull) host.stderr.write(`mllm: ${endNote(run.stats, model.context)}\n`);
+    if (run.stats.contextFull) host.stderr.write(`mllm: the text ends here because ${contextFull(model)}\n`);
     if (host.stderr.isTerminal && !json) {
       host.stderr.write(`${styleFor(true, host.env).dim(statsLine(run.stats))}\n`);
     }

@@ -44,7 +44,7 @@ function text(summary: ModelSummary): string {
       `elements ${formatMiB(row.bytes).padStart(14)}`
     ),
     `chat          ${summary.hasChatTemplate ? "has a chat template" : "has no chat template"}`,
-    `memory        ${formatMiB(total)} with a context of ${summary.context} tokens`,
+    `memory        ${formatMiB(total)} with a context of ${summary.context} tokens (at most ${summary.contextLimit})`,
     `  weights     ${formatMiB(memory.weights)}`,
     `  KV cache    ${formatMiB(memory.kv)}`,
     `  activations ${formatMiB(memory.arena)}`,
@@ -52,6 +52,21 @@ function text(summary: ModelSummary): string {
     ...config.map(([name, value]) => `  ${name.padEnd(width)}  ${shortValue(value)}`),
     `ignored       ${summary.ignored.join(", ") || "nothing"}`,
   ].join("\n");
+}
+
+function json(summary: ModelSummary): string {
+  const { fileBytes, memory, contextLimit, hasChatTemplate, config, tensors, ignored, ...rest } = summary;
+  return JSON.stringify({
+    ...rest,
+    file_bytes: fileBytes,
+    memory: { ...memory, total: memory.weights + memory.kv + memory.arena },
+    context_limit: contextLimit,
+    has_chat_template: hasChatTemplate,
+    types: tensorsByType(tensors),
+    config,
+    tensors,
+    ignored,
+  });
 }
 
 export const infoCommand: Command = {
@@ -69,7 +84,7 @@ export const infoCommand: Command = {
     const path = options.required("model", MODEL_HINT);
     const summary = await program.engine.summarize(path, runOptions(options));
     if (options.has("json")) {
-      host.stdout.write(`${JSON.stringify({ ...summary, types: tensorsByType(summary.tensors) })}\n`);
+      host.stdout.write(`${json(summary)}\n`);
       return;
     }
     host.stdout.write(`${text(summary)}\n`);

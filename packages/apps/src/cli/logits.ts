@@ -1,5 +1,6 @@
 /** `mllm logits`: the logits of every token of a prompt, as a file. */
 import { loadWithBar } from "../chat/main.ts";
+import { MllmError } from "@mllm/core";
 import { UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
@@ -12,6 +13,21 @@ function isPartOf(file: string, model: string): boolean {
     return part === real || part.startsWith(`${real}/`) || part.startsWith(`${real}\\`);
   } catch {
     return false; // one of them does not exist
+  }
+}
+
+/** Refuses a file that can't be written there before the work is done. Throws `not_found` or `invalid_argument`. */
+function checkFolder(file: string): void {
+  const folder = file.replace(/[^\\/]*$/, "") || ".";
+  if (!isFolder(folder)) throw new MllmError("not_found", "no such folder", { file: folder, next: "Make it first" });
+  if (isFolder(file)) throw new MllmError("invalid_argument", "this is a folder", { file, next: "Name a file in it" });
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
   }
 }
 
@@ -33,7 +49,8 @@ export const logitsCommand: Command = {
     if (isPartOf(output, path)) {
       throw new UsageError(`${output} belongs to the model`, "Name another file to write");
     }
-    const prompt = promptOption(options);
+    checkFolder(output);
+    const prompt = await promptOption(options, host.stdin);
     using model = await loadWithBar(host, program.engine, path, runOptions(options));
     const ids = prompt(model.tokenizer);
     const { logits, hiddenStates } = await model.evaluate(ids, { hiddenStates: options.has("hidden-states") });

@@ -5,6 +5,7 @@ import type { Host } from "../host.ts";
 import { helpText, parseOptions, UsageError } from "../options.ts";
 import { HELP_OPTION } from "../run_options.ts";
 import { nearest } from "../suggest.ts";
+import { VERSION } from "../version.ts";
 import { benchCommand } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -32,7 +33,7 @@ function overview(): string {
 Commands:
 ${rows.map(([name, doc]) => `  ${name.padEnd(10)}${doc}`).join("\n")}
 
-\`mllm COMMAND --help\` explains one. Results go to stdout, everything else to stderr.
+\`mllm COMMAND --help\` explains one, \`mllm --version\` tells the version. Results go to stdout, everything else to stderr.
 Exit codes: 0 done, 1 failed, 2 wrong usage. MLLM_DEBUG=1 shows where an error came from.
 `;
 }
@@ -40,7 +41,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. MLLM_DEBUG=1 shows where an error c
 function commandHelp(command: Command): string {
   return `mllm ${command.name}: ${command.doc}.
 
-  mllm ${command.name} ${command.usage}
+  ${`mllm ${command.name} ${command.usage}`.trim()}
 ${command.details === undefined ? "" : `\n${command.details}\n`}
 Options:
 ${helpText([...command.options, HELP_OPTION])}
@@ -62,6 +63,10 @@ async function run(args: readonly string[], host: Host, program: ChatProgram): P
   if (name === undefined) {
     host.stderr.write(overview());
     return 2;
+  }
+  if (name === "--version") {
+    host.stdout.write(`mllm ${VERSION}\n`);
+    return 0;
   }
   if (name === "--help" || name === "-h" || (name === "help" && rest.length === 0)) {
     host.stdout.write(overview());

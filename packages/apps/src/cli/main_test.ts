@@ -26,6 +26,7 @@ describe("mllm", () => {
       }
     }
     assertEquals((await mllm([])).code, 2);
+    assertMatch((await mllm(["--version"])).out, /^mllm \d+\.\d+\.\d+\n$/);
   });
 
   it("wrong usage is code 2, one line on stderr, with a suggestion", async () => {
@@ -49,7 +50,11 @@ describe("mllm", () => {
       [["bench", "-m", "fake", "-p", "4-8+0"], "never ends"],
       [["bench", "-m", "fake", "--profile", "--eager"], "not --eager"],
       [["bench", "-m", "fake", "--profile", "--no-warmup"], "needs the warm-up"],
-      [["doctor", "--threads", "2"], "there is no option --threads"],
+      [["doctor", "--thread", "2"], "Did you mean --threads?"],
+      [["generate", "-m", "fake", "-p", "-"], "--prompt - found nothing on stdin"],
+      [["tokenize", "-m", "fake", "x", "--backend", "x86:"], "--backend can't be"],
+      [["bench", "-m", "fake", "-p", "40000"], "a test takes 40000 tokens and the context holds 32768"],
+      [["bench", "-m", "fake", "-p", "10", "-c", "9"], "Take a larger --context, up to 32768"],
     ];
     for (const [args, text] of cases) {
       const { code, out, err } = await mllm(args);
@@ -81,6 +86,32 @@ describe("mllm", () => {
     assertEquals([code, out, err], [0, "ABC\n", ""]);
     const { maxTokens, ignoreEos, sampling } = engine.model.calls[0];
     assertEquals({ maxTokens, ignoreEos, sampling }, { maxTokens: 24, ignoreEos: true, sampling: { temperature: 0 } });
+  });
+
+  it("generate takes its prompt from stdin for -", async () => {
+    assertEquals((await mllm(["generate", "-m", "fake", "-p", "-"], "a\nb\n")).out, "A\nB\n");
+  });
+
+  it("every command with a model takes the run options", async () => {
+    const options = ["--backend", "x86:portable", "--threads", "2", "--activations", "f32", "--eager", "--chunk", "8"];
+    const commands = [["generate", "-p", "x"], ["logits", "-p", "x", "-o", "f"], ["tokenize", "x"], ["info"], [
+      "bench",
+    ]];
+    for (const command of commands) {
+      const { code, err } = await mllm([...command, "-m", "fake", ...options]);
+      assertEquals([code, err], [0, ""], command[0]);
+    }
+    assertStringIncludes((await mllm(["doctor", ...options])).out, "[portable] avx2");
+  });
+
+  it("logits looks at where it writes before it works", async () => {
+    for (
+      const [file, text] of [["/nowhere/at/all/f", "no such folder (/nowhere/at/all/)"], [".", "this is a folder (.)"]]
+    ) {
+      const { code, err, engine } = await mllm(["logits", "-m", "fake", "-p", "x", "-o", file]);
+      assertEquals([code, engine.loads.length], [1, 0]);
+      assertStringIncludes(err, text);
+    }
   });
 
   it("generate --json gives the promised form", async () => {
@@ -141,12 +172,15 @@ describe("mllm", () => {
     ) {
       assertStringIncludes(info.out, text);
     }
-    assertEquals(JSON.parse((await mllm(["info", "-m", "fake", "--json"])).out).types[0].dtype, "q8_0");
+    const json = JSON.parse((await mllm(["info", "-m", "fake", "--json"])).out);
+    assertEquals([json.types[0].dtype, json.file_bytes, json.context_limit], ["q8_0", 3 << 20, 32768]);
+    assertEquals(json.memory.total, json.memory.weights + json.memory.kv + json.memory.arena);
     const doctor = await mllm(["doctor"]);
     for (const text of ["portable [avx2]", "lacks avx512vnni", "because", "not available: no library here"]) {
       assertStringIncludes(doctor.out, text);
     }
-    assertEquals(JSON.parse((await mllm(["doctor", "--json"])).out).backends.length, 2);
+    const { backends } = JSON.parse((await mllm(["doctor", "--json"])).out);
+    assertEquals([backends.length, backends[0].memory_bytes], [2, 8 * 2 ** 30]);
   });
 
   it("bench prints llama-bench's table and rows", async () => {

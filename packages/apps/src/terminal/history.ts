@@ -1,6 +1,6 @@
 /** Earlier messages, walked with the up and down keys and kept between runs. */
 
-import { reasonOf } from "../errors.ts";
+import { systemReason } from "@mllm/core";
 
 /** Entries kept, in memory and in the file. */
 export const HISTORY_ENTRIES_MAX = 1000;
@@ -111,7 +111,7 @@ export class HistoryFile {
   }
 
   #fail(error: unknown): void {
-    this.failure = `${this.path}: ${reasonOf(error)}`;
+    this.failure = `${this.path}: ${systemReason(error)}`;
   }
 }
 

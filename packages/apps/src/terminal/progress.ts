@@ -16,6 +16,7 @@ export class ProgressBar implements Disposable {
   #columns: () => number;
   #lastMs = -Infinity;
   #isDrawn = false;
+  #what = "";
 
   constructor(output: ProgressOutput, columns: () => number) {
     this.#output = output;
@@ -26,8 +27,10 @@ export class ProgressBar implements Disposable {
   update(what: string, done: number, total: number): void {
     if (!this.#output.isTerminal) return;
     const nowMs = performance.now();
-    if (nowMs - this.#lastMs < 1000 / DRAWS_PER_SECOND_MAX && done < total) return;
+    const isSoon = nowMs - this.#lastMs < 1000 / DRAWS_PER_SECOND_MAX;
+    if (isSoon && done < total && what === this.#what) return;
     this.#lastMs = nowMs;
+    this.#what = what;
     const part = total > 0 ? Math.max(0, Math.min(1, done / total)) : 0;
     const full = Math.round(part * BAR_COLUMNS);
     const bar = "█".repeat(full) + "░".repeat(BAR_COLUMNS - full);

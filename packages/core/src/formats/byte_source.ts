@@ -1,4 +1,4 @@
-import { MllmError } from "../errors.ts";
+import { MllmError, systemReason } from "../errors.ts";
 
 /** Random access to the bytes of a file or of memory. No read reaches past the end or allocates more than is there. */
 export interface ByteSource extends Disposable {
@@ -112,12 +112,13 @@ export function wrapIo<T>(file: string, verb: string, action: () => T): T {
   } catch (error) {
     if (error instanceof MllmError) throw error;
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) {
-      throw new MllmError("not_found", "no such file", { file, next: "Check the path", cause: error });
+      const what = verb === "write" ? "no such folder" : "no such file";
+      throw new MllmError("not_found", what, { file, next: "Check the path", cause: error });
     }
-    const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);
-    throw new MllmError("io", `can't ${verb} the file: ${reason}`, {
+    const right = verb === "write" ? "write" : "read";
+    throw new MllmError("io", `can't ${verb} the file: ${systemReason(error)}`, {
       file,
-      next: "Check that this user may read it (and Deno's --allow-read)",
+      next: `Check that this user may ${right} it (and Deno's --allow-${right})`,
       cause: error,
     });
   }
