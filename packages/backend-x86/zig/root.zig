@@ -41,7 +41,7 @@ const platform = struct {
     }
 
     pub fn packedBytes(dtype: abi.Dtype, n: u64, k: u64, packed_dtype: *u32) u64 {
-        return kernels.packed_weights.packedBytes(@intFromEnum(dtype), n, k, packed_dtype);
+        return kernels.packed_weights.packedBytes(dtype, n, k, packed_dtype);
     }
 };
 

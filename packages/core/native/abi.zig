@@ -102,7 +102,7 @@ pub const Register = enum(u8) {
 };
 
 /// One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes.
-/// An optional input that is absent has rank 0 and dtype 0 and data 0.
+/// An optional input that is absent has rank 0 and data 0.
 pub const Command = extern struct {
     op: u32 = 0,
     /// Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding.
@@ -117,6 +117,11 @@ pub const Command = extern struct {
     ints: [max_ints]i64 = @splat(0),
     int_registers: [max_ints]u8 = @splat(0),
     floats: [max_floats]f32 = @splat(0),
+
+    /// Whether an optional input is there.
+    pub fn given(self: *const Command, input: usize) bool {
+        return input < self.input_count and self.inputs[input].rank != 0;
+    }
 };
 
 /// A recorded program: commands in order over one arena. `compile` copies all of it.
@@ -212,6 +217,22 @@ pub fn blockInfo(dtype: Dtype) ?BlockInfo {
         .mxfp4 => .{ .elements = 32, .bytes = 17 },
         .q8_g16, .q8a => null,
     };
+}
+
+/// The dtype that weights of `dtype` have in panel16 layout; null when they can't be packed. Block types without a packed
+/// form of their own become q8_g16, without loss.
+pub fn packedDtype(dtype: Dtype) ?Dtype {
+    return switch (dtype) {
+        .f32, .f16, .bf16, .q8_0, .q4_0, .q5_0, .q4_k, .q6_k => dtype,
+        .q4_1, .q5_1, .q2_k, .q3_k, .q5_k, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4 => .q8_g16,
+        else => null,
+    };
+}
+
+/// What K divides by in panel16 layout; null for dtypes that are never packed.
+pub fn packedMultiple(dtype: Dtype) ?u32 {
+    if (dtype == .q8_g16) return 32;
+    return if (packedDtype(dtype) == dtype) blockInfo(dtype).?.elements else null;
 }
 
 comptime {

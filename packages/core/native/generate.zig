@@ -266,9 +266,24 @@ fn writeTsArgs(w: *Writer, name: []const u8, args: []const ops.Arg) !void {
     for (args) |arg| {
         try w.print("\n      {{ name: \"{s}\", doc: ", .{arg.name});
         try std.json.Stringify.value(arg.doc, .{}, w);
-        try w.print(", optional: {} }},", .{arg.optional});
+        try w.writeAll(" },");
     }
     try w.writeAll(if (args.len == 0) "],\n" else "\n    ],\n");
+}
+
+fn writeTsOperands(w: *Writer, name: []const u8, operands: []const ops.Operand) !void {
+    try w.print("    {s}: [", .{name});
+    for (operands) |operand| {
+        const form = ops.parse(operand.form);
+        try w.print("\n      {{ name: \"{s}\", form: \"{s}\", doc: ", .{ operand.name, form.text });
+        try std.json.Stringify.value(form.doc, .{}, w);
+        try w.print(", optional: {}, dtypes: ", .{operand.optional});
+        try std.json.Stringify.value(form.dtypes.slice(), .{}, w);
+        try w.writeAll(", dims: ");
+        try std.json.Stringify.value(form.dims.slice(), .{}, w);
+        try w.print(", leading: {}, free: {}, order: \"{s}\" }},", .{ form.leading, form.free, @tagName(form.order) });
+    }
+    try w.writeAll("\n    ],\n");
 }
 
 fn writeTsOps(w: *Writer) !void {
@@ -280,8 +295,8 @@ fn writeTsOps(w: *Writer) !void {
         try w.writeAll("\",\n    doc: ");
         try std.json.Stringify.value(op.doc, .{}, w);
         try w.writeAll(",\n");
-        try writeTsArgs(w, "inputs", op.inputs);
-        try writeTsArgs(w, "outputs", op.outputs);
+        try writeTsOperands(w, "inputs", op.inputs);
+        try writeTsOperands(w, "outputs", op.outputs);
         try writeTsArgs(w, "ints", op.ints);
         try writeTsArgs(w, "floats", op.floats);
         try w.writeAll("    inPlace: [");
@@ -402,15 +417,24 @@ fn writeHeaderStruct(w: *Writer, comptime name: []const u8) !void {
 
 fn writeMarkdown(w: *Writer) !void {
     try w.print("<!-- {s} -->\n\n# Ops\n\n", .{banner});
-    try w.writeAll("Shapes are row-major, slowest dimension first. `[...]` stands for any leading dimensions. ");
-    try w.writeAll("In-place lists the inputs whose memory the first output may share.\n");
+    try w.writeAll(
+        \\Every operand has a form: dtypes, shape, order. Shapes are row-major, slowest dim first; dims of one name are equal in all
+        \\operands of an op, `...` is any leading dims, and `[?]` a shape that the text explains. Dtypes are names or classes:
+        \\`float` (f32, f16, bf16), `weights` (float, or blocks as files have them), `packed` (weights in panel16 layout), `any`
+        \\(whatever has a strided form). Strides are free, unless the order says `rows` (the last dim is contiguous) or `dense`
+        \\(no gaps at all). In-place lists the inputs whose memory the first output may share; any other overlap is refused.
+        \\
+    );
     for (ops.table) |op| {
         try w.print("\n## {d}. {s}\n\n{s}\n\n", .{ op.id, op.name, op.doc });
         try w.writeAll("| kind | name | meaning |\n| --- | --- | --- |\n");
-        inline for (.{ "inputs", "outputs", "ints", "floats" }, .{ "input", "output", "int", "float" }) |field, kind| {
-            for (@field(op, field)) |arg| {
-                try w.print("| {s} | `{s}`{s} | {s} |\n", .{ kind, arg.name, if (arg.optional) " (optional)" else "", arg.doc });
-            }
+        inline for (.{ "inputs", "outputs" }, .{ "input", "output" }) |field, kind| for (@field(op, field)) |operand| {
+            try w.print("| {s} | `{s}`{s} | ", .{ kind, operand.name, if (operand.optional) " (optional)" else "" });
+            for (operand.form) |c| try w.print("{s}{c}", .{ if (c == '|') "\\" else "", c }); // escapes for a table
+            try w.writeAll(" |\n");
+        };
+        inline for (.{ "ints", "floats" }, .{ "int", "float" }) |field, kind| {
+            for (@field(op, field)) |arg| try w.print("| {s} | `{s}` | {s} |\n", .{ kind, arg.name, arg.doc });
         }
         if (op.in_place.len > 0) {
             try w.writeAll("\nIn-place:");

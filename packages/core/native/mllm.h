@@ -141,7 +141,7 @@ typedef struct {
   uint32_t reserved;
 } mllm_tensor_desc;
 
-/** One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes. An optional input that is absent has rank 0 and dtype 0 and data 0. */
+/** One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes. An optional input that is absent has rank 0 and data 0. */
 typedef struct {
   uint32_t op;
   /** Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding. */

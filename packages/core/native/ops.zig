@@ -1,28 +1,91 @@
-//! The op table: the one list of ops. It drives the native dispatch (a kernel per row, checked at compile time),
-//! the generated TypeScript table, `docs/ops.md`, and the conformance suite (a test per row, checked by the type checker).
+//! The op table: the one list of ops. It drives the native dispatch (a kernel per row, checked at compile time), what the
+//! native boundary accepts (runtime/rules.zig), the shape inference of TypeScript, `docs/ops.md`, and the conformance
+//! suite (a test per row, checked by the type checker).
 
-pub const Arg = struct { name: []const u8, doc: []const u8, optional: bool = false };
+const std = @import("std");
+
+/// How the elements of an operand must lie: anyhow, with the last dim contiguous, or row-major without gaps.
+pub const Order = enum { any, rows, dense };
+
+/// An input or output. `form` says what it must be, in words that people and `parse` read: dtypes, shape, order, and after a
+/// `;` what else there is to say, as in `f32|q8a [rows, k] rows; f32 for float weights`.
+pub const Operand = struct { name: []const u8, form: []const u8, optional: bool = false };
+
+/// An int or a float.
+pub const Arg = struct { name: []const u8, doc: []const u8 };
 
 pub const Op = struct {
     /// Position in the table plus one; never reused.
     id: u32,
     name: []const u8,
     doc: []const u8,
-    inputs: []const Arg,
-    outputs: []const Arg,
+    inputs: []const Operand,
+    outputs: []const Operand,
     ints: []const Arg = &.{},
     floats: []const Arg = &.{},
-    /// Inputs whose memory output 0 may share when dtype and shape are equal.
+    /// Inputs whose memory output 0 may share when dtype, shape and strides are equal. Any other overlap is refused.
     in_place: []const u32 = &.{},
 };
 
-const a = struct {
-    const x: Arg = .{ .name = "x", .doc = "f32 [rows..., n]" };
-    const out: Arg = .{ .name = "out", .doc = "like x" };
+/// The parts of a form.
+pub const Form = struct {
+    /// Up to the `;`, and behind it.
+    text: []const u8,
+    doc: []const u8,
+    /// Dtypes by name, or a class: `float` (f32, f16, bf16), `weights` (float, or blocks as files have them),
+    /// `packed` (weights in panel16 layout), `any` (whatever has a strided form).
+    dtypes: Words = .{},
+    /// Names of the dims, the last ones when `leading`. Dims of one name are equal in all operands of a command.
+    dims: Words = .{},
+    /// `[...`: any dims before the named ones, equal in all operands that say so.
+    leading: bool = false,
+    /// `[?]`: any shape; what it must fit is a rule of the op.
+    free: bool = false,
+    order: Order = .any,
 };
 
+pub const Words = struct {
+    buffer: [4][]const u8 = undefined,
+    len: usize = 0,
+
+    fn append(self: *Words, word: []const u8) void {
+        self.buffer[self.len] = word;
+        self.len += 1;
+    }
+
+    pub fn slice(self: *const Words) []const []const u8 {
+        return self.buffer[0..self.len];
+    }
+};
+
+/// Takes a form apart; what is no form is a programming error.
+pub fn parse(form: []const u8) Form {
+    const end = std.mem.indexOfScalar(u8, form, ';') orelse form.len;
+    var parsed: Form = .{ .text = form[0..end], .doc = std.mem.trim(u8, form[end..], "; ") };
+    const open = std.mem.indexOfScalar(u8, parsed.text, '[').?;
+    const close = std.mem.indexOfScalar(u8, parsed.text, ']').?;
+    var dtypes = std.mem.splitScalar(u8, std.mem.trim(u8, parsed.text[0..open], " "), '|');
+    while (dtypes.next()) |dtype| parsed.dtypes.append(dtype);
+    var dims = std.mem.splitSequence(u8, parsed.text[open + 1 .. close], ", ");
+    while (dims.next()) |dim| {
+        if (std.mem.eql(u8, dim, "...")) {
+            parsed.leading = true;
+        } else if (std.mem.eql(u8, dim, "?")) {
+            parsed.free = true;
+        } else parsed.dims.append(dim);
+    }
+    const order = std.mem.trim(u8, parsed.text[close + 1 ..], " ");
+    if (order.len > 0) parsed.order = std.meta.stringToEnum(Order, order).?;
+    return parsed;
+}
+
+const x_any: Operand = .{ .name = "x", .form = "f32 [...]" };
+const x_row: Operand = .{ .name = "x", .form = "f32 [..., n]" };
+const out_any: Operand = .{ .name = "out", .form = "f32 [...]" };
+const out_row: Operand = .{ .name = "out", .form = "f32 [..., n]" };
+
 fn unary(id: u32, name: []const u8, doc: []const u8) Op {
-    return .{ .id = id, .name = name, .doc = doc, .inputs = &.{a.x}, .outputs = &.{a.out}, .in_place = &.{0} };
+    return .{ .id = id, .name = name, .doc = doc, .inputs = &.{x_any}, .outputs = &.{out_any}, .in_place = &.{0} };
 }
 
 pub const table = [_]Op{
@@ -31,18 +94,18 @@ pub const table = [_]Op{
         .name = "copy",
         .doc = "Copies a strided view, converting between f32, f16 and bf16 (round to nearest even); " ++
             "dequantises block dtypes and packed weights to f32.",
-        .inputs = &.{.{ .name = "x", .doc = "any strided view, or weights [n, k] in blocks or panel16" }},
-        .outputs = &.{.{ .name = "out", .doc = "same shape, strided" }},
+        .inputs = &.{.{ .name = "x", .form = "any|packed [...]; blocks and packed weights give f32" }},
+        .outputs = &.{.{ .name = "out", .form = "any [...]; of the dtype of x, or a float when x is one" }},
     },
     .{
         .id = 2,
         .name = "add",
         .doc = "a + b; b is broadcast along leading dims.",
         .inputs = &.{
-            .{ .name = "a", .doc = "f32 [..., n]" },
-            .{ .name = "b", .doc = "f32, shape of a, or its trailing dims" },
+            .{ .name = "a", .form = "f32 [...]" },
+            .{ .name = "b", .form = "f32 [?]; shape of a, or its trailing dims" },
         },
-        .outputs = &.{.{ .name = "out", .doc = "like a" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
         .in_place = &.{ 0, 1 },
     },
     .{
@@ -50,18 +113,18 @@ pub const table = [_]Op{
         .name = "mul",
         .doc = "a * b; b is broadcast along leading dims.",
         .inputs = &.{
-            .{ .name = "a", .doc = "f32 [..., n]" },
-            .{ .name = "b", .doc = "f32, shape of a, or its trailing dims" },
+            .{ .name = "a", .form = "f32 [...]" },
+            .{ .name = "b", .form = "f32 [?]; shape of a, or its trailing dims" },
         },
-        .outputs = &.{.{ .name = "out", .doc = "like a" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
         .in_place = &.{ 0, 1 },
     },
     .{
         .id = 4,
         .name = "mul_const",
         .doc = "x * value.",
-        .inputs = &.{a.x},
-        .outputs = &.{a.out},
+        .inputs = &.{x_any},
+        .outputs = &.{out_any},
         .floats = &.{.{ .name = "value", .doc = "factor" }},
         .in_place = &.{0},
     },
@@ -79,8 +142,8 @@ pub const table = [_]Op{
         .id = 15,
         .name = "softcap",
         .doc = "cap * tanh(x / cap).",
-        .inputs = &.{a.x},
-        .outputs = &.{a.out},
+        .inputs = &.{x_any},
+        .outputs = &.{out_any},
         .floats = &.{.{ .name = "cap", .doc = "bound of the result" }},
         .in_place = &.{0},
     },
@@ -88,16 +151,16 @@ pub const table = [_]Op{
         .id = 16,
         .name = "swiglu",
         .doc = "silu(gate) * up; the same bits as silu then mul.",
-        .inputs = &.{ .{ .name = "gate", .doc = "f32 [..., n]" }, .{ .name = "up", .doc = "like gate" } },
-        .outputs = &.{.{ .name = "out", .doc = "like gate" }},
+        .inputs = &.{ .{ .name = "gate", .form = "f32 [...]" }, .{ .name = "up", .form = "f32 [...]" } },
+        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
         .in_place = &.{ 0, 1 },
     },
     .{
         .id = 17,
         .name = "geglu_tanh",
         .doc = "gelu_tanh(gate) * up.",
-        .inputs = &.{ .{ .name = "gate", .doc = "f32 [..., n]" }, .{ .name = "up", .doc = "like gate" } },
-        .outputs = &.{.{ .name = "out", .doc = "like gate" }},
+        .inputs = &.{ .{ .name = "gate", .form = "f32 [...]" }, .{ .name = "up", .form = "f32 [...]" } },
+        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
         .in_place = &.{ 0, 1 },
     },
     .{
@@ -105,8 +168,8 @@ pub const table = [_]Op{
         .name = "rmsnorm",
         .doc = "x / sqrt(mean(x^2) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019; " ++
             "offset 1 for Gemma).",
-        .inputs = &.{ a.x, .{ .name = "weight", .doc = "f32 [n]" } },
-        .outputs = &.{a.out},
+        .inputs = &.{ x_row, .{ .name = "weight", .form = "f32 [n] dense" } },
+        .outputs = &.{out_row},
         .floats = &.{
             .{ .name = "eps", .doc = "added to the mean square" },
             .{ .name = "offset", .doc = "added to the weight" },
@@ -117,8 +180,8 @@ pub const table = [_]Op{
         .id = 19,
         .name = "rmsnorm_residual",
         .doc = "sum = x + residual; out = rmsnorm(sum): the same bits as add then rmsnorm.",
-        .inputs = &.{ a.x, .{ .name = "residual", .doc = "like x" }, .{ .name = "weight", .doc = "f32 [n]" } },
-        .outputs = &.{ .{ .name = "sum", .doc = "like x" }, a.out },
+        .inputs = &.{ x_row, .{ .name = "residual", .form = "f32 [..., n]" }, .{ .name = "weight", .form = "f32 [n] dense" } },
+        .outputs = &.{ .{ .name = "sum", .form = "f32 [..., n]" }, out_row },
         .floats = &.{
             .{ .name = "eps", .doc = "added to the mean square" },
             .{ .name = "offset", .doc = "added to the weight" },
@@ -130,11 +193,11 @@ pub const table = [_]Op{
         .name = "layernorm",
         .doc = "(x - mean) / sqrt(var + eps) * weight + bias along the last dim, biased variance.",
         .inputs = &.{
-            a.x,
-            .{ .name = "weight", .doc = "f32 [n]" },
-            .{ .name = "bias", .doc = "f32 [n]", .optional = true },
+            x_row,
+            .{ .name = "weight", .form = "f32 [n] dense" },
+            .{ .name = "bias", .form = "f32 [n] dense", .optional = true },
         },
-        .outputs = &.{a.out},
+        .outputs = &.{out_row},
         .floats = &.{.{ .name = "eps", .doc = "added to the variance" }},
         .in_place = &.{0},
     },
@@ -142,8 +205,8 @@ pub const table = [_]Op{
         .id = 21,
         .name = "l2norm",
         .doc = "x / max(|x|, eps) along the last dim.",
-        .inputs = &.{a.x},
-        .outputs = &.{a.out},
+        .inputs = &.{x_row},
+        .outputs = &.{out_row},
         .floats = &.{.{ .name = "eps", .doc = "least norm" }},
         .in_place = &.{0},
     },
@@ -151,8 +214,8 @@ pub const table = [_]Op{
         .id = 22,
         .name = "softmax",
         .doc = "softmax(scale * x) along the last dim; a row of -inf gives zeros.",
-        .inputs = &.{a.x},
-        .outputs = &.{a.out},
+        .inputs = &.{x_row},
+        .outputs = &.{out_row},
         .floats = &.{.{ .name = "scale", .doc = "factor before the softmax" }},
         .in_place = &.{0},
     },
@@ -160,8 +223,8 @@ pub const table = [_]Op{
         .id = 23,
         .name = "causal_softmax",
         .doc = "softmax along the last dim where key j is visible to query i iff j <= i + offset; hidden keys give 0.",
-        .inputs = &.{.{ .name = "x", .doc = "f32 [..., queries, keys]" }},
-        .outputs = &.{a.out},
+        .inputs = &.{.{ .name = "x", .form = "f32 [..., queries, keys]" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [..., queries, keys]" }},
         .ints = &.{.{ .name = "offset", .doc = "position of query 0" }},
         .floats = &.{.{ .name = "scale", .doc = "factor before the softmax" }},
         .in_place = &.{0},
@@ -170,33 +233,33 @@ pub const table = [_]Op{
         .id = 24,
         .name = "log_softmax",
         .doc = "x - logsumexp(x) along the last dim.",
-        .inputs = &.{a.x},
-        .outputs = &.{a.out},
+        .inputs = &.{x_row},
+        .outputs = &.{out_row},
         .in_place = &.{0},
     },
     .{
         .id = 25,
         .name = "cross_entropy",
         .doc = "-log_softmax(x)[target] of each row.",
-        .inputs = &.{ .{ .name = "x", .doc = "f32 [rows, n]" }, .{ .name = "target", .doc = "i32 [rows]" } },
-        .outputs = &.{.{ .name = "out", .doc = "f32 [rows]" }},
+        .inputs = &.{ .{ .name = "x", .form = "f32 [rows, n]" }, .{ .name = "target", .form = "i32 [rows]; one outside 0..n-1 fails the command" } },
+        .outputs = &.{.{ .name = "out", .form = "f32 [rows]" }},
     },
     .{
         .id = 26,
         .name = "argmax",
         .doc = "Index of the largest element of each row, the lowest at a tie; NaN counts as smaller than " ++
             "every number.",
-        .inputs = &.{.{ .name = "x", .doc = "f32 [rows, n]" }},
-        .outputs = &.{.{ .name = "out", .doc = "i32 [rows]" }},
+        .inputs = &.{.{ .name = "x", .form = "f32 [rows, n]" }},
+        .outputs = &.{.{ .name = "out", .form = "i32 [rows]" }},
     },
     .{
         .id = 27,
         .name = "topk",
         .doc = "The k largest of each row in descending order, ties by lower index.",
-        .inputs = &.{.{ .name = "x", .doc = "f32 [rows, n]" }},
+        .inputs = &.{.{ .name = "x", .form = "f32 [rows, n]" }},
         .outputs = &.{
-            .{ .name = "values", .doc = "f32 [rows, k]" },
-            .{ .name = "indices", .doc = "i32 [rows, k]" },
+            .{ .name = "values", .form = "f32 [rows, k]; k <= n" },
+            .{ .name = "indices", .form = "i32 [rows, k]" },
         },
     },
     .{
@@ -204,17 +267,17 @@ pub const table = [_]Op{
         .name = "embedding",
         .doc = "Rows of a table as f32; reads the packed weights of a tied head too.",
         .inputs = &.{
-            .{ .name = "ids", .doc = "i32 [tokens]" },
-            .{ .name = "table", .doc = "weights [n, k], strided (f32, f16, bf16 or blocks) or panel16" },
+            .{ .name = "ids", .form = "i32 [tokens]; one outside 0..n-1 fails the command" },
+            .{ .name = "table", .form = "weights|packed [n, k]" },
         },
-        .outputs = &.{.{ .name = "out", .doc = "f32 [tokens, k]; an id outside 0..n-1 fails the command" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [tokens, k] rows" }},
     },
     .{
         .id = 29,
         .name = "take_rows",
         .doc = "Copies `count` rows of x from row `start` on.",
-        .inputs = &.{.{ .name = "x", .doc = "f32 [rows, n]" }},
-        .outputs = &.{.{ .name = "out", .doc = "f32 [count, n]" }},
+        .inputs = &.{.{ .name = "x", .form = "f32 [rows, n]" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [count, n]" }},
         .ints = &.{.{ .name = "start", .doc = "first row" }},
     },
     .{
@@ -224,11 +287,11 @@ pub const table = [_]Op{
             "rotary/2), turned by (position + t) * inv_freq[i] and multiplied by scale; dims from " ++
             "2*len(inv_freq) on are copied. Angles are reduced in f64.",
         .inputs = &.{
-            .{ .name = "x", .doc = "f32 [tokens, heads, head_dim], any strides" },
-            .{ .name = "inv_freq", .doc = "f32 [rotary/2]" },
-            .{ .name = "positions", .doc = "i32 [tokens]; absent: position + t", .optional = true },
+            .{ .name = "x", .form = "f32 [tokens, heads, head_dim]" },
+            .{ .name = "inv_freq", .form = "f32 [pairs] dense; 2 * pairs <= head_dim" },
+            .{ .name = "positions", .form = "i32 [tokens]; absent: position + t", .optional = true },
         },
-        .outputs = &.{a.out},
+        .outputs = &.{.{ .name = "out", .form = "f32 [tokens, heads, head_dim]" }},
         .ints = &.{
             .{ .name = "position", .doc = "position of token 0" },
             .{ .name = "interleaved", .doc = "0 halves, 1 interleaved" },
@@ -241,15 +304,15 @@ pub const table = [_]Op{
         .name = "quantize_rows",
         .doc = "Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest " ++
             "even(x / scale).",
-        .inputs = &.{.{ .name = "x", .doc = "f32 [rows, k], k divides by 32" }},
-        .outputs = &.{.{ .name = "out", .doc = "q8a [rows, k]" }},
+        .inputs = &.{.{ .name = "x", .form = "f32 [rows, k] rows; k divides by 32" }},
+        .outputs = &.{.{ .name = "out", .form = "q8a [rows, k]" }},
     },
     .{
         .id = 32,
         .name = "pack_weight",
         .doc = "Packs weights into the panel16 layout of kernels/packed.zig.",
-        .inputs = &.{.{ .name = "w", .doc = "weights [n, k], strided f32, f16, bf16 or blocks" }},
-        .outputs = &.{.{ .name = "out", .doc = "panel16 [n, k]" }},
+        .inputs = &.{.{ .name = "w", .form = "weights [n, k]" }},
+        .outputs = &.{.{ .name = "out", .form = "packed [n, k]; of the dtype that `packed_bytes` names" }},
     },
     .{
         .id = 33,
@@ -257,28 +320,28 @@ pub const table = [_]Op{
         .doc = "x @ w^T + bias. x q8a: integer dot products per block; x f32: weights are widened, nothing " ++
             "is rounded. A row's bits depend neither on the number of rows nor on the threads.",
         .inputs = &.{
-            .{ .name = "x", .doc = "f32 or q8a [rows, k]" },
-            .{ .name = "w", .doc = "panel16 [n, k]" },
-            .{ .name = "bias", .doc = "f32 [n]", .optional = true },
+            .{ .name = "x", .form = "f32|q8a [rows, k] rows; f32 for float weights" },
+            .{ .name = "w", .form = "packed [n, k]" },
+            .{ .name = "bias", .form = "f32 [n] dense", .optional = true },
         },
-        .outputs = &.{.{ .name = "out", .doc = "f32 [rows, n]" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [rows, n] rows" }},
     },
     .{
         .id = 34,
         .name = "matmul",
         .doc = "a @ b, batched along leading dims, any strides.",
-        .inputs = &.{ .{ .name = "a", .doc = "f32 [..., m, k]" }, .{ .name = "b", .doc = "f32 [..., k, n]" } },
-        .outputs = &.{.{ .name = "out", .doc = "f32 [..., m, n]" }},
+        .inputs = &.{ .{ .name = "a", .form = "f32 [..., m, k]" }, .{ .name = "b", .form = "f32 [..., k, n]" } },
+        .outputs = &.{.{ .name = "out", .form = "f32 [..., m, n]" }},
     },
     .{
         .id = 35,
         .name = "kv_append",
         .doc = "Writes rows into the paged cache at `position`, converting to its dtype.",
         .inputs = &.{
-            .{ .name = "x", .doc = "f32 [tokens, kv_heads, head_dim], any strides" },
-            .{ .name = "pages", .doc = "i32 [logical pages] -> physical page" },
+            .{ .name = "x", .form = "f32 [tokens, kv_heads, head_dim]" },
+            .{ .name = "pages", .form = "i32 [logical_pages] dense; physical page of each; one that is out of the cache fails the command" },
         },
-        .outputs = &.{.{ .name = "cache", .doc = "f32 or f16 [physical pages, kv_heads, page_size, head_dim]" }},
+        .outputs = &.{.{ .name = "cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense" }},
         .ints = &.{.{ .name = "position", .doc = "position of token 0" }},
     },
     .{
@@ -289,12 +352,12 @@ pub const table = [_]Op{
             "kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on " ++
             "the chunking nor on the threads.",
         .inputs = &.{
-            .{ .name = "q", .doc = "f32 [tokens, heads, head_dim], any strides" },
-            .{ .name = "k_cache", .doc = "f32 or f16 [physical pages, kv_heads, page_size, head_dim]" },
-            .{ .name = "v_cache", .doc = "like k_cache" },
-            .{ .name = "pages", .doc = "i32 [logical pages]" },
+            .{ .name = "q", .form = "f32 [tokens, heads, head_dim]; heads divide by kv_heads" },
+            .{ .name = "k_cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense" },
+            .{ .name = "v_cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense; of the dtype of k_cache" },
+            .{ .name = "pages", .form = "i32 [logical_pages] dense; physical page of each; one that is out of the cache fails the command" },
         },
-        .outputs = &.{.{ .name = "out", .doc = "f32 [tokens, heads, head_dim]" }},
+        .outputs = &.{.{ .name = "out", .form = "f32 [tokens, heads, head_dim]" }},
         .ints = &.{
             .{ .name = "position", .doc = "position of query 0" },
             .{ .name = "window", .doc = "sliding window; 0 for none" },

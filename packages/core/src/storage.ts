@@ -68,6 +68,11 @@ export class MemoryStorage {
     return this.#held.bytes;
   }
 
+  /** Whether the memory belongs to somebody else (a mapped file) and must not be written. */
+  get isReadOnly(): boolean {
+    return this.#held.owner !== undefined;
+  }
+
   /** True once every reference is gone. */
   get isFreed(): boolean {
     return this.#references === 0;

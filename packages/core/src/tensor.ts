@@ -98,7 +98,7 @@ export class Tensor implements Disposable {
 
   /**
    * A contiguous tensor over memory of somebody else, without a copy (weights in a mapped file). The owner is retained
-   * for as long as a view lives. Ops must not write to it. Throws `invalid_argument` for a bad shape.
+   * for as long as a view lives. It is read-only. Throws `invalid_argument` for a bad shape.
    */
   static fromAddress(
     backend: Backend,
@@ -243,12 +243,13 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * Replaces all values, row-major, converting as `from` does. The tensor must be contiguous. Throws
-   * `invalid_argument` when the number of values is wrong.
+   * Replaces all values, row-major, converting as `from` does. The tensor must be contiguous and its memory its own.
+   * Throws `invalid_argument` otherwise, and when the number of values is wrong.
    */
   write(values: NumberArray): this {
     const storage = this.#memory("write");
     if (!this.isContiguous) throw new MllmError("invalid_argument", `write: ${describeView(this)} is not contiguous`);
+    if (storage.isReadOnly) throw new MllmError("invalid_argument", `write: ${describeView(this)} is read-only`);
     const target = this.#bytes();
     const stored = toStored(values, this.dtype);
     if (stored.byteLength !== target.byteLength) {

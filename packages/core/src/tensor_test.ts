@@ -156,6 +156,8 @@ describe("backends", () => {
     const x = Tensor.fromAddress(backend, file.address + 16n, "f32", [3], file, { name: "mapped" });
     file[Symbol.dispose]();
     file[Symbol.dispose]();
+    assertThrows(() => x.write([1, 2, 3]), MllmError, "read-only");
+    assertThrows(() => mulConst(x, 2, { out: x }), MllmError, "read-only");
     assertEquals([...x.toFloat32Array()], [4, 5, 6]);
     x.free();
     assertThrows(() => Tensor.fromAddress(backend, file.address, "f32", [3], file), MllmError, "mapped");

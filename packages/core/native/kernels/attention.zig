@@ -19,7 +19,7 @@ const split_tokens = tiles_zig.split_tokens;
 
 /// Scratch of every thread, and the spans' partial results of up to `split_tokens` tokens.
 pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
-    var p = Plan.init(cmd) orelse return 0;
+    var p: Plan = .init(cmd);
     // A program's smaller runs may split, which a run at its largest token count need not.
     const split = if (p.tokens <= split_tokens) p.splitFloats() else blk: {
         p.tokens = split_tokens;
@@ -27,33 +27,26 @@ pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u
         p.tokens = views.dim(&cmd.inputs[0], 0);
         break :blk floats;
     };
-    return (threads * p.threadFloats() + split) * @sizeOf(f32);
+    return (threads * p.threadFloats() +| split) *| @sizeOf(f32);
 }
 
 /// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q; ints: position, window; floats: scale, softcap.
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const q = &cmd.inputs[0];
     const out = &cmd.outputs[0];
-    const plan = Plan.init(cmd) orelse
-        return ctx.fail("attention takes q [tokens, heads, head_dim] and caches with its head_dim whose kv_heads divide heads");
-    const typed = views.isDtype(q, .f32) and views.isDtype(out, .f32) and views.sameShape(q, out);
-    if (!typed) return ctx.fail("attention takes f32 q and gives an output like it");
-    const k = kv.Cache.init(&cmd.inputs[1], &cmd.inputs[3]);
-    const v = kv.Cache.init(&cmd.inputs[2], &cmd.inputs[3]);
-    const paired = k != null and v != null and views.sameShape(&cmd.inputs[1], &cmd.inputs[2]) and k.?.half == v.?.half;
-    if (!paired) return ctx.fail("attention takes contiguous f32 or f16 caches of equal shape and i32 pages");
-    if (plan.tokens == 0) return;
-    if (cmd.ints[0] < 0 or cmd.ints[1] < 0) return ctx.fail("attention: position and window can't be negative");
+    const plan: Plan = .init(cmd);
+    const k: kv.Cache = .init(&cmd.inputs[1], &cmd.inputs[3]);
+    const v: kv.Cache = .init(&cmd.inputs[2], &cmd.inputs[3]);
     const position: usize = @intCast(cmd.ints[0]);
     const window: usize = @intCast(cmd.ints[1]);
     const first = if (window > 0 and position + 1 > window) position + 1 - window else 0;
-    if (!k.?.covers(first, position + plan.tokens)) return ctx.fail("attention: the position lies outside the mapped pages of the cache");
-    if (ctx.scratch.len < attention_workspace(cmd, ctx.threads)) return ctx.fail("attention: scratch is too small");
+    if (!k.mapped(first, position + plan.tokens)) return ctx.fail("attention: a page is not in the cache");
+    std.debug.assert(ctx.scratch.len >= attention_workspace(cmd, ctx.threads));
 
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch + ctx.thread * plan.threadFloats());
-    tile.k = k.?;
-    tile.v = v.?;
+    tile.k = k;
+    tile.v = v;
     tile.window = window;
     tile.softcap = cmd.floats[1];
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;

@@ -33,17 +33,15 @@ pub const Plan = struct {
     tile_rows: usize,
     spans: usize,
 
-    pub fn init(cmd: *const abi.Command) ?Plan {
+    pub fn init(cmd: *const abi.Command) Plan {
         const q = &cmd.inputs[0];
         const cache = &cmd.inputs[1];
-        if (q.rank != 3 or cache.rank != 4 or cmd.inputs[3].rank != 1) return null;
         const kv_heads = views.dim(cache, 1);
         const heads = views.dim(q, 1);
-        if (kv_heads == 0 or heads % kv_heads != 0 or heads == 0 or views.dim(q, 2) != views.dim(cache, 3)) return null;
         const group = heads / kv_heads;
         const head_dim = views.dim(q, 2);
-        const rows = std.math.clamp(12288 / @max(1, head_dim), 12, 96);
-        const tile_tokens = @min(@max(1, rows / group), @max(1, views.dim(q, 0)));
+        const rows = std.math.clamp(12288 / head_dim, 12, 96);
+        const tile_tokens = @min(@max(1, rows / group), views.dim(q, 0));
         return .{
             .tokens = views.dim(q, 0),
             .heads = heads,
@@ -82,7 +80,8 @@ pub const Plan = struct {
 
     pub fn splitFloats(p: Plan) usize {
         if (p.tokens > split_tokens) return 0;
-        return p.kv_heads * p.spans * p.stateFloats(p.tokens * p.group);
+        // Saturating: nothing bounds what a page table claims but that no memory is as large.
+        return p.kv_heads *| p.spans *| p.stateFloats(p.tokens * p.group);
     }
 };
 

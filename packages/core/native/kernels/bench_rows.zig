@@ -1,7 +1,6 @@
 //! Rows of the memory-bound kernels; bytes count each input once and each output once.
 
 const std = @import("std");
-const abi = @import("abi");
 const testing = @import("testing.zig");
 const Bench = @import("bench.zig").Bench;
 const activation = @import("activation.zig");

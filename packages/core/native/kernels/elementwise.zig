@@ -1,6 +1,5 @@
 //! Element-wise kernels: the generic row walk for one or two inputs, and add, mul, mul_const.
 
-const std = @import("std");
 const abi = @import("abi");
 const Context = @import("context").Context;
 const simd = @import("simd.zig");
@@ -12,11 +11,6 @@ const lanes = simd.lanes;
 /// Applies `op.eval(x)` (one input) or `op.eval(a, b)` (two) to each element. The second input may have the shape of the
 /// trailing dims of the first. Each element's bits depend on its own inputs only, so any split over threads is fine.
 pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: anytype) void {
-    if (!views.allF32(ctx, cmd.inputs[0..inputs]) or !views.allF32(ctx, cmd.outputs[0..1])) return;
-    if (!views.sameShape(&cmd.inputs[0], &cmd.outputs[0])) return ctx.fail("an element-wise op takes an output like its first input");
-    if (inputs == 2 and !isTrailing(&cmd.inputs[0], &cmd.inputs[1])) {
-        return ctx.fail("an element-wise op takes a second input with the shape of the first or of its trailing dims");
-    }
     const descs = [3]*const abi.TensorDesc{ &cmd.inputs[0], if (inputs == 2) &cmd.inputs[1] else &cmd.inputs[0], &cmd.outputs[0] };
     const flat = views.sameShape(descs[0], descs[1]) and
         views.isContiguous(descs[0]) and views.isContiguous(descs[1]) and views.isContiguous(descs[2]);
@@ -37,12 +31,6 @@ pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: a
             mapRow(false, inputs, op, rows[0].cursor(false, r), rows[1].cursor(false, second), rows[2].cursor(false, r), rows[2].n);
         }
     }
-}
-
-fn isTrailing(a: *const abi.TensorDesc, b: *const abi.TensorDesc) bool {
-    if (b.rank > a.rank) return false;
-    for (0..b.rank) |d| if (b.shape[d] != a.shape[a.rank - b.rank + d]) return false;
-    return true;
 }
 
 fn mapRow(

@@ -12,7 +12,7 @@ const packed_weights = @import("packed.zig");
 const linear_f32 = @import("linear_f32.zig");
 const linear_i8 = @import("linear_i8.zig");
 
-/// A checked linear command.
+/// A linear command.
 pub const Problem = struct {
     rows: usize,
     n: usize,
@@ -59,12 +59,6 @@ pub const Problem = struct {
     }
 };
 
-fn rowsOf(desc: *const abi.TensorDesc) usize {
-    var rows: usize = 1;
-    for (desc.shape[0..desc.rank -| 1]) |n| rows *= @intCast(n);
-    return rows;
-}
-
 fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
     const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.few_rows else linear_i8.few_rows;
     return cmd.variant == 2 or (cmd.variant != 1 and rows > few);
@@ -74,53 +68,31 @@ fn isF32(desc: *const abi.TensorDesc) bool {
     return desc.dtype == @intFromEnum(abi.Dtype.f32);
 }
 
-fn check(ctx: *context.Context, cmd: *const abi.Command) ?Problem {
+fn problemOf(cmd: *const abi.Command) Problem {
     const x = &cmd.inputs[0];
     const w = &cmd.inputs[1];
     const out = &cmd.outputs[0];
-    const bad: ?[*:0]const u8 = reason: {
-        if (w.rank != 2 or w.layout != @intFromEnum(abi.Layout.panel16)) break :reason "linear: weights must be packed (panel16)";
-        const kind = packed_weights.kindOf(w.dtype) orelse break :reason "linear: weights of this dtype are not supported";
-        if (x.rank < 1 or x.shape[x.rank - 1] != w.shape[1]) break :reason "linear: x and w differ in k";
-        if (out.rank < 1 or out.shape[out.rank - 1] != w.shape[0] or rowsOf(out) != rowsOf(x)) {
-            break :reason "linear: wrong shape of the output";
-        }
-        if (!isF32(out) or out.strides[out.rank - 1] != 1) break :reason "linear: the output must be f32 with contiguous rows";
-        const k: usize = @intCast(w.shape[1]);
-        if (!kind.isFloat() and k % 32 != 0) break :reason "linear: k must be a multiple of 32";
-        if (isF32(x)) {
-            if (x.strides[x.rank - 1] != 1) break :reason "linear: rows of x must be contiguous";
-        } else if (x.dtype != @intFromEnum(abi.Dtype.q8a)) {
-            break :reason "linear: x must be f32 or q8a";
-        } else if (kind.isFloat()) break :reason "linear: x must be f32 for float weights";
-        const bias = &cmd.inputs[2];
-        const has_bias = cmd.input_count > 2 and bias.rank != 0;
-        if (has_bias and (!isF32(bias) or bias.rank != 1 or bias.shape[0] != w.shape[0] or bias.strides[0] != 1)) {
-            break :reason "linear: bias must be contiguous f32 [n]";
-        }
-        const stride: usize = if (x.rank > 1) @intCast(x.strides[x.rank - 2]) else k;
-        return .{
-            .rows = rowsOf(x),
-            .n = @intCast(w.shape[0]),
-            .k = k,
-            .kind = kind,
-            .x = @ptrFromInt(x.data),
-            .x_row_bytes = if (isF32(x)) stride * 4 else abi.q8aRowBytes(k),
-            .weights = @ptrFromInt(w.data),
-            .panel_bytes = packed_weights.panelBytes(kind, k),
-            .out = @ptrFromInt(out.data),
-            .out_row = if (out.rank > 1) @intCast(out.strides[out.rank - 2]) else 0,
-            .bias = if (has_bias) @ptrFromInt(bias.data) else null,
-        };
+    const kind = packed_weights.kindOf(w.dtype).?;
+    const k: usize = @intCast(w.shape[1]);
+    return .{
+        .rows = @intCast(x.shape[0]),
+        .n = @intCast(w.shape[0]),
+        .k = k,
+        .kind = kind,
+        .x = @ptrFromInt(x.data),
+        .x_row_bytes = if (isF32(x)) @as(usize, @intCast(x.strides[0])) * 4 else abi.q8aRowBytes(k),
+        .weights = @ptrFromInt(w.data),
+        .panel_bytes = packed_weights.panelBytes(kind, k),
+        .out = @ptrFromInt(out.data),
+        .out_row = @intCast(out.strides[0]),
+        .bias = if (cmd.given(2)) @ptrFromInt(cmd.inputs[2].data) else null,
     };
-    ctx.fail(bad.?);
-    return null;
 }
 
 /// Inputs: x f32 or q8a [rows, k], w panel16 [n, k], bias f32 [n] or absent. Output: f32 [rows, n].
 pub fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
-    const problem = check(ctx, cmd) orelse return;
-    if (problem.rows == 0 or problem.n == 0) return;
+    const problem = problemOf(cmd);
+    std.debug.assert(ctx.scratch.len >= linear_workspace(cmd, ctx.threads));
     const gemm = usesGemm(cmd, problem.rows);
     switch (problem.kind) {
         inline else => |kind| {
@@ -136,14 +108,11 @@ pub fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void 
 /// Scratch of GEMM: the rows of x in tile order, and unpacked weights per thread.
 pub fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
     const x = &cmd.inputs[0];
-    if (x.rank < 1) return 0;
-    const rows = rowsOf(x);
+    const rows: usize = @intCast(x.shape[0]);
     if (!usesGemm(cmd, rows)) return 0;
-    const kind = packed_weights.kindOf(cmd.inputs[1].dtype) orelse return 0;
-    const k: usize = @intCast(x.shape[x.rank - 1]);
-    if (isF32(x)) return linear_f32.scratchBytes(kind, rows, k, threads);
-    if (kind.isFloat()) return 0;
-    return linear_i8.scratchBytes(kind, rows, k, threads);
+    const kind = packed_weights.kindOf(cmd.inputs[1].dtype).?;
+    const k: usize = @intCast(x.shape[1]);
+    return if (isF32(x)) linear_f32.scratchBytes(kind, rows, k, threads) else linear_i8.scratchBytes(kind, rows, k, threads);
 }
 
 /// The largest power of two that is at most `n` and at most `max`.

@@ -49,7 +49,7 @@ pub const Weights = struct {
         random.bytes(bytes);
         for (0..n * k / info.elements) |b| tame(dtype, bytes[b * info.bytes ..][0..info.bytes], random, odd);
         var packed_dtype: u32 = 0;
-        const size = packed_weights.packedBytes(@intFromEnum(dtype), n, k, &packed_dtype);
+        const size = packed_weights.packedBytes(dtype, n, k, &packed_dtype);
         const packed_bytes = try gpa.alignedAlloc(u8, .@"64", @intCast(size));
         var packed_desc = describe(@enumFromInt(packed_dtype), @intFromPtr(packed_bytes.ptr), &.{ n, k });
         packed_desc.layout = @intFromEnum(abi.Layout.panel16);

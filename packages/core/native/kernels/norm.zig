@@ -2,7 +2,6 @@
 //!
 //! Sums run in f32 over 4 x lanes partial sums in a fixed order; mean, root and quotient of a row are f64 scalars.
 
-const std = @import("std");
 const abi = @import("abi");
 const Context = @import("context").Context;
 const simd = @import("simd.zig");
@@ -25,24 +24,8 @@ inline fn centredSquare(mean: F, x: F) F {
     return d * d;
 }
 
-/// Whether `weight` is f32 [n], one element after the other.
-fn isVector(weight: *const abi.TensorDesc, n: usize) bool {
-    return views.isDtype(weight, .f32) and weight.rank == 1 and views.dim(weight, 0) == n and (n == 1 or weight.strides[0] == 1);
-}
-
 fn vector(desc: *const abi.TensorDesc) [*]const f32 {
     return @ptrFromInt(@as(usize, @intCast(desc.data)));
-}
-
-/// Checks x, out and the weight vectors; marks the command as failed otherwise.
-fn accepts(ctx: *Context, x: *const abi.TensorDesc, out: *const abi.TensorDesc, weights: []const abi.TensorDesc) bool {
-    const fine = x.rank > 0 and views.isDtype(x, .f32) and views.isDtype(out, .f32) and views.sameShape(x, out);
-    if (!fine) ctx.fail("a norm takes strided f32 tensors of equal shape");
-    for (weights) |*w| if (fine and !isVector(w, views.dim(x, x.rank - 1))) {
-        ctx.fail("a norm takes contiguous f32 weights of the length of a row");
-        return false;
-    };
-    return fine;
 }
 
 const Scaling = struct { weight: [*]const f32, eps: f32, offset: f32 };
@@ -62,7 +45,6 @@ fn rmsnormRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(de
 
 /// inputs: x, weight; floats: eps, offset.
 pub fn rmsnorm(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], cmd.inputs[1..2])) return;
     const x: Rows = .init(&cmd.inputs[0], 1);
     const out: Rows = .init(&cmd.outputs[0], 1);
     const scaling: Scaling = .{ .weight = vector(&cmd.inputs[1]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
@@ -84,8 +66,6 @@ fn addRow(comptime dense: bool, x: views.Cursor(dense), y: views.Cursor(dense), 
 
 /// inputs: x, residual, weight; outputs: sum, out; floats: eps, offset. Each row is added, then normalised while it is in L1.
 pub fn rmsnorm_residual(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], cmd.inputs[2..3])) return;
-    if (!accepts(ctx, &cmd.inputs[1], &cmd.outputs[1], &.{}) or !accepts(ctx, &cmd.inputs[0], &cmd.outputs[1], &.{})) return;
     const rows = [4]Rows{ .init(&cmd.inputs[0], 1), .init(&cmd.inputs[1], 1), .init(&cmd.outputs[0], 1), .init(&cmd.outputs[1], 1) };
     var dense = true;
     for (rows) |r| dense = dense and r.stride == 1;
@@ -125,13 +105,11 @@ fn layernormRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(
 
 /// inputs: x, weight, bias (optional); floats: eps.
 pub fn layernorm(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    const has_bias = cmd.input_count > 2 and cmd.inputs[2].data != 0;
-    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], cmd.inputs[1..if (has_bias) 3 else 2])) return;
     const x: Rows = .init(&cmd.inputs[0], 1);
     const out: Rows = .init(&cmd.outputs[0], 1);
     const affine: Affine = .{
         .weight = vector(&cmd.inputs[1]),
-        .bias = if (has_bias) vector(&cmd.inputs[2]) else null,
+        .bias = if (cmd.given(2)) vector(&cmd.inputs[2]) else null,
         .eps = cmd.floats[0],
     };
     const share = ctx.range(x.count, views.rowGrain(x.n));
@@ -155,7 +133,6 @@ fn l2normRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(den
 
 /// inputs: x; floats: eps.
 pub fn l2norm(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    if (!accepts(ctx, &cmd.inputs[0], &cmd.outputs[0], &.{})) return;
     const x: Rows = .init(&cmd.inputs[0], 1);
     const out: Rows = .init(&cmd.outputs[0], 1);
     const share = ctx.range(x.count, views.rowGrain(x.n));

@@ -1,5 +1,4 @@
 const std = @import("std");
-const abi = @import("abi");
 const elementwise = @import("elementwise.zig");
 const norm = @import("norm.zig");
 const testing = @import("testing.zig");

@@ -91,22 +91,6 @@ pub fn kindOf(dtype: u32) ?Kind {
     };
 }
 
-fn knownDtype(id: u32) ?abi.Dtype {
-    inline for (@typeInfo(abi.Dtype).@"enum".fields) |field| {
-        if (field.value == id) return @enumFromInt(field.value);
-    }
-    return null;
-}
-
-/// The dtype that weights of `dtype` have once packed; null when they can't be packed.
-pub fn packedDtype(dtype: u32) ?abi.Dtype {
-    return switch (knownDtype(dtype) orelse return null) {
-        .f32, .f16, .bf16, .q8_0, .q4_0, .q5_0, .q4_k, .q6_k => |same| same,
-        .q4_1, .q5_1, .q2_k, .q3_k, .q5_k, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4 => .q8_g16,
-        else => null,
-    };
-}
-
 /// Bytes of one panel; K divides by 32 (256 for the K-quants) unless the kind is a float.
 pub fn panelBytes(kind: Kind, k: usize) usize {
     const bytes = switch (kind) {
@@ -118,10 +102,10 @@ pub fn panelBytes(kind: Kind, k: usize) usize {
 }
 
 /// Bytes that weights [n, k] of `dtype` take in panel16 layout, and their packed dtype; 0 when they can't be packed
-/// (unknown dtype, k not in whole blocks, or more than 2^48 bytes).
-pub fn packedBytes(dtype: u32, n: u64, k: u64, packed_dtype: *u32) u64 {
-    const target = packedDtype(dtype) orelse return 0;
-    const source = abi.blockInfo(knownDtype(dtype).?).?;
+/// (k not in whole blocks, or more than 2^48 bytes).
+pub fn packedBytes(dtype: abi.Dtype, n: u64, k: u64, packed_dtype: *u32) u64 {
+    const target = abi.packedDtype(dtype) orelse return 0;
+    const source = abi.blockInfo(dtype).?;
     if (n == 0 or k == 0 or n > 1 << 40 or k > 1 << 32 or k % source.elements != 0) return 0;
     const one: u128 = panelBytes(kindOf(@intFromEnum(target)).?, @intCast(k));
     const all = one * ((n + panel - 1) / panel);
@@ -303,10 +287,9 @@ inline fn unpackCodes(comptime kind: Kind, record: [*]const u8, comptime v: usiz
 
 test "packedBytes refuses what it can't pack" {
     var dtype: u32 = 0;
-    try std.testing.expectEqual(@as(u64, 0), packedBytes(2, 16, 33, &dtype));
-    try std.testing.expectEqual(@as(u64, 0), packedBytes(999, 16, 32, &dtype));
-    try std.testing.expectEqual(@as(u64, 0), packedBytes(@intFromEnum(abi.Dtype.i32), 16, 32, &dtype));
-    try std.testing.expectEqual(@as(u64, 0), packedBytes(0, 1 << 40, 1 << 32, &dtype));
-    try std.testing.expectEqual(@as(u64, 2 * 320), packedBytes(@intFromEnum(abi.Dtype.q4_0), 17, 32, &dtype));
-    try std.testing.expectEqual(@as(u64, 3 * 64), packedBytes(0, 33, 1, &dtype));
+    try std.testing.expectEqual(@as(u64, 0), packedBytes(.q4_0, 16, 33, &dtype));
+    try std.testing.expectEqual(@as(u64, 0), packedBytes(.i32, 16, 32, &dtype));
+    try std.testing.expectEqual(@as(u64, 0), packedBytes(.f32, 1 << 40, 1 << 32, &dtype));
+    try std.testing.expectEqual(@as(u64, 2 * 320), packedBytes(.q4_0, 17, 32, &dtype));
+    try std.testing.expectEqual(@as(u64, 3 * 64), packedBytes(.f32, 33, 1, &dtype));
 }

@@ -28,11 +28,8 @@ fn argmaxRow(comptime dense: bool, x: views.Cursor(dense), n: usize) usize {
 
 /// inputs: x [rows, n]; outputs: i32 [rows].
 pub fn argmax(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    const typed = views.isDtype(&cmd.inputs[0], .f32) and views.isDtype(&cmd.outputs[0], .i32) and cmd.inputs[0].rank > 0;
-    if (!typed) return ctx.fail("argmax takes f32 rows and gives i32");
     const x: Rows = .init(&cmd.inputs[0], 1);
     const out: Rows = .init(&cmd.outputs[0], 0);
-    if (out.count != x.count) return ctx.fail("argmax gives one index per row");
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
         const index = if (x.stride == 1) argmaxRow(true, x.cursor(true, r), x.n) else argmaxRow(false, x.cursor(false, r), x.n);
@@ -87,15 +84,9 @@ const Top = struct {
 
 /// inputs: x [rows, n]; outputs: values f32 [rows, k], indices i32 [rows, k]; k <= n.
 pub fn topk(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    const x_desc = &cmd.inputs[0];
-    const typed = views.isDtype(x_desc, .f32) and views.isDtype(&cmd.outputs[0], .f32) and views.isDtype(&cmd.outputs[1], .i32);
-    if (!typed or x_desc.rank == 0) return ctx.fail("topk takes f32 rows and gives f32 values and i32 indices");
-    const x: Rows = .init(x_desc, 1);
+    const x: Rows = .init(&cmd.inputs[0], 1);
     const values: Rows = .init(&cmd.outputs[0], 1);
     const indices: Rows = .init(&cmd.outputs[1], 1);
-    const shaped = values.n <= x.n and indices.n == values.n and values.count == x.count and indices.count == x.count;
-    if (!shaped) return ctx.fail("topk gives k <= n values and as many indices for each row");
-    if (values.n == 0) return;
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
         const top: Top = .{
@@ -113,21 +104,13 @@ fn copyRow(comptime dense: bool, from: views.Cursor(dense), to: views.Cursor(den
     for (0..n) |i| to.at(i).* = from.at(i).*;
 }
 
-/// inputs: x [rows, n] (any leading dims: rows of the first); outputs: [count, n]; ints: start.
+/// inputs: x [rows, n]; outputs: [count, n]; ints: start.
 pub fn take_rows(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    const start = cmd.ints[0];
-    const out_desc = &cmd.outputs[0];
     var source = cmd.inputs[0];
-    if (!views.allF32(ctx, &.{ source, out_desc.* })) return;
-    if (source.rank == 0 or out_desc.rank != source.rank) return ctx.fail("take_rows takes and gives [rows, n]");
-    if (start < 0 or start > source.shape[0] or out_desc.shape[0] > source.shape[0] - start) {
-        return ctx.fail("take_rows: the rows lie outside the tensor");
-    }
-    source.data = views.addressOf(&source, &.{@intCast(start)});
-    source.shape[0] = out_desc.shape[0];
-    if (!views.sameShape(&source, out_desc)) return ctx.fail("take_rows takes and gives [rows, n]");
+    source.data = views.addressOf(&source, &.{@intCast(cmd.ints[0])});
+    source.shape[0] = cmd.outputs[0].shape[0];
     const x: Rows = .init(&source, 1);
-    const out: Rows = .init(out_desc, 1);
+    const out: Rows = .init(&cmd.outputs[0], 1);
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
         if (x.stride == 1 and out.stride == 1) {

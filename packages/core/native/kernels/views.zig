@@ -2,7 +2,6 @@
 
 const std = @import("std");
 const abi = @import("abi");
-const Context = @import("context").Context;
 const simd = @import("simd.zig");
 
 const F = simd.F;
@@ -13,19 +12,6 @@ fn elementBytes(dtype: u32) usize {
     const known = std.enums.fromInt(abi.Dtype, dtype) orelse return 0;
     const info = abi.blockInfo(known) orelse return 0;
     return if (info.elements == 1) info.bytes else 0;
-}
-
-pub fn isDtype(desc: *const abi.TensorDesc, dtype: abi.Dtype) bool {
-    return desc.dtype == @intFromEnum(dtype) and desc.layout == 0;
-}
-
-/// Marks the command as failed unless every descriptor is a strided f32 tensor.
-pub fn allF32(ctx: *Context, descs: []const abi.TensorDesc) bool {
-    for (descs) |*d| if (!isDtype(d, .f32)) {
-        ctx.fail("this kernel takes strided f32 tensors");
-        return false;
-    };
-    return true;
 }
 
 pub fn sameShape(a: *const abi.TensorDesc, b: *const abi.TensorDesc) bool {

@@ -1,5 +1,10 @@
-//! Checks a command before a kernel may trust it: that the op exists, that operands are there and well formed, lie
-//! where they may, and fit each other (rules.zig). A failure leaves one line that names op, operand, dtype and shape.
+//! The boundary: every command passes here before a kernel sees it, and no kernel checks its operands again.
+//!
+//! The op exists; operands are there, well formed, within their memory, as the op table words them and fitting each other
+//! (rules.zig); outputs overlap nothing but what the op may do in place; ints are in range. `submit` checks with the very
+//! shapes, `compile` with symbolic dims at their maximum: what holds there holds for fewer tokens, since strides stay and
+//! no rule but those of `rules.checkValues` (which `run` repeats) depends on a symbolic length. A failure leaves one line
+//! that names op, operand, dtype and shape. Left to kernels is what data says while they run: token, target and page ids.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -21,6 +26,11 @@ pub const Scope = union(enum) {
 
 const dim_max = 1 << 40;
 const stride_max = 1 << 46;
+/// Keeps every product of sizes that kernels and their workspaces make within 64 bits.
+const elements_max = 1 << 44;
+const bytes_max = 1 << 56;
+/// Largest magnitude of an int, whether literal or from a register.
+pub const int_max = 1 << 40;
 
 /// The status of a failed check.
 pub fn status(err: Error) abi.Status {
@@ -38,19 +48,42 @@ pub fn command(cmd: *const abi.Command, scope: Scope, last: *LastError) Error!vo
     }
     const checker: Checker = .{ .cmd = cmd, .op = &ops.table[cmd.op - 1], .last = last };
     try checker.counts();
-    for (checker.op.inputs[0..cmd.input_count], cmd.inputs[0..cmd.input_count]) |arg, *desc| {
-        if (desc.rank == 0 and arg.optional) continue;
-        try checker.operand(arg.name, desc, scope);
+    var inputs: [abi.max_inputs]Extent = @splat(.{});
+    for (checker.op.inputs[0..cmd.input_count], cmd.inputs[0..cmd.input_count], inputs[0..cmd.input_count]) |arg, *desc, *extent| {
+        if (desc.rank == 0 and desc.data == 0 and arg.optional) continue;
+        extent.* = try checker.operand(arg.name, desc, scope);
     }
-    for (checker.op.outputs, cmd.outputs[0..cmd.output_count]) |arg, *desc| try checker.operand(arg.name, desc, scope);
-    for (cmd.int_registers, 0..) |register, i| {
-        if (register == 0) continue;
-        if (scope == .eager) return checker.fail("an eager command can't read register {d}", .{register});
-        if (i >= checker.op.ints.len or register > @intFromEnum(abi.Register.context)) {
-            return checker.fail("int {d} can't come from register {d}", .{ i, register });
+    var outputs: [abi.max_outputs]Extent = @splat(.{});
+    for (checker.op.outputs, cmd.outputs[0..cmd.output_count], outputs[0..cmd.output_count]) |arg, *desc, *extent| {
+        extent.* = try checker.operand(arg.name, desc, scope);
+        for (desc.shape[0..desc.rank], desc.strides[0..desc.rank]) |dim, stride| {
+            if (dim > 1 and stride == 0 and desc.layout == 0) return checker.fail("{s} {f} has the stride 0", .{ arg.name, show(desc) });
         }
     }
+    try checker.intsInRange(scope);
     try rules.check(checker);
+    if (scope != .query) try checker.overlaps(&inputs, &outputs);
+}
+
+/// The bytes of an operand that is there; packed weights count one, as their size is their backend's own.
+const Extent = struct {
+    space: u32 = 0,
+    start: u64 = 0,
+    end: u64 = 0,
+
+    fn meets(self: Extent, other: Extent) bool {
+        return self.space == other.space and self.start < other.end and other.start < self.end;
+    }
+};
+
+/// Whether two views are the same elements in the same order.
+fn identical(a: *const abi.TensorDesc, b: *const abi.TensorDesc) bool {
+    if (a.data != b.data or a.dtype != b.dtype or a.layout != b.layout or a.rank != b.rank) return false;
+    if (a.symbolic_dims != b.symbolic_dims) return false;
+    for (0..a.rank) |i| {
+        if (a.shape[i] != b.shape[i] or (a.strides[i] != b.strides[i] and a.shape[i] != 1)) return false;
+    }
+    return true;
 }
 
 /// One command under check.
@@ -67,11 +100,6 @@ pub const Checker = struct {
         return &self.cmd.outputs[index];
     }
 
-    /// Whether an optional input is given.
-    pub fn given(self: Checker, index: usize) bool {
-        return index < self.cmd.input_count and self.cmd.inputs[index].rank != 0;
-    }
-
     pub fn fail(self: Checker, comptime format: []const u8, args: anytype) Error {
         self.last.set("{s}: " ++ format, .{self.op.name} ++ args);
         return error.Invalid;
@@ -80,6 +108,12 @@ pub const Checker = struct {
     pub fn unsupported(self: Checker, comptime format: []const u8, args: anytype) Error {
         self.last.set("{s}: " ++ format, .{self.op.name} ++ args);
         return error.Unsupported;
+    }
+
+    /// Refuses a symbolic length where a rule that holds for the largest one need not hold for others.
+    pub fn fixed(self: Checker, name: []const u8, desc: *const abi.TensorDesc, axis: usize) Error!void {
+        if (desc.symbolic_dims >> @intCast(axis) & 1 == 0) return;
+        return self.unsupported("{s} is {f}: dim {d} can't be the number of tokens", .{ name, show(desc), axis });
     }
 
     fn counts(self: Checker) Error!void {
@@ -95,7 +129,33 @@ pub const Checker = struct {
         }
     }
 
-    fn operand(self: Checker, name: []const u8, desc: *const abi.TensorDesc, scope: Scope) Error!void {
+    fn intsInRange(self: Checker, scope: Scope) Error!void {
+        for (self.cmd.int_registers, self.cmd.ints, 0..) |register, value, i| {
+            if (register == 0) {
+                if (value >= -int_max and value <= int_max) continue;
+                return self.fail("int {d} is {d}, out of range", .{ i, value });
+            }
+            if (scope == .eager) return self.fail("an eager command can't read register {d}", .{register});
+            if (i >= self.op.ints.len or register > @intFromEnum(abi.Register.context)) {
+                return self.fail("int {d} can't come from register {d}", .{ i, register });
+            }
+        }
+    }
+
+    /// Refuses outputs that share bytes with an input, but for what the op may do in place, or with each other.
+    fn overlaps(self: Checker, inputs: []const Extent, outputs: []const Extent) Error!void {
+        for (self.op.outputs, outputs[0..self.op.outputs.len], 0..) |out, extent, o| {
+            for (self.op.inputs, inputs[0..self.op.inputs.len], 0..) |in, other, i| {
+                if (!extent.meets(other)) continue;
+                const allowed = o == 0 and std.mem.indexOfScalar(u32, self.op.in_place, @intCast(i)) != null;
+                if (allowed and identical(self.output(o), self.input(i))) continue;
+                return self.fail("{s} {f} overlaps {s} {f}", .{ out.name, show(self.output(o)), in.name, show(self.input(i)) });
+            }
+        }
+        if (outputs[0].meets(outputs[1])) return self.fail("the outputs overlap", .{});
+    }
+
+    fn operand(self: Checker, name: []const u8, desc: *const abi.TensorDesc, scope: Scope) Error!Extent {
         const dtype = std.enums.fromInt(abi.Dtype, desc.dtype) orelse
             return self.fail("{s} has the unknown dtype {d}", .{ name, desc.dtype });
         if (desc.rank == 0 or desc.rank > abi.max_rank) {
@@ -107,12 +167,17 @@ pub const Checker = struct {
             if (desc.strides[i] < 0 or desc.strides[i] > stride_max) return self.fail("{s} has the stride {d}", .{ name, desc.strides[i] });
         }
         const bytes = extentBytes(desc, dtype) orelse return self.fail("{s} is {f}: no such tensor can exist", .{ name, show(desc) });
-        try self.symbols(name, desc, scope);
+        try self.symbols(name, desc, dtype, scope);
         try self.place(name, desc, dtype, bytes, scope);
+        return .{ .space = desc.space, .start = desc.data, .end = desc.data +| bytes };
     }
 
-    fn symbols(self: Checker, name: []const u8, desc: *const abi.TensorDesc, scope: Scope) Error!void {
-        if (desc.symbolic_dims == 0 or scope == .query) return;
+    fn symbols(self: Checker, name: []const u8, desc: *const abi.TensorDesc, dtype: abi.Dtype, scope: Scope) Error!void {
+        if (desc.symbolic_dims == 0) return;
+        if (desc.layout != 0) return self.unsupported("{s} is {f}: packed weights have no symbolic dim", .{ name, show(desc) });
+        const elements = if (abi.blockInfo(dtype)) |info| info.elements else 32;
+        if (elements > 1) try self.fixed(name, desc, desc.rank - 1);
+        if (scope == .query) return;
         const program = switch (scope) {
             .program => |program| program,
             else => return self.fail("{s} has a symbolic dim outside of a program", .{name}),
@@ -141,6 +206,7 @@ pub const Checker = struct {
         } else if (desc.data == 0) {
             return self.fail("{s} has no address", .{name});
         }
+        if (bytes > std.math.maxInt(u64) - desc.data) return self.fail("{s} {f} ends past the last address", .{ name, show(desc) });
         const alignment: u64 = if (desc.layout != 0 or dtype == .q8a) 64 else alignmentOf(dtype);
         if (desc.data % alignment != 0) return self.fail("{s} {f} is not aligned to {d} bytes", .{ name, show(desc), alignment });
     }
@@ -152,26 +218,41 @@ fn alignmentOf(dtype: abi.Dtype) u64 {
     return if (info.elements == 1) info.bytes else 1;
 }
 
-/// Bytes from the first to past the last element; null when there can't be such a tensor. 0 for packed weights.
+/// Bytes from the first to past the last element, 1 for packed weights; null when there can't be such a tensor.
 fn extentBytes(desc: *const abi.TensorDesc, dtype: abi.Dtype) ?u64 {
-    if (desc.layout == @intFromEnum(abi.Layout.panel16)) return if (desc.rank == 2) 0 else null;
-    const last = desc.shape[desc.rank - 1];
+    const last = desc.rank - 1;
+    var count: u64 = 1;
+    for (desc.shape[0..desc.rank]) |dim| count *|= @intCast(dim);
+    if (count > elements_max) return null;
+    if (desc.layout == @intFromEnum(abi.Layout.panel16)) {
+        const multiple = abi.packedMultiple(dtype) orelse return null;
+        return if (desc.rank == 2 and @mod(desc.shape[1], multiple) == 0) 1 else null;
+    }
     if (dtype == .q8a) {
-        if (@mod(last, 32) != 0) return null;
-        var rows: i128 = 1;
-        for (desc.shape[0 .. desc.rank - 1]) |dim| rows = std.math.mul(i128, rows, dim) catch return null;
-        return std.math.cast(u64, rows * abi.q8aRowBytes(@intCast(last)));
+        const whole = @mod(desc.shape[last], 32) == 0 and isDense(desc);
+        return if (whole) count / @as(u64, @intCast(desc.shape[last])) * abi.q8aRowBytes(@intCast(desc.shape[last])) else null;
     }
     const info = abi.blockInfo(dtype) orelse return null;
-    var elements: i128 = 0;
-    for (0..desc.rank - 1) |i| elements += @as(i128, desc.shape[i] - 1) * desc.strides[i];
-    if (info.elements == 1) {
-        elements += @as(i128, last - 1) * desc.strides[desc.rank - 1] + 1;
-    } else {
-        if (@mod(last, info.elements) != 0) return null;
-        elements += last;
+    if (info.elements > 1) {
+        if (@mod(desc.shape[last], info.elements) != 0 or desc.strides[last] != 1) return null;
+        for (desc.shape[0..last], desc.strides[0..last]) |dim, stride| if (dim > 1 and @mod(stride, info.elements) != 0) return null;
     }
-    return std.math.cast(u64, @divFloor(elements, info.elements) * info.bytes);
+    var elements: i128 = 1;
+    for (desc.shape[0..desc.rank], desc.strides[0..desc.rank]) |dim, stride| elements += @as(i128, dim - 1) * stride;
+    const bytes = @divFloor(elements, info.elements) * info.bytes;
+    return if (bytes <= bytes_max) @intCast(bytes) else null;
+}
+
+/// Whether the elements lie one after the other in row-major order.
+pub fn isDense(desc: *const abi.TensorDesc) bool {
+    var expected: i64 = 1;
+    var i: usize = desc.rank;
+    while (i > 0) {
+        i -= 1;
+        if (desc.shape[i] != 1 and desc.strides[i] != expected) return false;
+        expected *= desc.shape[i];
+    }
+    return true;
 }
 
 /// Prints as `f32 [tokens<=16, 64]`.

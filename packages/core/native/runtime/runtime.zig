@@ -5,6 +5,7 @@ pub const Level = @import("library.zig").Level;
 
 test {
     _ = @import("check.zig");
+    _ = @import("check_test.zig");
     _ = @import("device.zig");
     _ = @import("errors.zig");
     _ = @import("executor.zig");

@@ -99,7 +99,7 @@ export const TensorDesc = {
   },
 } as const;
 
-/** One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes. An optional input that is absent has rank 0 and dtype 0 and data 0. */
+/** One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes. An optional input that is absent has rank 0 and data 0. */
 export const Command = {
   /** Bytes of the struct. */
   size: 896,
@@ -321,10 +321,10 @@ export const opTable = {
     method: "copy",
     doc: "Copies a strided view, converting between f32, f16 and bf16 (round to nearest even); dequantises block dtypes and packed weights to f32.",
     inputs: [
-      { name: "x", doc: "any strided view, or weights [n, k] in blocks or panel16", optional: false },
+      { name: "x", form: "any|packed [...]", doc: "blocks and packed weights give f32", optional: false, dtypes: ["any","packed"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "same shape, strided", optional: false },
+      { name: "out", form: "any [...]", doc: "of the dtype of x, or a float when x is one", optional: false, dtypes: ["any"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -336,11 +336,11 @@ export const opTable = {
     method: "add",
     doc: "a + b; b is broadcast along leading dims.",
     inputs: [
-      { name: "a", doc: "f32 [..., n]", optional: false },
-      { name: "b", doc: "f32, shape of a, or its trailing dims", optional: false },
+      { name: "a", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "b", form: "f32 [?]", doc: "shape of a, or its trailing dims", optional: false, dtypes: ["f32"], dims: [], leading: false, free: true, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like a", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -352,11 +352,11 @@ export const opTable = {
     method: "mul",
     doc: "a * b; b is broadcast along leading dims.",
     inputs: [
-      { name: "a", doc: "f32 [..., n]", optional: false },
-      { name: "b", doc: "f32, shape of a, or its trailing dims", optional: false },
+      { name: "a", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "b", form: "f32 [?]", doc: "shape of a, or its trailing dims", optional: false, dtypes: ["f32"], dims: [], leading: false, free: true, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like a", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -368,14 +368,14 @@ export const opTable = {
     method: "mulConst",
     doc: "x * value.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "value", doc: "factor", optional: false },
+      { name: "value", doc: "factor" },
     ],
     inPlace: [0],
   },
@@ -385,10 +385,10 @@ export const opTable = {
     method: "silu",
     doc: "x * sigmoid(x).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -400,10 +400,10 @@ export const opTable = {
     method: "geluTanh",
     doc: "GELU, tanh form: 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -415,10 +415,10 @@ export const opTable = {
     method: "geluErf",
     doc: "GELU, exact form: 0.5x(1 + erf(x/sqrt(2))).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -430,10 +430,10 @@ export const opTable = {
     method: "quickGelu",
     doc: "x * sigmoid(1.702x).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -445,10 +445,10 @@ export const opTable = {
     method: "sigmoid",
     doc: "1 / (1 + exp(-x)).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -460,10 +460,10 @@ export const opTable = {
     method: "relu",
     doc: "max(x, 0).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -475,10 +475,10 @@ export const opTable = {
     method: "relu2",
     doc: "max(x, 0)^2.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -490,10 +490,10 @@ export const opTable = {
     method: "tanh",
     doc: "tanh(x).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -505,10 +505,10 @@ export const opTable = {
     method: "softplus",
     doc: "log(1 + exp(x)).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -520,10 +520,10 @@ export const opTable = {
     method: "exp",
     doc: "exp(x).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -535,14 +535,14 @@ export const opTable = {
     method: "softcap",
     doc: "cap * tanh(x / cap).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "cap", doc: "bound of the result", optional: false },
+      { name: "cap", doc: "bound of the result" },
     ],
     inPlace: [0],
   },
@@ -552,11 +552,11 @@ export const opTable = {
     method: "swiglu",
     doc: "silu(gate) * up; the same bits as silu then mul.",
     inputs: [
-      { name: "gate", doc: "f32 [..., n]", optional: false },
-      { name: "up", doc: "like gate", optional: false },
+      { name: "gate", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "up", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like gate", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -568,11 +568,11 @@ export const opTable = {
     method: "gegluTanh",
     doc: "gelu_tanh(gate) * up.",
     inputs: [
-      { name: "gate", doc: "f32 [..., n]", optional: false },
-      { name: "up", doc: "like gate", optional: false },
+      { name: "gate", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "up", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like gate", optional: false },
+      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -584,16 +584,16 @@ export const opTable = {
     method: "rmsnorm",
     doc: "x / sqrt(mean(x^2) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019; offset 1 for Gemma).",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
-      { name: "weight", doc: "f32 [n]", optional: false },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "weight", form: "f32 [n] dense", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "eps", doc: "added to the mean square", optional: false },
-      { name: "offset", doc: "added to the weight", optional: false },
+      { name: "eps", doc: "added to the mean square" },
+      { name: "offset", doc: "added to the weight" },
     ],
     inPlace: [0],
   },
@@ -603,18 +603,18 @@ export const opTable = {
     method: "rmsnormResidual",
     doc: "sum = x + residual; out = rmsnorm(sum): the same bits as add then rmsnorm.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
-      { name: "residual", doc: "like x", optional: false },
-      { name: "weight", doc: "f32 [n]", optional: false },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "residual", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "weight", form: "f32 [n] dense", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "sum", doc: "like x", optional: false },
-      { name: "out", doc: "like x", optional: false },
+      { name: "sum", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "eps", doc: "added to the mean square", optional: false },
-      { name: "offset", doc: "added to the weight", optional: false },
+      { name: "eps", doc: "added to the mean square" },
+      { name: "offset", doc: "added to the weight" },
     ],
     inPlace: [0, 1],
   },
@@ -624,16 +624,16 @@ export const opTable = {
     method: "layernorm",
     doc: "(x - mean) / sqrt(var + eps) * weight + bias along the last dim, biased variance.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
-      { name: "weight", doc: "f32 [n]", optional: false },
-      { name: "bias", doc: "f32 [n]", optional: true },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "weight", form: "f32 [n] dense", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
+      { name: "bias", form: "f32 [n] dense", doc: "", optional: true, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "eps", doc: "added to the variance", optional: false },
+      { name: "eps", doc: "added to the variance" },
     ],
     inPlace: [0],
   },
@@ -643,14 +643,14 @@ export const opTable = {
     method: "l2norm",
     doc: "x / max(|x|, eps) along the last dim.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "eps", doc: "least norm", optional: false },
+      { name: "eps", doc: "least norm" },
     ],
     inPlace: [0],
   },
@@ -660,14 +660,14 @@ export const opTable = {
     method: "softmax",
     doc: "softmax(scale * x) along the last dim; a row of -inf gives zeros.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
-      { name: "scale", doc: "factor before the softmax", optional: false },
+      { name: "scale", doc: "factor before the softmax" },
     ],
     inPlace: [0],
   },
@@ -677,16 +677,16 @@ export const opTable = {
     method: "causalSoftmax",
     doc: "softmax along the last dim where key j is visible to query i iff j <= i + offset; hidden keys give 0.",
     inputs: [
-      { name: "x", doc: "f32 [..., queries, keys]", optional: false },
+      { name: "x", form: "f32 [..., queries, keys]", doc: "", optional: false, dtypes: ["f32"], dims: ["queries","keys"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., queries, keys]", doc: "", optional: false, dtypes: ["f32"], dims: ["queries","keys"], leading: true, free: false, order: "any" },
     ],
     ints: [
-      { name: "offset", doc: "position of query 0", optional: false },
+      { name: "offset", doc: "position of query 0" },
     ],
     floats: [
-      { name: "scale", doc: "factor before the softmax", optional: false },
+      { name: "scale", doc: "factor before the softmax" },
     ],
     inPlace: [0],
   },
@@ -696,10 +696,10 @@ export const opTable = {
     method: "logSoftmax",
     doc: "x - logsumexp(x) along the last dim.",
     inputs: [
-      { name: "x", doc: "f32 [rows..., n]", optional: false },
+      { name: "x", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -711,11 +711,11 @@ export const opTable = {
     method: "crossEntropy",
     doc: "-log_softmax(x)[target] of each row.",
     inputs: [
-      { name: "x", doc: "f32 [rows, n]", optional: false },
-      { name: "target", doc: "i32 [rows]", optional: false },
+      { name: "x", form: "f32 [rows, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "any" },
+      { name: "target", form: "i32 [rows]", doc: "one outside 0..n-1 fails the command", optional: false, dtypes: ["i32"], dims: ["rows"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [rows]", optional: false },
+      { name: "out", form: "f32 [rows]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows"], leading: false, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -727,10 +727,10 @@ export const opTable = {
     method: "argmax",
     doc: "Index of the largest element of each row, the lowest at a tie; NaN counts as smaller than every number.",
     inputs: [
-      { name: "x", doc: "f32 [rows, n]", optional: false },
+      { name: "x", form: "f32 [rows, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "i32 [rows]", optional: false },
+      { name: "out", form: "i32 [rows]", doc: "", optional: false, dtypes: ["i32"], dims: ["rows"], leading: false, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -742,11 +742,11 @@ export const opTable = {
     method: "topk",
     doc: "The k largest of each row in descending order, ties by lower index.",
     inputs: [
-      { name: "x", doc: "f32 [rows, n]", optional: false },
+      { name: "x", form: "f32 [rows, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "values", doc: "f32 [rows, k]", optional: false },
-      { name: "indices", doc: "i32 [rows, k]", optional: false },
+      { name: "values", form: "f32 [rows, k]", doc: "k <= n", optional: false, dtypes: ["f32"], dims: ["rows","k"], leading: false, free: false, order: "any" },
+      { name: "indices", form: "i32 [rows, k]", doc: "", optional: false, dtypes: ["i32"], dims: ["rows","k"], leading: false, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -758,11 +758,11 @@ export const opTable = {
     method: "embedding",
     doc: "Rows of a table as f32; reads the packed weights of a tied head too.",
     inputs: [
-      { name: "ids", doc: "i32 [tokens]", optional: false },
-      { name: "table", doc: "weights [n, k], strided (f32, f16, bf16 or blocks) or panel16", optional: false },
+      { name: "ids", form: "i32 [tokens]", doc: "one outside 0..n-1 fails the command", optional: false, dtypes: ["i32"], dims: ["tokens"], leading: false, free: false, order: "any" },
+      { name: "table", form: "weights|packed [n, k]", doc: "", optional: false, dtypes: ["weights","packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [tokens, k]; an id outside 0..n-1 fails the command", optional: false },
+      { name: "out", form: "f32 [tokens, k] rows", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","k"], leading: false, free: false, order: "rows" },
     ],
     ints: [],
     floats: [],
@@ -774,13 +774,13 @@ export const opTable = {
     method: "takeRows",
     doc: "Copies `count` rows of x from row `start` on.",
     inputs: [
-      { name: "x", doc: "f32 [rows, n]", optional: false },
+      { name: "x", form: "f32 [rows, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [count, n]", optional: false },
+      { name: "out", form: "f32 [count, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["count","n"], leading: false, free: false, order: "any" },
     ],
     ints: [
-      { name: "start", doc: "first row", optional: false },
+      { name: "start", doc: "first row" },
     ],
     floats: [],
     inPlace: [],
@@ -791,19 +791,19 @@ export const opTable = {
     method: "rope",
     doc: "Rotary embedding (Su et al. 2021): pairs (2i, 2i+1) when interleaved, else (i, i + rotary/2), turned by (position + t) * inv_freq[i] and multiplied by scale; dims from 2*len(inv_freq) on are copied. Angles are reduced in f64.",
     inputs: [
-      { name: "x", doc: "f32 [tokens, heads, head_dim], any strides", optional: false },
-      { name: "inv_freq", doc: "f32 [rotary/2]", optional: false },
-      { name: "positions", doc: "i32 [tokens]; absent: position + t", optional: true },
+      { name: "x", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
+      { name: "inv_freq", form: "f32 [pairs] dense", doc: "2 * pairs <= head_dim", optional: false, dtypes: ["f32"], dims: ["pairs"], leading: false, free: false, order: "dense" },
+      { name: "positions", form: "i32 [tokens]", doc: "absent: position + t", optional: true, dtypes: ["i32"], dims: ["tokens"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "like x", optional: false },
+      { name: "out", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
     ],
     ints: [
-      { name: "position", doc: "position of token 0", optional: false },
-      { name: "interleaved", doc: "0 halves, 1 interleaved", optional: false },
+      { name: "position", doc: "position of token 0" },
+      { name: "interleaved", doc: "0 halves, 1 interleaved" },
     ],
     floats: [
-      { name: "scale", doc: "attention factor (YaRN), else 1", optional: false },
+      { name: "scale", doc: "attention factor (YaRN), else 1" },
     ],
     inPlace: [0],
   },
@@ -813,10 +813,10 @@ export const opTable = {
     method: "quantizeRows",
     doc: "Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale).",
     inputs: [
-      { name: "x", doc: "f32 [rows, k], k divides by 32", optional: false },
+      { name: "x", form: "f32 [rows, k] rows", doc: "k divides by 32", optional: false, dtypes: ["f32"], dims: ["rows","k"], leading: false, free: false, order: "rows" },
     ],
     outputs: [
-      { name: "out", doc: "q8a [rows, k]", optional: false },
+      { name: "out", form: "q8a [rows, k]", doc: "", optional: false, dtypes: ["q8a"], dims: ["rows","k"], leading: false, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -828,10 +828,10 @@ export const opTable = {
     method: "packWeight",
     doc: "Packs weights into the panel16 layout of kernels/packed.zig.",
     inputs: [
-      { name: "w", doc: "weights [n, k], strided f32, f16, bf16 or blocks", optional: false },
+      { name: "w", form: "weights [n, k]", doc: "", optional: false, dtypes: ["weights"], dims: ["n","k"], leading: false, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "panel16 [n, k]", optional: false },
+      { name: "out", form: "packed [n, k]", doc: "of the dtype that `packed_bytes` names", optional: false, dtypes: ["packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -843,12 +843,12 @@ export const opTable = {
     method: "linear",
     doc: "x @ w^T + bias. x q8a: integer dot products per block; x f32: weights are widened, nothing is rounded. A row's bits depend neither on the number of rows nor on the threads.",
     inputs: [
-      { name: "x", doc: "f32 or q8a [rows, k]", optional: false },
-      { name: "w", doc: "panel16 [n, k]", optional: false },
-      { name: "bias", doc: "f32 [n]", optional: true },
+      { name: "x", form: "f32|q8a [rows, k] rows", doc: "f32 for float weights", optional: false, dtypes: ["f32","q8a"], dims: ["rows","k"], leading: false, free: false, order: "rows" },
+      { name: "w", form: "packed [n, k]", doc: "", optional: false, dtypes: ["packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
+      { name: "bias", form: "f32 [n] dense", doc: "", optional: true, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [rows, n]", optional: false },
+      { name: "out", form: "f32 [rows, n] rows", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "rows" },
     ],
     ints: [],
     floats: [],
@@ -860,11 +860,11 @@ export const opTable = {
     method: "matmul",
     doc: "a @ b, batched along leading dims, any strides.",
     inputs: [
-      { name: "a", doc: "f32 [..., m, k]", optional: false },
-      { name: "b", doc: "f32 [..., k, n]", optional: false },
+      { name: "a", form: "f32 [..., m, k]", doc: "", optional: false, dtypes: ["f32"], dims: ["m","k"], leading: true, free: false, order: "any" },
+      { name: "b", form: "f32 [..., k, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["k","n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [..., m, n]", optional: false },
+      { name: "out", form: "f32 [..., m, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["m","n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -876,14 +876,14 @@ export const opTable = {
     method: "kvAppend",
     doc: "Writes rows into the paged cache at `position`, converting to its dtype.",
     inputs: [
-      { name: "x", doc: "f32 [tokens, kv_heads, head_dim], any strides", optional: false },
-      { name: "pages", doc: "i32 [logical pages] -> physical page", optional: false },
+      { name: "x", form: "f32 [tokens, kv_heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","kv_heads","head_dim"], leading: false, free: false, order: "any" },
+      { name: "pages", form: "i32 [logical_pages] dense", doc: "physical page of each; one that is out of the cache fails the command", optional: false, dtypes: ["i32"], dims: ["logical_pages"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "cache", doc: "f32 or f16 [physical pages, kv_heads, page_size, head_dim]", optional: false },
+      { name: "cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
     ],
     ints: [
-      { name: "position", doc: "position of token 0", optional: false },
+      { name: "position", doc: "position of token 0" },
     ],
     floats: [],
     inPlace: [],
@@ -894,21 +894,21 @@ export const opTable = {
     method: "attention",
     doc: "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, and with a window also j > position + t - window. Query head h reads kv head h / (heads / kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on the chunking nor on the threads.",
     inputs: [
-      { name: "q", doc: "f32 [tokens, heads, head_dim], any strides", optional: false },
-      { name: "k_cache", doc: "f32 or f16 [physical pages, kv_heads, page_size, head_dim]", optional: false },
-      { name: "v_cache", doc: "like k_cache", optional: false },
-      { name: "pages", doc: "i32 [logical pages]", optional: false },
+      { name: "q", form: "f32 [tokens, heads, head_dim]", doc: "heads divide by kv_heads", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
+      { name: "k_cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
+      { name: "v_cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "of the dtype of k_cache", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
+      { name: "pages", form: "i32 [logical_pages] dense", doc: "physical page of each; one that is out of the cache fails the command", optional: false, dtypes: ["i32"], dims: ["logical_pages"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", doc: "f32 [tokens, heads, head_dim]", optional: false },
+      { name: "out", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
     ],
     ints: [
-      { name: "position", doc: "position of query 0", optional: false },
-      { name: "window", doc: "sliding window; 0 for none", optional: false },
+      { name: "position", doc: "position of query 0" },
+      { name: "window", doc: "sliding window; 0 for none" },
     ],
     floats: [
-      { name: "scale", doc: "factor of the scores", optional: false },
-      { name: "softcap", doc: "cap*tanh(score/cap) before the softmax; 0 for none", optional: false },
+      { name: "scale", doc: "factor of the scores" },
+      { name: "softcap", doc: "cap*tanh(score/cap) before the softmax; 0 for none" },
     ],
     inPlace: [],
   },

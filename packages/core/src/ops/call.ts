@@ -19,7 +19,7 @@ import { contiguousStrides, describeView, elementCount, extentBytes, type View }
 export interface OutOption {
   /**
    * Written and returned. It must have the type and shape of the result, and may be an input itself where the op table
-   * allows it, but not overlap one otherwise (`invalid_argument`).
+   * allows it, but not overlap one otherwise, nor lie in a mapped file (`invalid_argument`).
    */
   readonly out?: Tensor;
 }
@@ -146,6 +146,7 @@ function checkOut(op: OpName, inputs: Inputs, out: Tensor, spec: OutputSpec, ind
   if (out.dtype !== spec.dtype || !sameShape(out.shape, spec.shape) || out.layout !== (spec.layout ?? "strided")) {
     fail(`is not ${describeView({ ...spec, layout: spec.layout ?? "strided" })}`);
   }
+  if (out.storage.kind === "memory" && out.storage.isReadOnly) fail("is read-only: its memory is a mapped file's");
   for (let i = 0; i < inputs.length; i++) {
     const input = inputs[i];
     if (input === undefined || input.storage !== out.storage || !overlap(input, out)) continue;
