@@ -197,11 +197,6 @@ const rules: Partial<Record<OpName, Rule>> = {
     if (maxDim(call.input(0).shape[1]) % 32 !== 0) call.fail("k must divide by 32");
   },
   pack_weight: packWeight,
-  linear(call) {
-    if (call.input(0).dtype === "q8a" && !dtypes[call.input(1).dtype].quantized) {
-      call.fail("x must be f32 for weights that are not quantised");
-    }
-  },
   kv_append: kvAppend,
   attention(call) {
     const [q, k, v] = [call.input(0), call.input(1), call.input(2)];
