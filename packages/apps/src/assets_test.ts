@@ -1,7 +1,10 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { MllmError } from "@mllm/core";
+import { FakeHost } from "../testing/fake_host.ts";
 import { assetPath, cacheFolder } from "./assets.ts";
+import { chatMain } from "./chat/main.ts";
+import { openProgram } from "./open_engine.ts";
 
 describe("assetPath", () => {
   let root: string;
@@ -81,6 +84,28 @@ describe("assetPath", () => {
       "MLLM_CACHE",
     );
     await assertRejects(() => assetPath(`${virtual}/none`, options()), MllmError, "lacks a part");
+  });
+});
+
+describe("a program whose parts have to be unpacked", () => {
+  it("answers from what it has unpacked", async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      const host = new FakeHost({ env: { MLLM_CACHE: folder } });
+      const program = openProgram(host, "mllm-chat", true);
+      const code = await chatMain(["-p", "hello", "--greedy", "-n", "8"], host, program);
+      assertEquals([code, host.out.trim().length > 3], [0, true], host.err);
+      const unpacked = Array.from(Deno.readDirSync(folder), ({ name }) => [...Deno.readDirSync(`${folder}/${name}`)]);
+      const names = unpacked.flat().map(({ name }) => name).sort();
+      assertEquals(names.length, 2);
+      assertMatch(names[0], /mllm_x86\.(so|dylib|dll)$/);
+      assertEquals(names[1], "model.gguf");
+    } finally {
+      // Windows keeps a loaded library's file.
+      await Deno.remove(folder, { recursive: true }).catch((error) => {
+        if (Deno.build.os !== "windows") throw error;
+      });
+    }
   });
 });
 

@@ -218,8 +218,11 @@ function parametersText(count: number): string {
   return count >= 1e9 ? `${(count / 1e9).toFixed(1)}B` : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)}M`;
 }
 
-/** The engine and the demonstration model, as the programs `chat` and `mllm` use them. */
-export function openProgram(host: Host, command: string): ChatProgram {
-  const assets: AssetOptions = { isVirtual: Deno.build.standalone, cacheFolder: cacheFolder(host.env) };
+/**
+ * The engine and the demonstration model, as the programs `chat` and `mllm` use them. `isVirtual`: library and model
+ * lie in the file system inside a compiled binary.
+ */
+export function openProgram(host: Host, command: string, isVirtual: boolean = Deno.build.standalone): ChatProgram {
+  const assets: AssetOptions = { isVirtual, cacheFolder: cacheFolder(host.env) };
   return { engine: new ProjectEngine(assets), findEmbeddedModel: () => embeddedModel(assets), command };
 }
