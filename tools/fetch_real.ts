@@ -145,6 +145,10 @@ async function fetchModel(model: RealModel, folder: string): Promise<void> {
 }
 
 if (import.meta.main) {
+  if (Deno.args.includes("--help")) {
+    console.log("deno task fetch:real [qwen] [gemma]: gets both or the named models into .models/");
+    Deno.exit(0);
+  }
   const folder = `${repositoryRoot()}/${REAL_MODELS_FOLDER}`;
   await Deno.mkdir(folder, { recursive: true });
   const unknown = Deno.args.filter((name) => !realModels.some((model) => model.name === name));

@@ -23,6 +23,10 @@ function parse(args: readonly string[]): Map<string, string> | undefined {
 
 /** Runs the tool; returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
+  if (args.includes("--help")) {
+    console.log(usage);
+    return 0;
+  }
   const options = parse(args);
   const shape = options && shapes[options.get("--shape") ?? ""];
   const type = options?.get("--type") as DType;

@@ -224,5 +224,10 @@ function parametersText(count: number): string {
  */
 export function openProgram(host: Host, command: string, isVirtual: boolean = Deno.build.standalone): ChatProgram {
   const assets: AssetOptions = { isVirtual, cacheFolder: cacheFolder(host.env) };
-  return { engine: new ProjectEngine(assets), findEmbeddedModel: () => embeddedModel(assets), command };
+  return {
+    engine: new ProjectEngine(assets),
+    findEmbeddedModel: () => embeddedModel(assets),
+    command,
+    fetchCommand: isVirtual ? undefined : "deno task fetch:real qwen",
+  };
 }

@@ -55,6 +55,7 @@ export function parseConversation(text: string, file: string): SavedConversation
     }
     return { role: expected, content: message.content };
   });
+  if (turns.length % 2 !== 0) throw bad(file, "its last message has no reply");
   return { model, system, messages: turns, settings };
 }
 

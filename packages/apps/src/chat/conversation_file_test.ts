@@ -45,6 +45,7 @@ describe("conversation files", () => {
       [{ ...good, messages: {} }, '"messages" is not a list'],
       [{ ...good, messages: [{ role: "assistant", content: "x" }] }, 'where "user" is due'],
       [{ ...good, messages: [{ role: "user", content: 1 }] }, "message 0 has no text"],
+      [{ ...good, messages: [{ role: "user", content: "x" }] }, "its last message has no reply"],
       [{ ...good, system: 1 }, '"system"'],
       [{ ...good, settings: [] }, '"settings"'],
     ];

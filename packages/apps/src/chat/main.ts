@@ -23,24 +23,27 @@ const CHAT_OPTIONS: readonly OptionSpec[] = [
   HELP_OPTION,
 ];
 
-const HELP = `Talk to a model on this machine.
+function help(command: string): string {
+  return `Talk to a model on this machine.
 
-  chat [options]              on a terminal: a conversation; /help there lists its commands
-  chat [options] < FILE       each line is a message; replies alone on stdout
-  chat [options] -p TEXT      one message, one reply
+  ${command} [options]          on a terminal: a conversation; /help there lists its commands
+  ${command} [options] < FILE   each line is a message; replies alone on stdout
+  ${command} [options] -p TEXT  one message, one reply
 
 Options:
 ${helpText(CHAT_OPTIONS)}
 `;
+}
 
 /** Finds the demonstration model. */
 export type FindEmbeddedModel = () => Promise<string>;
 
 /** Shown when the demonstration model answers. */
-function demonstrationNote(command: string): string {
+function demonstrationNote({ command, fetchCommand }: ChatProgram): string {
+  const fetch = fetchCommand === undefined ? "" : ` (\`${fetchCommand}\` downloads one)`;
   return "This is the demonstration model that comes with mllm. It is tiny: it knows a little about this project and " +
     "small talk, and makes things up beyond that. For a real one, get a Qwen3 or Qwen2.5 model as a Hugging Face " +
-    `folder or GGUF file and start with: ${command} --model PATH`;
+    `folder or GGUF file${fetch} and start with: ${command} --model PATH`;
 }
 
 /** The same where it goes to stderr, beside replies that go elsewhere. */
@@ -61,6 +64,8 @@ export interface ChatProgram {
   findEmbeddedModel: FindEmbeddedModel;
   /** How the user starts this program, for hints. */
   command: string;
+  /** What downloads a real model, where there is such a thing. */
+  fetchCommand?: string;
 }
 
 /** Runs the chat; answers with the exit code (0, 1 for a failure, 2 for wrong usage) and never throws. */
@@ -75,7 +80,7 @@ export async function chatMain(args: readonly string[], host: Host, program: Cha
 async function chat(args: readonly string[], host: Host, program: ChatProgram): Promise<number> {
   const options = parseOptions(args, CHAT_OPTIONS);
   if (options.has("help")) {
-    host.stdout.write(HELP);
+    host.stdout.write(help(program.command));
     return 0;
   }
   const asked = options.text("prompt");
@@ -101,7 +106,7 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
   const seconds = (model.loadMs / 1000).toFixed(2);
   const facts = `context ${model.context} tokens · loaded in ${seconds} s · /help · Ctrl+D leaves`;
   const greeting = [
-    ...(choice.isEmbedded ? [{ text: demonstrationNote(program.command), style: "dim" as const }] : []),
+    ...(choice.isEmbedded ? [{ text: demonstrationNote(program), style: "dim" as const }] : []),
     { text: talk.modelName, style: "bold" as const },
     { text: facts, style: "dim" as const },
   ];

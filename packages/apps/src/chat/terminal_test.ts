@@ -80,7 +80,7 @@ describe("the chat in tmux", { skip: reason !== undefined }, () => {
     const stopped = await shows("(stopped)");
     assertEquals(stopped.includes("word399"), false);
     await keys("count?", "Enter");
-    await shows("3 messages");
+    await shows(/3 messages\n[^\n]*t\/s\n+>>>$/); // the reply is over, Ctrl+C is for the prompt again
     await keys("C-c");
     await shows("Ctrl+C again");
     await keys("C-c");
