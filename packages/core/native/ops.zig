@@ -83,6 +83,7 @@ const x_any: Operand = .{ .name = "x", .form = "f32 [...]" };
 const x_row: Operand = .{ .name = "x", .form = "f32 [..., n]" };
 const out_any: Operand = .{ .name = "out", .form = "f32 [...]" };
 const out_row: Operand = .{ .name = "out", .form = "f32 [..., n]" };
+const out_rows: Operand = .{ .name = "out", .form = "f32|q8a [..., n]; q8a: the bits of quantize_rows of the f32 result" };
 
 fn unary(id: u32, name: []const u8, doc: []const u8) Op {
     return .{ .id = id, .name = name, .doc = doc, .inputs = &.{x_any}, .outputs = &.{out_any}, .in_place = &.{0} };
@@ -151,16 +152,16 @@ pub const table = [_]Op{
         .id = 16,
         .name = "swiglu",
         .doc = "silu(gate) * up; the same bits as silu then mul.",
-        .inputs = &.{ .{ .name = "gate", .form = "f32 [...]" }, .{ .name = "up", .form = "f32 [...]" } },
-        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
+        .inputs = &.{ .{ .name = "gate", .form = "f32 [..., n]" }, .{ .name = "up", .form = "f32 [..., n]" } },
+        .outputs = &.{out_rows},
         .in_place = &.{ 0, 1 },
     },
     .{
         .id = 17,
         .name = "geglu_tanh",
         .doc = "gelu_tanh(gate) * up.",
-        .inputs = &.{ .{ .name = "gate", .form = "f32 [...]" }, .{ .name = "up", .form = "f32 [...]" } },
-        .outputs = &.{.{ .name = "out", .form = "f32 [...]" }},
+        .inputs = &.{ .{ .name = "gate", .form = "f32 [..., n]" }, .{ .name = "up", .form = "f32 [..., n]" } },
+        .outputs = &.{out_rows},
         .in_place = &.{ 0, 1 },
     },
     .{
@@ -169,7 +170,7 @@ pub const table = [_]Op{
         .doc = "x / sqrt(mean(x^2) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019; " ++
             "offset 1 for Gemma).",
         .inputs = &.{ x_row, .{ .name = "weight", .form = "f32 [n] dense" } },
-        .outputs = &.{out_row},
+        .outputs = &.{out_rows},
         .floats = &.{
             .{ .name = "eps", .doc = "added to the mean square" },
             .{ .name = "offset", .doc = "added to the weight" },
@@ -181,7 +182,7 @@ pub const table = [_]Op{
         .name = "rmsnorm_residual",
         .doc = "sum = x + residual; out = rmsnorm(sum): the same bits as add then rmsnorm.",
         .inputs = &.{ x_row, .{ .name = "residual", .form = "f32 [..., n]" }, .{ .name = "weight", .form = "f32 [n] dense" } },
-        .outputs = &.{ .{ .name = "sum", .form = "f32 [..., n]" }, out_row },
+        .outputs = &.{ .{ .name = "sum", .form = "f32 [..., n]" }, out_rows },
         .floats = &.{
             .{ .name = "eps", .doc = "added to the mean square" },
             .{ .name = "offset", .doc = "added to the weight" },
@@ -366,6 +367,19 @@ pub const table = [_]Op{
             .{ .name = "scale", .doc = "factor of the scores" },
             .{ .name = "softcap", .doc = "cap*tanh(score/cap) before the softmax; 0 for none" },
         },
+    },
+    .{
+        .id = 37,
+        .name = "softmax_topk",
+        .doc = "The k largest of softmax(scale * x) of each row, as softmax then topk give them: the router of a " ++
+            "mixture of experts.",
+        .inputs = &.{.{ .name = "x", .form = "f32 [rows, n]" }},
+        .outputs = &.{
+            .{ .name = "weights", .form = "f32 [rows, k]; k <= n" },
+            .{ .name = "indices", .form = "i32 [rows, k]" },
+        },
+        .ints = &.{.{ .name = "normalized", .doc = "1: the weights of a row are divided by their sum" }},
+        .floats = &.{.{ .name = "scale", .doc = "factor before the softmax" }},
     },
 };
 

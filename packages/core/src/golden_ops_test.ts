@@ -85,8 +85,8 @@ const runs: Record<string, Run> = {
   argmax: ({ x }) => ({ index: ops.argmax(x) }),
   topk: ({ x }, { k }) => ({ ...ops.topk(x, k) }),
   softmax_topk: ({ x }, { k }) => {
-    const { values, indices } = ops.topk(ops.softmax(x), k);
-    return { weights_unnormalised: values, indices };
+    const { weights, indices } = ops.softmaxTopk(x, k);
+    return { weights_unnormalised: weights, indices, weights: ops.softmaxTopk(x, k, { normalized: true }).weights };
   },
   rmsnorm: ({ x, w }, { eps }) => ({ out: ops.rmsnorm(x, w, { eps }) }),
   rmsnorm_offset1: ({ x, w }, { eps }) => ({ out: ops.rmsnorm(x, w, { eps, offset: 1 }) }),

@@ -25,6 +25,8 @@ export interface ShapeOptions {
   readonly dtype?: DType;
   /** `take_rows`, `topk`: rows or columns of the result. */
   readonly count?: number;
+  /** Norms, `swiglu`, `geglu_tanh`: q8a rows instead of f32. */
+  readonly quantized?: boolean;
   /** `pack_weight`: what the backend said. */
   readonly packed?: { readonly bytes: number; readonly dtype: DType };
   /** `kv_append`: the cache that is written. */
@@ -132,12 +134,16 @@ class Call {
     if (order === "dense" && !isContiguous(shape, strides)) this.fail(`${name} must be contiguous (copy it first)`);
   }
 
-  /** The outputs as the table words them. */
-  outputs(): OutputSpec[] {
-    return table[this.op].outputs.map(({ dtypes: [dtype], dims, leading }) => ({
-      dtype: dtype as DType,
-      shape: [...(leading ? this.#leading!.dims : []), ...dims.map((name) => this.#dims[name]!.dim)],
-    }));
+  /** The outputs as the table words them; of several types the first, or q8a where it is wanted and possible. */
+  outputs({ quantized = false }: ShapeOptions): OutputSpec[] {
+    return table[this.op].outputs.map(({ dtypes: types, dims, leading }) => {
+      const shape = [...(leading ? this.#leading!.dims : []), ...dims.map((name) => this.#dims[name]!.dim)];
+      if (!quantized || !types.includes("q8a")) return { dtype: types[0] as DType, shape };
+      if (shape.length !== 2 || maxDim(shape[1]) % 32 !== 0) {
+        this.fail("quantised rows are [rows, n], and n divides by 32");
+      }
+      return { dtype: "q8a", shape };
+    });
   }
 }
 
@@ -187,6 +193,7 @@ const rules: Partial<Record<OpName, Rule>> = {
   add: broadcast,
   mul: broadcast,
   topk: counted("k", 1, 1),
+  softmax_topk: counted("k", 1, 1),
   take_rows: counted("count", 0, 1),
   rope(call) {
     if (2 * maxDim(call.input(1).shape[0]) > maxDim(call.input(0).shape[2])) {
@@ -211,5 +218,5 @@ const rules: Partial<Record<OpName, Rule>> = {
  */
 export function inferOutputs(op: OpName, inputs: Inputs, options: ShapeOptions): OutputSpec[] {
   const call = new Call(op, inputs);
-  return rules[op]?.(call, options) ?? call.outputs();
+  return rules[op]?.(call, options) ?? call.outputs(options);
 }

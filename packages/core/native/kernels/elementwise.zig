@@ -2,6 +2,7 @@
 
 const abi = @import("abi");
 const Context = @import("context").Context;
+const quantize = @import("quantize.zig");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
 
@@ -11,6 +12,7 @@ const lanes = simd.lanes;
 /// Applies `op.eval(x)` (one input) or `op.eval(a, b)` (two) to each element. The second input may have the shape of the
 /// trailing dims of the first. Each element's bits depend on its own inputs only, so any split over threads is fine.
 pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: anytype) void {
+    if (inputs == 2 and quantize.isWanted(&cmd.outputs[0])) return mapQuantized(ctx, cmd, op);
     const descs = [3]*const abi.TensorDesc{ &cmd.inputs[0], if (inputs == 2) &cmd.inputs[1] else &cmd.inputs[0], &cmd.outputs[0] };
     const flat = views.sameShape(descs[0], descs[1]) and
         views.isContiguous(descs[0]) and views.isContiguous(descs[1]) and views.isContiguous(descs[2]);
@@ -31,6 +33,31 @@ pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: a
             mapRow(false, inputs, op, rows[0].cursor(false, r), rows[1].cursor(false, second), rows[2].cursor(false, r), rows[2].n);
         }
     }
+}
+
+/// `map` of two inputs of one shape [rows, n] whose results are quantised, 32 at a time.
+fn mapQuantized(ctx: *Context, cmd: *const abi.Command, op: anytype) void {
+    const a: views.Rows = .init(&cmd.inputs[0], 1);
+    const b: views.Rows = .init(&cmd.inputs[1], 1);
+    const dense = a.stride == 1 and b.stride == 1;
+    const blocks = a.n / 32;
+    const share = ctx.range(a.count * blocks, 64);
+    for (share.start..share.end) |i| {
+        const r = i / blocks;
+        const out: quantize.Writer = .row(&cmd.outputs[0], r, a.n);
+        if (dense) {
+            mapBlock(op, a.cursor(true, r), b.cursor(true, r), out, i % blocks);
+        } else mapBlock(op, a.cursor(false, r), b.cursor(false, r), out, i % blocks);
+    }
+}
+
+inline fn mapBlock(op: anytype, a: anytype, b: @TypeOf(a), out: quantize.Writer, block: usize) void {
+    var values: [32]f32 = undefined;
+    inline for (0..32 / lanes) |v| {
+        const i = block * 32 + v * lanes;
+        simd.store(values[v * lanes ..].ptr, op.eval(a.load(i), b.load(i)));
+    }
+    out.block(block, &values);
 }
 
 fn mapRow(

@@ -4,6 +4,7 @@
 
 const abi = @import("abi");
 const Context = @import("context").Context;
+const quantize = @import("quantize.zig");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
 
@@ -30,10 +31,15 @@ fn vector(desc: *const abi.TensorDesc) [*]const f32 {
 
 const Scaling = struct { weight: [*]const f32, eps: f32, offset: f32 };
 
-/// out = x / rms(x) * (weight + offset), of one row; in place when x and out are the same row.
-fn rmsnormRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, s: Scaling) void {
+/// 1 / rms(x) of a row.
+inline fn inverseRms(x: anytype, n: usize, eps: f32) F {
     const sum: f64 = views.sumRow(x, n, 0, {}, square);
-    const inverse = simd.splat(@floatCast(1 / @sqrt(sum / @as(f64, @floatFromInt(n)) + s.eps)));
+    return simd.splat(@floatCast(1 / @sqrt(sum / @as(f64, @floatFromInt(n)) + eps)));
+}
+
+/// x / rms(x) * (weight + offset), of one row; in place when x and out are the same row.
+fn rmsnormRow(x: anytype, out: @TypeOf(x), n: usize, s: Scaling) void {
+    const inverse = inverseRms(x, n, s.eps);
     const offset = simd.splat(s.offset);
     var i: usize = 0;
     while (i + lanes <= n) : (i += lanes) out.store(i, x.load(i) * inverse * (simd.load(s.weight + i) + offset));
@@ -43,18 +49,54 @@ fn rmsnormRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(de
     }
 }
 
-/// inputs: x, weight; floats: eps, offset.
+/// The same values, quantised: 32 at a time, so that the row is never written as f32.
+fn rmsnormQuantized(x: anytype, out: quantize.Writer, n: usize, s: Scaling) void {
+    const inverse = inverseRms(x, n, s.eps);
+    const offset = simd.splat(s.offset);
+    for (0..n / 32) |b| {
+        var values: [32]f32 = undefined;
+        inline for (0..32 / lanes) |v| {
+            const i = b * 32 + v * lanes;
+            simd.store(values[v * lanes ..].ptr, x.load(i) * inverse * (simd.load(s.weight + i) + offset));
+        }
+        out.block(b, &values);
+    }
+}
+
+/// The norms of rows, in the dtype of the output.
+const NormRows = struct {
+    desc: *const abi.TensorDesc,
+    rows: Rows,
+    scaling: Scaling,
+
+    fn init(cmd: *const abi.Command, output: usize, weight: usize) NormRows {
+        const desc = &cmd.outputs[output];
+        const scaling: Scaling = .{ .weight = vector(&cmd.inputs[weight]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
+        return .{ .desc = desc, .rows = .init(desc, 1), .scaling = scaling };
+    }
+
+    fn quantized(self: *const NormRows) bool {
+        return quantize.isWanted(self.desc);
+    }
+
+    /// Whether rows can be written as vectors.
+    fn dense(self: *const NormRows) bool {
+        return self.quantized() or self.rows.stride == 1;
+    }
+
+    fn put(self: *const NormRows, comptime is_dense: bool, r: usize, x: views.Cursor(is_dense), n: usize) void {
+        if (self.quantized()) return rmsnormQuantized(x, .row(self.desc, r, n), n, self.scaling);
+        rmsnormRow(x, self.rows.cursor(is_dense, r), n, self.scaling);
+    }
+};
+
+/// inputs: x, weight; output: f32 or q8a; floats: eps, offset.
 pub fn rmsnorm(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const x: Rows = .init(&cmd.inputs[0], 1);
-    const out: Rows = .init(&cmd.outputs[0], 1);
-    const scaling: Scaling = .{ .weight = vector(&cmd.inputs[1]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
+    const out: NormRows = .init(cmd, 0, 1);
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
-        if (x.stride == 1 and out.stride == 1) {
-            rmsnormRow(true, x.cursor(true, r), out.cursor(true, r), x.n, scaling);
-        } else {
-            rmsnormRow(false, x.cursor(false, r), out.cursor(false, r), x.n, scaling);
-        }
+        if (x.stride == 1 and out.dense()) out.put(true, r, x.cursor(true, r), x.n) else out.put(false, r, x.cursor(false, r), x.n);
     }
 }
 
@@ -64,21 +106,22 @@ fn addRow(comptime dense: bool, x: views.Cursor(dense), y: views.Cursor(dense), 
     if (i < n) sum.storePart(i, n - i, x.loadPart(i, n - i, 0) + y.loadPart(i, n - i, 0));
 }
 
-/// inputs: x, residual, weight; outputs: sum, out; floats: eps, offset. Each row is added, then normalised while it is in L1.
+/// inputs: x, residual, weight; outputs: sum f32, out f32 or q8a; floats: eps, offset. Each row is added, then normalised
+/// while it is in L1.
 pub fn rmsnorm_residual(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    const rows = [4]Rows{ .init(&cmd.inputs[0], 1), .init(&cmd.inputs[1], 1), .init(&cmd.outputs[0], 1), .init(&cmd.outputs[1], 1) };
-    var dense = true;
+    const rows = [3]Rows{ .init(&cmd.inputs[0], 1), .init(&cmd.inputs[1], 1), .init(&cmd.outputs[0], 1) };
+    const out: NormRows = .init(cmd, 1, 2);
+    var dense = out.dense();
     for (rows) |r| dense = dense and r.stride == 1;
-    const scaling: Scaling = .{ .weight = vector(&cmd.inputs[2]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
     const n = rows[0].n;
     const share = ctx.range(rows[0].count, views.rowGrain(n));
     for (share.start..share.end) |r| {
         if (dense) {
             addRow(true, rows[0].cursor(true, r), rows[1].cursor(true, r), rows[2].cursor(true, r), n);
-            rmsnormRow(true, rows[2].cursor(true, r), rows[3].cursor(true, r), n, scaling);
+            out.put(true, r, rows[2].cursor(true, r), n);
         } else {
             addRow(false, rows[0].cursor(false, r), rows[1].cursor(false, r), rows[2].cursor(false, r), n);
-            rmsnormRow(false, rows[2].cursor(false, r), rows[3].cursor(false, r), n, scaling);
+            out.put(false, r, rows[2].cursor(false, r), n);
         }
     }
 }

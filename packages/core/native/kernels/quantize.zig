@@ -24,21 +24,46 @@ pub const Row = struct {
     }
 };
 
+/// Whether an output wants q8a rows instead of f32.
+pub fn isWanted(out: *const abi.TensorDesc) bool {
+    return out.dtype == @intFromEnum(abi.Dtype.q8a);
+}
+
+/// Where a row of k elements is quantised to, block by block: what fused ops write instead of f32.
+pub const Writer = struct {
+    codes: [*]i8,
+    scales: [*]align(4) f32,
+    sums: [*]align(2) i16,
+
+    pub inline fn init(base: [*]u8, k: usize) Writer {
+        return .{
+            .codes = @ptrCast(base),
+            .scales = @ptrCast(@alignCast(base + k)),
+            .sums = @ptrCast(@alignCast(base + k + k / 32 * 4)),
+        };
+    }
+
+    /// Row `r` of an output [rows, k].
+    pub inline fn row(out: *const abi.TensorDesc, r: usize, k: usize) Writer {
+        return .init(@ptrFromInt(out.data + r * abi.q8aRowBytes(k)), k);
+    }
+
+    /// Quantises elements 32b … 32b+31.
+    pub inline fn block(self: Writer, b: usize, values: *align(4) const [32]f32) void {
+        self.scales[b] = quantizeBlock(values, @ptrCast(self.codes + b * 32), self.sums[b * 2 ..][0..2]);
+    }
+};
+
 /// Inputs: x f32 [rows, k]. Output: q8a [rows, k]. Threads share the blocks of all rows.
 pub fn quantize_rows(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
     const desc = &cmd.inputs[0];
     const x = Rows.init(desc);
-    const out: [*]u8 = @ptrFromInt(cmd.outputs[0].data);
-    const row_bytes = abi.q8aRowBytes(x.k);
     const blocks = x.k / 32;
     const share = ctx.range(x.rows * blocks, 64);
     for (share.start..share.end) |i| {
         const b = i % blocks;
-        const base = out + i / blocks * row_bytes;
-        const scales: [*]f32 = @ptrCast(@alignCast(base + x.k));
-        const sums: [*]i16 = @ptrCast(@alignCast(base + x.k + blocks * 4));
         const values: *align(4) const [32]f32 = @ptrCast(@alignCast(x.row(i / blocks) + b * 128));
-        scales[b] = quantizeBlock(values, @ptrCast(base + b * 32), sums[b * 2 ..][0..2]);
+        Writer.row(&cmd.outputs[0], i / blocks, x.k).block(b, values);
     }
 }
 

@@ -1,9 +1,10 @@
-//! Selection: argmax, topk, take_rows.
+//! Selection: argmax, topk, softmax_topk, take_rows.
 
 const std = @import("std");
 const abi = @import("abi");
 const Context = @import("context").Context;
 const simd = @import("simd.zig");
+const softmax = @import("softmax.zig");
 const views = @import("views.zig");
 
 const lanes = simd.lanes;
@@ -63,6 +64,13 @@ const Top = struct {
         t.index(i).* = @intCast(at);
     }
 
+    /// Divides the values by their sum, taken from the largest down.
+    fn normalize(t: Top) void {
+        var sum: f32 = 0;
+        for (0..t.k) |i| sum += t.values.at(i).*;
+        for (0..t.k) |i| t.values.at(i).* /= sum;
+    }
+
     fn run(t: Top, comptime dense: bool, x: views.Cursor(dense), n: usize) void {
         for (0..t.k) |i| t.insert(i, x.at(i).*, i);
         var i = t.k;
@@ -82,21 +90,59 @@ const Top = struct {
     }
 };
 
+/// Values and indices of each row.
+const TopRows = struct {
+    values: Rows,
+    indices: Rows,
+
+    fn init(cmd: *const abi.Command) TopRows {
+        return .{ .values = .init(&cmd.outputs[0], 1), .indices = .init(&cmd.outputs[1], 1) };
+    }
+
+    fn at(self: *const TopRows, r: usize) Top {
+        return .{
+            .values = self.values.cursor(false, r),
+            .indices = self.indices.pointer(i32, r),
+            .index_stride = @intCast(self.indices.stride),
+            .k = self.values.n,
+        };
+    }
+};
+
 /// inputs: x [rows, n]; outputs: values f32 [rows, k], indices i32 [rows, k]; k <= n.
 pub fn topk(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const x: Rows = .init(&cmd.inputs[0], 1);
-    const values: Rows = .init(&cmd.outputs[0], 1);
-    const indices: Rows = .init(&cmd.outputs[1], 1);
+    const out: TopRows = .init(cmd);
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
-        const top: Top = .{
-            .values = values.cursor(false, r),
-            .indices = indices.pointer(i32, r),
-            .index_stride = @intCast(indices.stride),
-            .k = values.n,
-        };
+        const top = out.at(r);
         if (x.stride == 1) top.run(true, x.cursor(true, r), x.n) else top.run(false, x.cursor(false, r), x.n);
     }
+}
+
+/// inputs: x [rows, n]; outputs: weights f32 [rows, k], indices i32 [rows, k]; ints: normalized; floats: scale. The softmax
+/// of a row goes into a thread's own scratch, from which the k largest are taken.
+pub fn softmax_topk(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    const x: Rows = .init(&cmd.inputs[0], 1);
+    const out: TopRows = .init(cmd);
+    const row: [*]f32 = @ptrCast(@alignCast(ctx.scratch.ptr + ctx.thread * scratchRow(x.n)));
+    const share = ctx.range(x.count, views.rowGrain(x.n));
+    for (share.start..share.end) |r| {
+        if (x.stride == 1) {
+            softmax.softmaxRow(true, x.cursor(true, r), .{ .p = row, .stride = 1 }, x.n, x.n, cmd.floats[0]);
+        } else softmax.softmaxRow(false, x.cursor(false, r), .{ .p = row, .stride = 1 }, x.n, x.n, cmd.floats[0]);
+        const top = out.at(r);
+        top.run(true, .{ .p = row, .stride = 1 }, x.n);
+        if (cmd.ints[0] != 0) top.normalize();
+    }
+}
+
+pub fn softmax_topk_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    return scratchRow(views.dim(&cmd.inputs[0], 1)) * threads;
+}
+
+fn scratchRow(n: usize) usize {
+    return std.mem.alignForward(usize, n * 4, 64);
 }
 
 fn copyRow(comptime dense: bool, from: views.Cursor(dense), to: views.Cursor(dense), n: usize) void {

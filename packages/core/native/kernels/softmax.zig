@@ -58,7 +58,7 @@ inline fn storeExponentials(row: anytype, out: @TypeOf(row), n: usize, e: Expone
 }
 
 /// The softmax of the first `visible` elements of a row, zeros behind.
-fn softmaxRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, visible: usize, scale: f32) void {
+pub fn softmaxRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, visible: usize, scale: f32) void {
     if (visible > 0) {
         const shift = shiftOf(x, visible, simd.splat(scale));
         const sum = storeExponentials(x, out, visible, .{ .scale = simd.splat(scale), .shift = simd.splat(shift) });

@@ -138,7 +138,7 @@ pub fn check(c: Checker) Error!void {
         .copy => try copy(c),
         .add, .mul => try broadcast(c),
         .argmax => try indexable(c),
-        .topk => try topk(c),
+        .topk, .softmax_topk => try topk(c),
         .take_rows => try takeRows(c),
         .rope => try rope(c),
         .pack_weight => try packWeight(c),
@@ -196,8 +196,8 @@ fn topk(c: Checker) Error!void {
     const values = c.output(0);
     try indexable(c);
     try c.fixed("x", x, 1);
-    try c.fixed("values", values, 1);
-    if (values.shape[1] > x.shape[1]) return c.fail("values are {f} for x {f}", .{ show(values), show(x) });
+    try c.fixed(c.op.outputs[0].name, values, 1);
+    if (values.shape[1] > x.shape[1]) return c.fail("{s} are {f} for x {f}", .{ c.op.outputs[0].name, show(values), show(x) });
 }
 
 fn takeRows(c: Checker) Error!void {

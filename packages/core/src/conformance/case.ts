@@ -42,6 +42,8 @@ export interface OpCase {
   readonly wholeRows?: readonly number[];
   /** Output 0 in pieces along the first dim: together they must have the bits of the whole. */
   chunks?(inputs: Tensor[]): Tensor[];
+  /** The last output quantised on the way: it must have the bits of `quantizeRows` of that output. */
+  quantized?(inputs: Tensor[]): Tensor;
   /** Inputs with a row per output row: a row alone must give the bits it gives among others. */
   readonly rowInputs?: readonly number[];
 }

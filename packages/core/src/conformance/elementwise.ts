@@ -73,7 +73,7 @@ function unary(
 }
 
 function binary(
-  call: (a: Tensor, b: Tensor, options?: { out?: Tensor }) => Tensor,
+  call: (a: Tensor, b: Tensor, options?: { out?: Tensor; quantized?: boolean }) => Tensor,
   of: (a: number, b: number) => number,
   tolerance: Tolerance,
   broadcast: boolean,
@@ -89,9 +89,14 @@ function binary(
     });
     const pair = (...shape: number[]): OpCase =>
       made(shape.join("x"), random.tensor(shape, 4), random.tensor(shape, 4));
+    const quantizable = (one: OpCase): OpCase => ({
+      ...one,
+      name: `${one.name} quantised`,
+      quantized: ([a, b]) => call(a, b, { quantized: true }),
+    });
     const nan = rowsOf([[NaN, 1, 2, NaN], [0, -0, 1e30, -1e30]]);
     const cases = [...tails.map((n) => pair(3, n)), pair(2, 3, 5, 7), pair(4, 7000), pair(17), made("nan", nan, nan)];
-    if (!broadcast) return cases;
+    if (!broadcast) return [...cases, ...[[1, 32], [5, 96], [3, 1056]].map((shape) => quantizable(pair(...shape)))];
     return [
       ...cases,
       ...tails.map((n) => made(`5x${n} row`, random.tensor([5, n]), random.tensor([n]))),

@@ -81,7 +81,7 @@ function normCases(
 
 function residualCases(): OpCase[] {
   const random = new Random(22);
-  return [...tails.map((n) => [5, n]), [2, 3, 33], [1, 4096]].map((shape): OpCase => {
+  return [...tails.map((n) => [5, n]), [2, 3, 33], [1, 4096], [6, 96]].map((shape): OpCase => {
     const n = shape[shape.length - 1];
     return {
       name: shape.join("x"),
@@ -94,10 +94,27 @@ function residualCases(): OpCase[] {
         const sum = Array.from(x, (value, i) => Math.fround(value + r[i]));
         return [sum, byRow(sum, n, (row) => rmsOf(row, w, tiny, 1))];
       },
+      quantized: n % 32 === 0
+        ? ([x, residual, w]) => ops.rmsnormResidual(x, residual, w, { eps: tiny, offset: 1, quantized: true }).out
+        : undefined,
       tolerance: { abs: 4e-6, rel: 4e-6 },
       rowInputs: [0, 1],
     };
   });
+}
+
+/** Rows that can be quantised on the way. */
+function quantizedNormCases(): OpCase[] {
+  const random = new Random(23);
+  const options = { eps: tiny, offset: 1 };
+  return [[1, 32], [5, 96], [3, 1056], [17, 64]].map(([rows, n]): OpCase => ({
+    name: `${rows}x${n} quantised`,
+    inputs: [random.tensor([rows, n]), random.tensor([n], 1)],
+    call: ([x, w], out) => [ops.rmsnorm(x, w, { ...options, out })],
+    quantized: ([x, w]) => ops.rmsnorm(x, w, { ...options, quantized: true }),
+    expect: ([x, w]) => [byRow(x, n, (row) => rmsOf(row, w, tiny, 1))],
+    tolerance: { abs: 4e-6, rel: 4e-6 },
+  }));
 }
 
 function layernormOf(row: readonly number[], weight: ArrayLike<number>, bias?: ArrayLike<number>): number[] {
@@ -222,6 +239,36 @@ function topkCases(): OpCase[] {
   );
 }
 
+function softmaxTopkCases(): OpCase[] {
+  const random = new Random(29);
+  return [...tails, 128].flatMap((n) =>
+    [1, 2, 8].filter((k) => k <= n).flatMap((k) =>
+      [false, true].map((normalized): OpCase => ({
+        name: `5x${n} k ${k}${normalized ? " normalized" : ""}`,
+        inputs: [random.tensor([5, n], 4)],
+        call: ([x]) => {
+          const { weights, indices } = ops.softmaxTopk(x, k, { scale: 0.5, normalized });
+          return [weights, indices];
+        },
+        expect: ([x], [, indices]) => {
+          // Which of two nearly equal ones comes first is decided after rounding, so the order is taken as given.
+          const picked = (row: number[], i: number) => {
+            const all = softmaxOf(row.map((value) => value * 0.5));
+            const chosen = Array.from({ length: k }, (_, j) => all[indices[i * k + j]]);
+            const sum = chosen.reduce((a, b) => a + b, 0);
+            const least = [...all].sort((a, b) => b - a)[k - 1];
+            if (chosen.some((value) => value < least * (1 - 1e-6))) return chosen.map(() => NaN);
+            return normalized ? chosen.map((value) => value / sum) : chosen;
+          };
+          return [byRow(x, n, picked), indices];
+        },
+        tolerance: close,
+        rowInputs: [0],
+      }))
+    )
+  );
+}
+
 function takeRowsCases(): OpCase[] {
   const random = new Random(28);
   return tails.flatMap((n) =>
@@ -301,11 +348,13 @@ export const rows: Record<
   | "cross_entropy"
   | "argmax"
   | "topk"
+  | "softmax_topk"
   | "take_rows"
   | "rope",
   CaseMaker
 > = {
   rmsnorm: () => [
+    ...quantizedNormCases(),
     ...normCases(([x, w], out) => [ops.rmsnorm(x, w, { ...eps, out })], (row, w) => rmsOf(row, w, tiny, 0), 1),
     ...normCases(
       ([x, w], out) => [ops.rmsnorm(x, w, { ...eps, offset: 1, out })],
@@ -338,6 +387,7 @@ export const rows: Record<
   cross_entropy: crossEntropyCases,
   argmax: argmaxCases,
   topk: topkCases,
+  softmax_topk: softmaxTopkCases,
   take_rows: takeRowsCases,
   rope: ropeCases,
 };

@@ -8,7 +8,9 @@
 import { describe, it } from "@std/testing/bdd";
 import type { Backend } from "../backend.ts";
 import { MllmError } from "../errors.ts";
+import { byteLength } from "../dtype.ts";
 import { type OpName, opTable } from "../native/abi.ts";
+import { quantizeRows } from "../ops/linear.ts";
 import { Tensor } from "../tensor.ts";
 import { tidy } from "../tidy.ts";
 import { attention } from "./attention.ts";
@@ -68,6 +70,7 @@ export function checkCase(backend: Backend, op: OpName, one: OpCase, bits: Map<s
         throw failure(op, name, "the bits depend on the number of threads");
       }
       bits.set(name, made);
+      if (one.quantized !== undefined) checkQuantized(op, one, inputs as Tensor[], outputs[outputs.length - 1]);
       if (placement === "dense") checkForms(backend, op, one, inputs as Tensor[], outputs[0]);
     });
   }
@@ -94,6 +97,18 @@ function checkForms(backend: Backend, op: OpName, one: OpCase, inputs: Tensor[],
   const pieces = one.chunks?.(inputs);
   if (pieces !== undefined && !same(bitsOf(pieces), bits)) {
     throw failure(op, one.name, "in chunks it gives other bits");
+  }
+}
+
+/** Quantised on the way or afterwards: the same bytes. */
+function checkQuantized(op: OpName, one: OpCase, inputs: Tensor[], whole: Tensor): void {
+  const n = whole.shape[1] as number;
+  const bytes = one.quantized!(inputs).toBytes();
+  const wanted = quantizeRows(whole).toBytes();
+  const rowBytes = byteLength("q8a", [1, n]);
+  const used = n + n / 32 * 4 + n / 16 * 2; // what follows up to the row's end is padding
+  for (let i = 0; i < bytes.length; i++) {
+    if (i % rowBytes < used && bytes[i] !== wanted[i]) throw failure(op, one.name, `quantised, byte ${i} differs`);
   }
 }
 

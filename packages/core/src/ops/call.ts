@@ -24,6 +24,15 @@ export interface OutOption {
   readonly out?: Tensor;
 }
 
+/** A result that goes into `linear` with activations "i8" can be written quantised at once. */
+export interface QuantizedOption extends OutOption {
+  /**
+   * Gives q8a [rows, n] instead of f32: the bits of `quantizeRows` of the f32 result. x must be [rows, n], n a multiple
+   * of 32.
+   */
+  readonly quantized?: boolean;
+}
+
 type Inputs = readonly (Tensor | undefined)[];
 const none: readonly never[] = [];
 

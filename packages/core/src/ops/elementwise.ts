@@ -7,7 +7,7 @@
 import type { DType } from "../dtype.ts";
 import type { OpName } from "../native/abi.ts";
 import type { Tensor } from "../tensor.ts";
-import { callOne, type OutOption } from "./call.ts";
+import { callOne, type OutOption, type QuantizedOption } from "./call.ts";
 
 /**
  * An op of one tensor: x f32 [rows..., n] → f32, like x. Throws `invalid_argument` when x is not f32 or has no dims.
@@ -71,11 +71,11 @@ export function softcap(x: Tensor, cap: number, options?: OutOption): Tensor {
 }
 
 /** SwiGLU (Shazeer 2020): silu(gate) * up, the same bits as the two ops. gate, up: f32 of one shape. */
-export function swiglu(gate: Tensor, up: Tensor, options?: OutOption): Tensor {
-  return callOne("swiglu", [gate, up], undefined, undefined, undefined, options?.out);
+export function swiglu(gate: Tensor, up: Tensor, options?: QuantizedOption): Tensor {
+  return callOne("swiglu", [gate, up], undefined, undefined, options, options?.out);
 }
 
 /** GEGLU (Shazeer 2020): geluTanh(gate) * up. gate, up: f32 of one shape. */
-export function gegluTanh(gate: Tensor, up: Tensor, options?: OutOption): Tensor {
-  return callOne("geglu_tanh", [gate, up], undefined, undefined, undefined, options?.out);
+export function gegluTanh(gate: Tensor, up: Tensor, options?: QuantizedOption): Tensor {
+  return callOne("geglu_tanh", [gate, up], undefined, undefined, options, options?.out);
 }

@@ -4,10 +4,10 @@
  * @module
  */
 import type { Tensor } from "../tensor.ts";
-import { callOne, callOp, type OutOption } from "./call.ts";
+import { callOne, callOp, type OutOption, type QuantizedOption } from "./call.ts";
 
 /** Constants of RMSNorm and the place of its result. */
-export interface RmsNormOptions extends OutOption {
+export interface RmsNormOptions extends QuantizedOption {
   /** Added to the mean square before the root; rounded to f32. */
   readonly eps: number;
   /** Added to the weight: 1 for Gemma, else 0. */
@@ -17,12 +17,13 @@ export interface RmsNormOptions extends OutOption {
 /** RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + eps) * (weight + offset). weight: f32 [n]. Gives f32 like x. */
 export function rmsnorm(x: Tensor, weight: Tensor, options: RmsNormOptions): Tensor {
   const { eps, offset = 0, out } = options;
-  return callOne("rmsnorm", [x, weight], undefined, [eps, offset], undefined, out);
+  return callOne("rmsnorm", [x, weight], undefined, [eps, offset], options, out);
 }
 
 /**
  * sum = x + residual; out = rmsnorm(sum): the same bits as the two ops. x, residual, sum, out: f32 [..., n]; weight:
- * f32 [n]. `options.out` takes the norm, `options.sum` the sum (which may be x or residual).
+ * f32 [n]. `options.out` takes the norm, `options.sum` the sum (which may be x or residual); `options.quantized` is about
+ * the norm.
  */
 export function rmsnormResidual(
   x: Tensor,
@@ -32,7 +33,7 @@ export function rmsnormResidual(
 ): { sum: Tensor; out: Tensor } {
   const { eps, offset = 0 } = options;
   const outs = [options.sum, options.out];
-  const [sum, out] = callOp("rmsnorm_residual", [x, residual, weight], undefined, [eps, offset], undefined, outs);
+  const [sum, out] = callOp("rmsnorm_residual", [x, residual, weight], undefined, [eps, offset], options, outs);
   return { sum, out };
 }
 

@@ -52,3 +52,24 @@ export function topk(x: Tensor, k: number): { values: Tensor; indices: Tensor } 
   const [values, indices] = callOp("topk", [x], undefined, undefined, { count: k });
   return { values, indices };
 }
+
+/** What `softmaxTopk` does beside taking k. */
+export interface SoftmaxTopkOptions {
+  /** Factor before the softmax; 1 when absent. */
+  readonly scale?: number;
+  /** Divides the k weights of a row by their sum (Hugging Face's `norm_topk_prob`). */
+  readonly normalized?: boolean;
+}
+
+/**
+ * The k largest of softmax(scale * x) of each row, as `topk` orders them: the router of a mixture of experts (Shazeer et
+ * al. 2017). x: f32 [rows, n]; k in 1..n, else `invalid_argument`. Gives weights f32 [rows, k] and indices i32 [rows, k].
+ */
+export function softmaxTopk(
+  x: Tensor,
+  k: number,
+  { scale = 1, normalized = false }: SoftmaxTopkOptions = {},
+): { weights: Tensor; indices: Tensor } {
+  const [weights, indices] = callOp("softmax_topk", [x], [normalized ? 1 : 0], [scale], { count: k });
+  return { weights, indices };
+}

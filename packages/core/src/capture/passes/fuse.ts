@@ -1,5 +1,6 @@
 /**
- * Replaces pairs of ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu.
+ * Replaces pairs of ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu, softmax
+ * + topk → softmax_topk, and a norm or gate + quantize_rows → the norm or gate that quantises on the way.
  * @module
  */
 import type { OpName } from "../../native/abi.ts";
@@ -28,7 +29,12 @@ export function fuse(graph: Graph): number {
   return fused;
 }
 
-const rules: Partial<Record<OpName, Rule>> = { rmsnorm: fuseResidual, mul: fuseSwiglu };
+const rules: Partial<Record<OpName, Rule>> = {
+  rmsnorm: fuseResidual,
+  mul: fuseSwiglu,
+  topk: fuseTopk,
+  quantize_rows: fuseQuantize,
+};
 
 function findPair(
   graph: Graph,
@@ -77,14 +83,16 @@ function fuseResidual(add: GraphNode, norm: GraphNode): GraphNode | undefined {
   };
 }
 
+/** Whether a result is a temporary that one node alone reads: after a fusion with that node it is gone. */
+function isGone(view: View, usage: Map<GraphBuffer, Usage>): boolean {
+  const { storage } = view;
+  return storage.kind === "graph" && storage.role === "temporary" && usage.get(storage)!.reads.length === 1;
+}
+
 function fuseSwiglu(silu: GraphNode, mul: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
   const gate = silu.inputs[0]!;
   const activated = silu.outputs[0];
-  if (silu.op !== "silu" || activated.storage.kind !== "graph" || activated.storage.role !== "temporary") {
-    return undefined;
-  }
-  // The result of silu itself is gone after the fusion, so nothing else may want it.
-  if (usage.get(activated.storage)!.reads.length !== 1 || gate.storage === activated.storage) return undefined;
+  if (silu.op !== "silu" || !isGone(activated, usage) || gate.storage === activated.storage) return undefined;
   const [a, b] = mul.inputs as View[];
   const up = identical(a, activated) ? b : identical(b, activated) ? a : undefined;
   if (up === undefined || up.storage === activated.storage || !sameShape(up.shape, gate.shape)) return undefined;
@@ -92,4 +100,28 @@ function fuseSwiglu(silu: GraphNode, mul: GraphNode, usage: Map<GraphBuffer, Usa
   const out = mul.outputs[0];
   if (out.storage === gate.storage && !identical(out, gate)) return undefined;
   return { op: "swiglu", inputs: [gate, up], outputs: [out], ints: [], floats: [] };
+}
+
+function fuseTopk(softmax: GraphNode, topk: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
+  const [probabilities] = softmax.outputs;
+  if (softmax.op !== "softmax" || !isGone(probabilities, usage) || !identical(probabilities, topk.inputs[0]!)) {
+    return undefined;
+  }
+  return { op: "softmax_topk", inputs: softmax.inputs, outputs: topk.outputs, ints: [0], floats: softmax.floats };
+}
+
+/** Ops that can write an output as q8a, and which output. */
+const quantizableOutputs: Partial<Record<OpName, number>> = {
+  rmsnorm: 0,
+  rmsnorm_residual: 1,
+  swiglu: 0,
+  geglu_tanh: 0,
+};
+
+function fuseQuantize(node: GraphNode, quantize: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
+  const index = quantizableOutputs[node.op];
+  if (index === undefined) return undefined;
+  const made = node.outputs[index];
+  if (!isGone(made, usage) || !identical(made, quantize.inputs[0]!)) return undefined;
+  return { ...node, outputs: node.outputs.map((view, i) => i === index ? quantize.outputs[0] : view) };
 }
