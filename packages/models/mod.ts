@@ -10,7 +10,7 @@ export { type Checkpoint, openCheckpoint } from "./src/checkpoint.ts";
 export * from "./src/config_reader.ts";
 export type { DecoderConfig } from "./src/decoder/config.ts";
 export { embeddedModelPath } from "./src/embedded_model.ts";
-export { modelFamilies, type ModelFamily } from "./src/families.ts";
+export { modelFamilies, type ModelFamily, type Modeling } from "./src/families.ts";
 export type {
   GeneratedPiece,
   GenerateOptions,

@@ -176,6 +176,7 @@ const rules: Readonly<Record<OpName, Rule>> = {
   cross_entropy: { operations: perInput(4) },
   argmax: { operations: perInput(1) },
   topk: { operations: perInput(1) },
+  softmax_topk: { operations: perInput(6) },
   embedding: { bytes: embeddingBytes },
   take_rows: { bytes: takeRowsBytes },
   rope: { operations: 3, weights: [1] },

@@ -2,7 +2,7 @@ import { type Activations, Backend, type BackendPlugin, MllmError, openBackend }
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, readString } from "./config_reader.ts";
 import type { DecoderConfig } from "./decoder/config.ts";
-import { type ModelFamily, modelFamily } from "./families.ts";
+import { type ModelFamily, modelFamily, type Modeling } from "./families.ts";
 import { readGenerationConfig, uniteEosIds } from "./generation_config.ts";
 import { LanguageModel, type RunSettings } from "./language_model.ts";
 import { checkMemory, estimateMemory, type MemoryReport } from "./memory.ts";
@@ -26,6 +26,8 @@ export interface LoadOptions {
   kvDtype?: "f32" | "f16";
   /** Runs op by op instead of replaying captured programs. Default false. */
   eager?: boolean;
+  /** Modeling code: "plain" to read and step through, "fast" for speed; the results are equal. Default "fast". */
+  modeling?: Modeling;
   /** Most prompt tokens that run at once. Default 512. */
   chunk?: number;
   /** Bytes that may be used. Default: the memory that the system says is available. */
@@ -92,10 +94,14 @@ function availableMemory(backend: Backend): number {
   return state === "granted" ? Deno.systemMemoryInfo().available : backend.device.memoryBytes;
 }
 
-function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, onProgress?: LoadProgress) {
+function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, options: LoadOptions) {
+  const { modeling = "fast", onProgress } = options;
+  if (!Object.hasOwn(family.build, modeling)) {
+    throw new MllmError("invalid_argument", `modeling must be "plain" or "fast", not ${JSON.stringify(modeling)}`);
+  }
   const weights = new WeightLoader(backend, checkpoint, onProgress);
   try {
-    const network = family.build(config, weights);
+    const network = family.build[modeling](config, weights);
     weights.finish();
     return network;
   } catch (error) {
@@ -115,7 +121,7 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
   const file = checkpoint.format === "gguf" ? checkpoint.configFile : `${checkpoint.path}/generation_config.json`;
   const defaults = readGenerationConfig(checkpoint.generationConfig, file);
-  const network = buildNetwork(inspected, backend, options.onProgress);
+  const network = buildNetwork(inspected, backend, options);
   try {
     return new LanguageModel({
       backend,

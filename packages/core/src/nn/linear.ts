@@ -3,7 +3,7 @@
  * @module
  */
 import { copy } from "../ops/elementwise.ts";
-import { linear, packWeight } from "../ops/linear.ts";
+import { linear, packWeight, quantizesInput } from "../ops/linear.ts";
 import type { Tensor } from "../tensor.ts";
 import { asF32, Module } from "./module.ts";
 
@@ -31,7 +31,12 @@ export class Linear extends Module {
     return new Linear(packed, bias && asF32(bias, (b) => copy(b, { dtype: "f32" })));
   }
 
-  /** x: f32 [rows, in] → f32 [rows, out]. */
+  /** Whether `forward` quantises x (see `linear`), so that q8a rows can be given to it at once. */
+  get quantizesInput(): boolean {
+    return quantizesInput(this.weight);
+  }
+
+  /** x: f32 [rows, in], or q8a where `quantizesInput` → f32 [rows, out]. */
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
   }

@@ -4,6 +4,7 @@
  */
 import { copy } from "../ops/elementwise.ts";
 import { rmsnorm, rmsnormResidual } from "../ops/norm.ts";
+import type { QuantizedOption } from "../ops/call.ts";
 import type { Tensor } from "../tensor.ts";
 import { asF32, Module } from "./module.ts";
 
@@ -24,13 +25,17 @@ export class RmsNorm extends Module {
     this.weight = asF32(weight, (w) => copy(w, { dtype: "f32" }));
   }
 
-  /** x: f32 [..., n] → like x. */
-  forward(x: Tensor): Tensor {
-    return rmsnorm(x, this.weight, { eps: this.eps, offset: this.offset });
+  /** x: f32 [..., n] → like x, or q8a [rows, n] when `quantized`. */
+  forward(x: Tensor, options?: QuantizedOption): Tensor {
+    return rmsnorm(x, this.weight, { ...options, eps: this.eps, offset: this.offset });
   }
 
-  /** sum = x + residual, out = norm of the sum, as one op. All f32 [..., n]. */
-  forwardResidual(x: Tensor, residual: Tensor): { sum: Tensor; out: Tensor } {
-    return rmsnormResidual(x, residual, this.weight, { eps: this.eps, offset: this.offset });
+  /** sum = x + residual, out = norm of the sum, as one op. All f32 [..., n]; out q8a [rows, n] when `quantized`. */
+  forwardResidual(
+    x: Tensor,
+    residual: Tensor,
+    options?: QuantizedOption & { readonly sum?: Tensor },
+  ): { sum: Tensor; out: Tensor } {
+    return rmsnormResidual(x, residual, this.weight, { ...options, eps: this.eps, offset: this.offset });
   }
 }

@@ -48,9 +48,13 @@ export function packWeight(w: Tensor): Tensor {
  * @throws {MllmError} `invalid_argument` when x and w differ in k, or w is not packed
  */
 export function linear(x: Tensor, w: Tensor, bias?: Tensor, options?: OutOption): Tensor {
-  const quantise = x.dtype === "f32" && w.backend.activations === "i8" && dtypes[w.dtype].quantized;
-  const input = quantise ? quantised(x) : x;
+  const input = x.dtype === "f32" && quantizesInput(w) ? quantised(x) : x;
   return callOne("linear", [input, w, bias], undefined, undefined, undefined, options?.out);
+}
+
+/** Whether `linear` with these weights quantises f32 rows first. */
+export function quantizesInput(w: Tensor): boolean {
+  return w.backend.activations === "i8" && dtypes[w.dtype].quantized;
 }
 
 function quantised(x: Tensor): Tensor {

@@ -17,13 +17,24 @@ export interface Projections {
 export function cachedAttention(
   { q, k, v }: Projections,
   layer: number,
+  config: DecoderConfig,
+  input: LayerInput,
+): Tensor {
+  const kv = input.cache.layers[layer]; // k, v: [pages, kvHeads, pageSize, headDim]
+  const { position } = input;
+  kvAppend(k, input.cache.pages, kv.k, { position });
+  kvAppend(v, input.cache.pages, kv.v, { position });
+  return attendToCache(q, layer, config, input);
+}
+
+/** What `cachedAttention` does once keys and values are appended. */
+export function attendToCache(
+  q: Tensor,
+  layer: number,
   { numAttentionHeads, headDim, slidingWindows }: DecoderConfig,
   { position, cache }: LayerInput,
 ): Tensor {
-  const kv = cache.layers[layer]; // k, v: [pages, kvHeads, pageSize, headDim]
-  kvAppend(k, cache.pages, kv.k, { position });
-  kvAppend(v, cache.pages, kv.v, { position });
+  const { k, v } = cache.layers[layer];
   const options = { position, window: slidingWindows[layer], scale: 1 / Math.sqrt(headDim) };
-  const out = attention(q, kv.k, kv.v, cache.pages, options);
-  return out.reshape(q.shape[0], numAttentionHeads * headDim);
+  return attention(q, k, v, cache.pages, options).reshape(q.shape[0], numAttentionHeads * headDim);
 }

@@ -17,12 +17,12 @@ export interface SelfAttention {
 }
 
 /** One pre-norm layer: h = x + attention(norm(x)); h + mlp(norm(h)). */
-class DecoderLayer {
+class DecoderLayer<Attention extends SelfAttention> {
   readonly inputNorm: RmsNorm;
   readonly postAttentionNorm: RmsNorm;
   readonly mlp: GatedMlp;
 
-  constructor(config: DecoderConfig, name: string, readonly attention: SelfAttention, weights: WeightLoader) {
+  constructor(config: DecoderConfig, name: string, readonly attention: Attention, weights: WeightLoader) {
     const { hiddenSize, intermediateSize, rmsNormEps } = config;
     this.inputNorm = weights.rmsNorm(`${name}.input_layernorm`, hiddenSize, rmsNormEps);
     this.postAttentionNorm = weights.rmsNorm(`${name}.post_attention_layernorm`, hiddenSize, rmsNormEps);
@@ -36,17 +36,21 @@ class DecoderLayer {
 }
 
 /** Makes the attention of layer `layer`, whose weights start with `name`. */
-export type MakeAttention = (layer: number, name: string, rotary: RotaryEmbedding) => SelfAttention;
+export type MakeAttention<Attention extends SelfAttention> = (
+  layer: number,
+  name: string,
+  rotary: RotaryEmbedding,
+) => Attention;
 
 /** A Llama-like decoder: embedding, pre-norm layers, final norm, language-model head. */
-export class DecoderForCausalLM implements CausalLM {
+export class DecoderForCausalLM<Attention extends SelfAttention = SelfAttention> implements CausalLM {
   readonly embedTokens: Embedding;
-  readonly layers: DecoderLayer[] = [];
+  readonly layers: DecoderLayer<Attention>[] = [];
   readonly norm: RmsNorm;
   readonly lmHead: Linear;
   readonly #weights: WeightLoader;
 
-  constructor(readonly config: DecoderConfig, weights: WeightLoader, makeAttention: MakeAttention) {
+  constructor(readonly config: DecoderConfig, weights: WeightLoader, makeAttention: MakeAttention<Attention>) {
     this.#weights = weights;
     const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps, tieWordEmbeddings } = config;
     const rotary = weights.rotaryEmbedding(config.rope);

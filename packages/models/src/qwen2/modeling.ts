@@ -9,7 +9,8 @@ import type { DecoderConfig } from "../decoder/config.ts";
 import { DecoderForCausalLM, type LayerInput, type SelfAttention } from "../decoder/decoder.ts";
 import type { WeightLoader } from "../weights.ts";
 
-class Qwen2Attention implements SelfAttention {
+/** Attention of a layer, with grouped queries. */
+export class Qwen2Attention implements SelfAttention {
   readonly qProj: Linear;
   readonly kProj: Linear;
   readonly vProj: Linear;
