@@ -15,6 +15,14 @@ import { tidy } from "./tidy.ts";
 const random = new Random(5);
 const [hidden, heads, kvHeads, headDim, vocab, inner] = [64, 4, 2, 16, 50, 96];
 
+/** Random weights [n, k] in q8_0. */
+function q8Bytes(rng: Random, n: number, k: number): Uint8Array<ArrayBuffer> {
+  const bytes = rng.bytes(n * k / 32 * 34);
+  const view = new DataView(bytes.buffer);
+  for (let at = 0; at < bytes.length; at += 34) view.setFloat16(at, 0.002 * (0.5 + rng.next()), true);
+  return bytes;
+}
+
 /** Weights of one small layer, and code for it that runs eagerly and captured. */
 class Layer {
   readonly weights: Record<string, Tensor>;
@@ -23,10 +31,7 @@ class Layer {
   constructor(readonly backend: Backend, quantised: boolean) {
     const packed = (n: number, k: number) =>
       tidy(() => {
-        const bytes = new Uint8Array(n * k / 32 * 34).map(() => random.int(256));
-        const view = new DataView(bytes.buffer);
-        for (let at = 0; at < bytes.length; at += 34) view.setFloat16(at, 0.002 * (0.5 + random.next()), true);
-        if (quantised) return ops.packWeight(Tensor.from(backend, bytes, [n, k], "q8_0"));
+        if (quantised) return ops.packWeight(Tensor.from(backend, q8Bytes(random, n, k), [n, k], "q8_0"));
         return ops.packWeight(Tensor.from(backend, Float32Array.from(random.tensor([n, k], 0.2).values), [n, k]));
       });
     const vector = (n: number) => Tensor.from(backend, Float32Array.from(random.tensor([n], 1).values), [n]);
@@ -154,6 +159,16 @@ describe("capture", () => {
     assert(program.arenaBytes >= program.lowerBoundBytes && program.arenaBytes <= 1.25 * program.lowerBoundBytes);
     assertEquals(program.passes.map(({ name }) => name), ["capture", "dead_code", "fuse", "in_place"]);
     assert(program.commands.every(({ text, reason }) => text.length > 0 && reason.length > 0));
+    layer.free();
+  });
+
+  check("quantises activations in the op that makes them", () => {
+    const layer = new Layer(backend, true);
+    using plain = layer.capture(16, []);
+    using program = layer.capture(16);
+    const count = (p: Program) => p.commands.filter(({ op }) => op === "quantize_rows").length;
+    // What is left: the rows of attention, and the one row that is taken for the head.
+    assertEquals([count(plain), count(program)], [5, 2]);
     layer.free();
   });
 
@@ -289,15 +304,17 @@ describe("capture", () => {
     const rng = new Random(77);
     for (let round = 0; round < 60; round++) {
       const seed = rng.int(1e9);
-      const build = (x: Tensor, w: Tensor) => randomProgram(new Random(seed), x, w);
-      const data = Float32Array.from(rng.tensor([5, 8], 2).values);
-      using w = Tensor.from(backend, Float32Array.from(rng.tensor([8], 1).values), [8]);
-      const eager = tidy(() => build(Tensor.from(backend, data, [5, 8]), w).map((t) => t.toFloat32Array()));
-      const inputs = { x: { dtype: "f32", shape: ["tokens", 8] } } as const;
+      const build = (x: Tensor) => randomProgram(new Random(seed), x, w, matrix);
+      const data = Float32Array.from(rng.tensor([5, width], 2).values);
+      using w = Tensor.from(backend, Float32Array.from(rng.tensor([width], 1).values), [width]);
+      using blocks = Tensor.from(backend, q8Bytes(rng, width, width), [width, width], "q8_0");
+      using matrix = ops.packWeight(blocks);
+      const eager = tidy(() => build(Tensor.from(backend, data, [5, width])).map((t) => t.toFloat32Array()));
+      const inputs = { x: { dtype: "f32", shape: ["tokens", width] } } as const;
       using program = capture(
         backend,
         { tokensMax: 7, inputs },
-        ({ x }) => Object.fromEntries(build(x, w).map((tensor, i) => [`y${i}`, tensor])),
+        ({ x }) => Object.fromEntries(build(x).map((tensor, i) => [`y${i}`, tensor])),
       );
       for (let again = 0; again < 2; again++) {
         program.inputs.x.write(data);
@@ -308,24 +325,32 @@ describe("capture", () => {
   });
 });
 
-/** Random code over a pool of tensors [tokens, 8], with views and in-place ops, returning some of them. */
-function randomProgram(rng: Random, x: Tensor, w: Tensor): Tensor[] {
+/** Columns of the random programs. */
+const width = 32;
+
+/** Random code over a pool of tensors [tokens, width], with views and in-place ops, returning some of them. */
+function randomProgram(rng: Random, x: Tensor, w: Tensor, matrix: Tensor): Tensor[] {
   const pool = [ops.mulConst(x, 0.5), ops.silu(x)];
   const pick = () => pool[rng.int(pool.length)];
   for (let i = 0; i < 5 + rng.int(25); i++) {
     const [a, b] = [pick(), pick()];
-    const made = [
+    const makers = [
       () => ops.add(a, b),
       () => ops.mul(ops.silu(a), b),
       () => ops.rmsnorm(ops.add(a, b), w, { eps: 1e-6 }),
       () => ops.softmax(a),
       () => ops.mulConst(a, 0.75, { out: a === pool[0] ? undefined : a }),
       () => ops.add(a, b, { out: b }),
-      () => ops.add(a.reshape(-1, 2, 4), b.reshape(-1, 2, 4)).reshape(-1, 8),
-      () => ops.copy(a.reshape(-1, 2, 4).permute(0, 2, 1)).reshape(-1, 8),
+      () => ops.add(a.reshape(-1, 4, 8), b.reshape(-1, 4, 8)).reshape(-1, width),
+      () => ops.copy(a.reshape(-1, 4, 8).permute(0, 2, 1)).reshape(-1, width),
       () => ops.rmsnormResidual(a, b, w, { eps: 1e-6 }).out,
       () => ops.swiglu(a, b),
-    ][rng.int(10)]();
+      () => ops.linear(a, matrix),
+      () => ops.linear(ops.swiglu(a, b), matrix),
+      () => ops.linear(ops.rmsnorm(a, w, { eps: 1e-6 }), matrix),
+      () => ops.topk(ops.softmax(a), width).values,
+    ];
+    const made = makers[rng.int(makers.length)]();
     if (!pool.includes(made)) pool.push(made);
   }
   return [pick(), pool[pool.length - 1], pick()];
