@@ -113,6 +113,8 @@ export interface RunOptions {
   chunk?: number;
   /** Op by op instead of captured. */
   eager?: boolean;
+  /** Code of the model, of equal results: to read, or for speed. */
+  modeling?: "plain" | "fast";
   /** Element type of the KV cache. */
   kvDtype?: "f32" | "f16";
   /** Called while loading. */
@@ -193,6 +195,11 @@ export interface Engine {
   describeRun(
     model: LoadedModel,
   ): { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
+  /**
+   * Starts watching what activations take; the result tells it in bytes: the arenas of the captured programs and, of
+   * eager tensors, the most at one time since.
+   */
+  watchActivations(model: LoadedModel): () => number;
   /** The programs that an opened model has captured so far, by name; the map grows as it runs. */
   programs(model: LoadedModel): ReadonlyMap<string, CapturedProgram>;
   /** Writes f32 tensors as a safetensors file. */

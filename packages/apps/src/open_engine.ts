@@ -68,7 +68,7 @@ class ProjectEngine implements Engine {
 
   async load(path: string, options: RunOptions): Promise<LoadedModel> {
     const { plugin, level } = this.#plugin(options.backend);
-    const { threads, activations, context, chunk, eager, kvDtype, onProgress } = options;
+    const { threads, activations, context, chunk, eager, modeling, kvDtype, onProgress } = options;
     return await loadModel(path, {
       backend: plugin,
       level,
@@ -77,6 +77,7 @@ class ProjectEngine implements Engine {
       context,
       chunk,
       eager,
+      modeling,
       kvDtype,
       onProgress: onProgress === undefined ? undefined : (done, total) => onProgress("loading", done, total),
     });
@@ -134,6 +135,13 @@ class ProjectEngine implements Engine {
       chunk: settings.chunk,
       kvDtype: settings.kvDtype,
     };
+  }
+
+  watchActivations(model: LoadedModel): () => number {
+    const { backend, programs } = ownModel(model);
+    backend.resetMemoryPeak();
+    const before = backend.memoryInUse;
+    return () => [...programs.values()].reduce((sum, { arenaBytes }) => sum + arenaBytes, backend.memoryPeak - before);
   }
 
   programs(model: LoadedModel): ReadonlyMap<string, CapturedProgram> {

@@ -36,6 +36,11 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
     doc: "element type of the KV cache: f16 (default), or f32 (default with f32 activations)",
   },
   { name: "eager", doc: "run op by op instead of replaying a captured program" },
+  {
+    name: "modeling",
+    value: "CODE",
+    doc: "fast (default; fused and in-place ops) or plain (the code to read); the results are equal",
+  },
 ];
 
 /** The run options, checked. */
@@ -52,5 +57,6 @@ export function runOptions(options: ParsedOptions): RunOptions {
     chunk: options.integer("chunk", 1, 1 << 16),
     kvDtype: options.oneOf("kv-type", ["f32", "f16"]),
     eager: options.has("eager") ? true : undefined,
+    modeling: options.oneOf("modeling", ["plain", "fast"]),
   };
 }

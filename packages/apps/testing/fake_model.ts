@@ -241,6 +241,9 @@ export class FakeEngine implements Engine {
   describeRun() {
     return { backend: "x86", level: "avx2", threads: 2, cpu: "Fake CPU", chunk: 512, kvDtype: "f32" };
   }
+  watchActivations(): () => number {
+    return () => 3 << 20;
+  }
   programs(): ReadonlyMap<string, CapturedProgram> {
     return this.captured;
   }

@@ -217,6 +217,7 @@ export class Backend implements Disposable {
    */
   readonly writer: CommandWriter;
   #memoryInUse = 0;
+  #memoryPeak = 0;
   #allocations = 0;
   #closed = false;
   #runs = 0;
@@ -250,6 +251,16 @@ export class Backend implements Disposable {
   /** Bytes of tensors, caches and programs' inputs and outputs that are not freed yet; mapped files do not count. */
   get memoryInUse(): number {
     return this.#memoryInUse;
+  }
+
+  /** The largest `memoryInUse` since the last `resetMemoryPeak`. */
+  get memoryPeak(): number {
+    return this.#memoryPeak;
+  }
+
+  /** Lets `memoryPeak` start again from what is in use. */
+  resetMemoryPeak(): void {
+    this.#memoryPeak = this.#memoryInUse;
   }
 
   /** Number of pieces of memory that are not freed yet. */
@@ -298,6 +309,7 @@ export class Backend implements Disposable {
       );
     }
     this.#memoryInUse += bytes;
+    if (this.#memoryInUse > this.#memoryPeak) this.#memoryPeak = this.#memoryInUse;
     this.#allocations++;
     return address;
   }

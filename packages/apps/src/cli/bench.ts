@@ -35,6 +35,8 @@ export interface BenchRow {
   stddev_ts: number;
   samples_ns: number[];
   samples_ts: number[];
+  /** Bytes of activations: the arenas of captured programs, or the most of eager tensors at one time. */
+  activation_bytes: number;
   /** With --profile. */
   profile?: TestProfile;
 }
@@ -135,6 +137,12 @@ function markdownRow(row: BenchRow): string {
   ]);
 }
 
+/** What activations took in a test. */
+function activationText({ n_prompt, n_gen, n_depth, activation_bytes }: BenchRow): string {
+  const name = testName({ prompt: n_prompt, generate: n_gen, depth: n_depth });
+  return `${name}: ${formatMiB(activation_bytes, 2)} of activations`;
+}
+
 /** The profile of a test below its name. */
 function profileText({ profile, n_prompt, n_gen, n_depth, samples_ns }: BenchRow): string {
   if (profile === undefined) return "";
@@ -148,6 +156,7 @@ interface BenchPlan {
   repetitions: number;
   warmUp: boolean;
   profiler: (() => Profiler) | undefined;
+  watchActivations: (model: LoadedModel) => () => number;
   summary: ModelSummary;
   describe: { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
 }
@@ -158,6 +167,7 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
   const testTime = new Date().toISOString().replace(/\.\d+Z$/, "Z");
   const samples: number[] = [];
   const profiler = plan.profiler?.();
+  const activationBytes = plan.watchActivations(model);
   for (let i = 0; i < plan.repetitions; i++) samples.push(await runOnce(model, test, profiler));
   const speeds = samples.map((ns) => (test.prompt + test.generate) / ns * 1e9);
   const { describe, summary } = plan;
@@ -186,6 +196,7 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
     stddev_ts: standardDeviation(speeds),
     samples_ns: samples,
     samples_ts: speeds,
+    activation_bytes: activationBytes(),
     profile: profiler?.result(samples.reduce((sum, ns) => sum + ns, 0)),
   };
 }
@@ -223,7 +234,11 @@ export const benchCommand: Command = {
     { name: "output", short: "o", value: "FORM", doc: "md (default), json or jsonl" },
     { name: "no-warmup", doc: "no run before the measured ones" },
     { name: "profile", doc: "also time, GB/s, GOPS and share per op, and the arenas" },
-    { name: "verbose", short: "v", doc: "tell the size of each captured program and its arena on stderr" },
+    {
+      name: "verbose",
+      short: "v",
+      doc: "tell the memory of activations, and each captured program with its arena, on stderr",
+    },
     ...RUN_OPTIONS,
   ],
   async run({ options, host, program }) {
@@ -252,7 +267,16 @@ export const benchCommand: Command = {
     const describe = program.engine.describeRun(model);
     const programs = program.engine.programs(model);
     const profiler = options.has("profile") ? () => new Profiler(programs) : undefined;
-    const plan = { path, repetitions, warmUp: !options.has("no-warmup"), profiler, summary, describe };
+    const watchActivations = (model: LoadedModel) => program.engine.watchActivations(model);
+    const plan = {
+      path,
+      repetitions,
+      warmUp: !options.has("no-warmup"),
+      profiler,
+      watchActivations,
+      summary,
+      describe,
+    };
     const rows: BenchRow[] = [];
     if (form === "md") host.stdout.write(`${tableHead(COLUMNS)}\n`);
     for (const test of tests) {
@@ -266,6 +290,7 @@ export const benchCommand: Command = {
     if (form === "md") host.stdout.write(`\nbuild: ${VERSION} (0)\n${rows.map(profileText).join("")}`);
     if (form === "json") host.stdout.write(`${JSON.stringify(rows, null, 2)}\n`);
     if (options.has("verbose")) {
+      for (const row of rows) host.stderr.write(`${activationText(row)}\n`);
       for (const entry of programs) host.stderr.write(`${programText(describeProgram(...entry))}\n`);
     }
   },
