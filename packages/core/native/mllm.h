@@ -125,6 +125,7 @@ enum mllm_op {
   MLLM_OP_MATMUL = 34,
   MLLM_OP_KV_APPEND = 35,
   MLLM_OP_ATTENTION = 36,
+  MLLM_OP_SOFTMAX_TOPK = 37,
 };
 
 /** A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for block-quantised dtypes the strides count elements too and are multiples of the block). */

@@ -552,11 +552,11 @@ export const opTable = {
     method: "swiglu",
     doc: "silu(gate) * up; the same bits as silu then mul.",
     inputs: [
-      { name: "gate", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
-      { name: "up", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "gate", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "up", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "out", form: "f32|q8a [..., n]", doc: "q8a: the bits of quantize_rows of the f32 result", optional: false, dtypes: ["f32","q8a"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -568,11 +568,11 @@ export const opTable = {
     method: "gegluTanh",
     doc: "gelu_tanh(gate) * up.",
     inputs: [
-      { name: "gate", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
-      { name: "up", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "gate", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "up", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     outputs: [
-      { name: "out", form: "f32 [...]", doc: "", optional: false, dtypes: ["f32"], dims: [], leading: true, free: false, order: "any" },
+      { name: "out", form: "f32|q8a [..., n]", doc: "q8a: the bits of quantize_rows of the f32 result", optional: false, dtypes: ["f32","q8a"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [],
@@ -588,7 +588,7 @@ export const opTable = {
       { name: "weight", form: "f32 [n] dense", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "out", form: "f32|q8a [..., n]", doc: "q8a: the bits of quantize_rows of the f32 result", optional: false, dtypes: ["f32","q8a"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
@@ -609,7 +609,7 @@ export const opTable = {
     ],
     outputs: [
       { name: "sum", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
-      { name: "out", form: "f32 [..., n]", doc: "", optional: false, dtypes: ["f32"], dims: ["n"], leading: true, free: false, order: "any" },
+      { name: "out", form: "f32|q8a [..., n]", doc: "q8a: the bits of quantize_rows of the f32 result", optional: false, dtypes: ["f32","q8a"], dims: ["n"], leading: true, free: false, order: "any" },
     ],
     ints: [],
     floats: [
@@ -912,6 +912,26 @@ export const opTable = {
     ],
     inPlace: [],
   },
+  softmax_topk: {
+    id: 37,
+    name: "softmax_topk",
+    method: "softmaxTopk",
+    doc: "The k largest of softmax(scale * x) of each row, as softmax then topk give them: the router of a mixture of experts.",
+    inputs: [
+      { name: "x", form: "f32 [rows, n]", doc: "", optional: false, dtypes: ["f32"], dims: ["rows","n"], leading: false, free: false, order: "any" },
+    ],
+    outputs: [
+      { name: "weights", form: "f32 [rows, k]", doc: "k <= n", optional: false, dtypes: ["f32"], dims: ["rows","k"], leading: false, free: false, order: "any" },
+      { name: "indices", form: "i32 [rows, k]", doc: "", optional: false, dtypes: ["i32"], dims: ["rows","k"], leading: false, free: false, order: "any" },
+    ],
+    ints: [
+      { name: "normalized", doc: "1: the weights of a row are divided by their sum" },
+    ],
+    floats: [
+      { name: "scale", doc: "factor before the softmax" },
+    ],
+    inPlace: [],
+  },
 } as const;
 
 /** Name of an op, as in the table. */
@@ -956,4 +976,5 @@ export const opNames: readonly (OpName | undefined)[] = [
   "matmul",
   "kv_append",
   "attention",
+  "softmax_topk",
 ];
