@@ -2,7 +2,7 @@
  * Qwen3 for speed: the bits of modeling.ts, with norms and rotary embedding in place and every tensor freed at its last
  * use.
  */
-import { kvAppend, type RmsNorm, rmsnorm, type Tensor, tidy } from "@mllm/core";
+import { kvAppend, type RmsNorm, type Tensor, tidy } from "@mllm/core";
 import { attendToCache } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import type { LayerInput } from "../decoder/decoder.ts";
