@@ -79,6 +79,8 @@ describe("chat in a pipe", () => {
       "--chunk",
       "16",
       "--eager",
+      "--modeling",
+      "plain",
     ];
     const { out, program } = await run([...args, ...more]);
     assertEquals(out, "You s\n");
@@ -97,6 +99,7 @@ describe("chat in a pipe", () => {
       chunk: 16,
       kvDtype: undefined,
       eager: true,
+      modeling: "plain",
     });
   });
 
