@@ -1,45 +1,37 @@
 /**
- * Measures node-llama-cpp (npm, prebuilt llama.cpp) as llama-bench does: prompt processing of P random tokens and
- * generation of N tokens, after one warm-up. Prints one JSON line. Run by Node from a folder where node-llama-cpp is
- * installed: node peer_node_llama_cpp.mjs MODEL P N REPETITIONS THREADS
+ * One process of `bench:peers` with node-llama-cpp (npm, prebuilt llama.cpp): the same as peer_mllm.ts. Run by Node
+ * from a folder where node-llama-cpp is installed.
  */
+import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [model, p, n, repetitions, threads] = process.argv.slice(2);
-const { getLlama, LlamaLogLevel } = await import(
-  pathToFileURL(`${process.cwd()}/node_modules/node-llama-cpp/dist/index.js`).href
-);
-const promptCount = Number(p), generateCount = Number(n);
-const loadStart = performance.now();
-const llama = await getLlama({
-  gpu: false,
-  build: "never",
-  logLevel: LlamaLogLevel.error,
-  maxThreads: Number(threads),
-});
-const loaded = await llama.loadModel({ modelPath: model, gpuLayers: 0 });
-const context = await loaded.createContext({
-  contextSize: promptCount + generateCount + 64,
+const request = JSON.parse(process.argv.at(-1));
+const packageFolder = `${process.cwd()}/node_modules/node-llama-cpp`;
+const { getLlama, LlamaLogLevel } = await import(pathToFileURL(`${packageFolder}/dist/index.js`).href);
+const { prompts, generates, threads } = request;
+const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: threads });
+const model = await llama.loadModel({ modelPath: request.model, gpuLayers: 0 });
+const context = await model.createContext({
+  contextSize: Math.max(8, ...prompts, ...generates) + 64,
   batchSize: 512,
-  threads: Number(threads),
+  threads,
   flashAttention: true,
 });
 const sequence = context.getSequence();
-const vocabulary = Math.min(loaded.fileInfo.metadata.tokenizer?.ggml?.tokens?.length ?? 32000, 100000);
-const randomTokens = (count) => Array.from({ length: count }, (_, i) => 1000 + (i * 7919) % (vocabulary - 2000));
+const promptIds = (count) => Array.from({ length: count }, (_, i) => 1000 + (i * 7919) % 30_000);
 
-async function prompt() {
+async function prompt(count) {
   await sequence.clearHistory();
   const start = performance.now();
-  await sequence.evaluateWithoutGeneratingNewTokens(randomTokens(promptCount));
+  await sequence.evaluateWithoutGeneratingNewTokens(promptIds(count));
   return performance.now() - start;
 }
 
-async function generate(count) {
+async function generate(ids, count) {
   await sequence.clearHistory();
   let done = 0;
   let start = 0;
-  for await (const _ of sequence.evaluate([1234], { temperature: 0, yieldEogToken: true })) {
+  for await (const _ of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
     if (done === 0) start = performance.now(); // the first one belongs to the prompt
     if (done++ === count) break;
   }
@@ -47,14 +39,24 @@ async function generate(count) {
   return performance.now() - start;
 }
 
-await prompt();
-const loadToFirstMs = performance.now() - loadStart;
-await generate(8);
-const result = { pp: [], tg: [], loadToFirstMs, rssBytes: 0 };
-for (let i = 0; i < Number(repetitions); i++) {
-  if (promptCount > 0) result.pp.push(promptCount / (await prompt()) * 1000);
-  if (generateCount > 0) result.tg.push(generateCount / (await generate(generateCount)) * 1000);
+await generate(promptIds(8), 0);
+const firstTokenEpochMs = Date.now();
+const speeds = {};
+if (prompts.length > 0) await prompt(Math.min(...prompts)); // warm-up
+for (const count of prompts) speeds[`pp${count}`] = count / (await prompt(count)) * 1000;
+if (generates.length > 0) await generate([1000], 8); // warm-up
+for (const count of generates) speeds[`tg${count}`] = count / (await generate([1000], count)) * 1000;
+
+function peakBytes() {
+  try {
+    return Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))[1]) * 1024;
+  } catch {
+    return process.memoryUsage().rss;
+  }
 }
-result.rssBytes = process.memoryUsage().rss;
-console.log(JSON.stringify(result));
+
+const { version } = JSON.parse(readFileSync(`${packageFolder}/package.json`, "utf8"));
+// The system info names the CPU features that the loaded variant of ggml was compiled with.
+const detail = (llama.systemInfo ?? "").replaceAll(/\s+/g, " ").trim();
+console.log(JSON.stringify({ version, detail, firstTokenEpochMs, speeds, peakBytes: peakBytes() }));
 process.exit(0);

@@ -1,114 +1,169 @@
 /**
- * `deno task bench:peers MODEL.gguf … [-p 512] [-n 128] [-r 3] [-t 2] [--backend x86]`: this engine and node-llama-cpp
- * (npm's prebuilt llama.cpp) on the same files in the same run, turn by turn, each as a process of its own. Prints
- * medians in tokens per second and their ratio. node-llama-cpp is no dependency of this repository: the task installs it
- * into `.peers/`. Needs Node for the peer.
+ * `deno task bench:peers MODEL.gguf …`: this engine and others on the same weights in one run. Every repetition runs
+ * each engine once, in turn, as a process of its own, so that a drift of the machine hits all of them. Prints tables
+ * (docs/benchmarks.md says what they mean); writes JSON and charts where it is told to.
  */
 import { parseArgs } from "node:util";
-import { command, NPM, repositoryRoot } from "../workspace.ts";
+import { repositoryRoot } from "../workspace.ts";
+import type { BenchRow } from "../../packages/apps/src/cli/bench.ts";
+import { rooflineChart, speedChart } from "./chart.ts";
+import { type EngineOptions, engines, type PeerRun, runEngine } from "./engines.ts";
+import { describeMachine, measurePeaks, type Peaks } from "./machine.ts";
+import { output } from "./process.ts";
+import { replaceResults, reportText } from "./report.ts";
+import { engineResult, mergeResults, type ModelResult, type Results } from "./results.ts";
+import { rooflineOf } from "./roofline.ts";
 
-const PEER = "node-llama-cpp@3.22.1";
+const usage = `deno task bench:peers MODEL.gguf … [options]
+  -p LIST            tokens of prompts (default 512)
+  -n LIST            tokens to generate (default 128)
+  -r N               repetitions (default 3)
+  -t N               threads (default 2)
+  --engines LIST     of ${Object.keys(engines).join(", ")} (default mllm,node-llama-cpp,mnn)
+  --level LEVEL      hold mllm and llama.cpp to an ISA level, for example avx2
+  --mnn-model DIR    a model in MNN's format instead of a conversion of the one file
+  -o FILE.json       write the results; those of other models in the file are kept
+  --docs             write docs/benchmarks.json, the charts, and the tables of docs/benchmarks.md`;
+
 const root = repositoryRoot();
-const folder = `${root}/.peers`;
 
-interface Speeds {
-  pp: number[];
-  tg: number[];
-  loadToFirstMs: number;
-  rssBytes: number;
+interface Plan extends EngineOptions {
+  engines: string[];
+  prompts: number[];
+  generates: number[];
+  repetitions: number;
+  threads: number;
 }
 
-async function output(program: string, args: string[], cwd: string): Promise<string> {
-  const { success, stdout, stderr } = await command(program, { args, cwd }).output();
-  if (!success) {
-    throw new Error(`${program} ${args.join(" ")} failed:\n${new TextDecoder().decode(stderr).slice(-2000)}`);
-  }
-  return new TextDecoder().decode(stdout);
+/** Whole numbers of a comma list. Throws RangeError for anything else. */
+export function parseList(name: string, list: string): number[] {
+  return list.split(",").map((part) => {
+    if (!/^[1-9]\d{0,6}$/.test(part)) throw new RangeError(`${name} takes whole numbers above 0, not "${part}"`);
+    return Number(part);
+  });
 }
 
-async function installPeer(): Promise<void> {
-  try {
-    await Deno.stat(`${folder}/node_modules/node-llama-cpp`);
-  } catch {
-    console.error(`bench:peers: installing ${PEER} into .peers/ …`);
-    await Deno.mkdir(folder, { recursive: true });
-    await Deno.writeTextFile(`${folder}/package.json`, '{ "private": true, "type": "module" }\n');
-    await output(NPM, ["install", "--ignore-scripts", "--no-audit", "--no-fund", PEER], folder);
-  }
+/** The per-op profile of this engine, with the facts about the model that its rows carry. */
+async function profileRows(model: string, plan: Plan): Promise<BenchRow[]> {
+  const args = ["run", "-q", "--no-prompt", "-P=apps", "packages/apps/mllm.ts", "bench", "-m", model, "-o", "json"];
+  args.push("--profile", "-r", "2", "-p", plan.prompts.join(","), "-n", plan.generates.join(","));
+  args.push("--threads", String(plan.threads));
+  if (plan.level !== undefined) args.push("--backend", `x86:${plan.level}`);
+  return JSON.parse(await output("deno", args, root));
 }
 
-interface Settings {
-  prompt: string;
-  generate: string;
-  threads: string;
-  backend: string;
-}
-
-async function measureOurs(model: string, settings: Settings): Promise<Speeds> {
-  const args = ["run", "-q", "-P=apps", "packages/apps/mllm.ts", "bench", "-m", model, "-o", "json", "-r", "1"];
-  args.push(
-    "-p",
-    settings.prompt,
-    "-n",
-    settings.generate,
-    "--threads",
-    settings.threads,
-    "--backend",
-    settings.backend,
-  );
-  const rows = JSON.parse(await output("deno", args, root)) as { n_gen: number; samples_ts: number[] }[];
-  const samples = (generates: boolean) =>
-    rows.filter((row) => (row.n_gen > 0) === generates).flatMap((row) => row.samples_ts);
-  return { pp: samples(false), tg: samples(true), loadToFirstMs: 0, rssBytes: 0 };
-}
-
-async function measurePeer(model: string, settings: Settings): Promise<Speeds> {
-  const script = `${root}/tools/bench/peer_node_llama_cpp.mjs`;
-  const args = [script, model, settings.prompt, settings.generate, "1", settings.threads];
-  return JSON.parse((await output("node", args, folder)).trim().split("\n").at(-1)!);
-}
-
-const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
-
-async function compare(model: string, settings: Settings, repetitions: number): Promise<void> {
-  const ours: Speeds[] = [];
-  const peers: Speeds[] = [];
-  for (let i = 0; i < repetitions; i++) { // in turn, so that a drift of the machine hits both
-    ours.push(await measureOurs(model, settings));
-    peers.push(await measurePeer(model, settings));
-  }
+async function compare(model: string, plan: Plan, peaks: Peaks): Promise<ModelResult> {
   const name = model.replace(/^.*[\\/]/, "");
-  for (const [test, key] of [[`pp${settings.prompt}`, "pp"], [`tg${settings.generate}`, "tg"]] as const) {
-    const mine = median(ours.flatMap((speeds) => speeds[key]));
-    const theirs = median(peers.flatMap((speeds) => speeds[key]));
-    const ratio = (mine / theirs).toFixed(2);
-    console.log(`| ${name} | ${test} | ${mine.toFixed(1)} | ${theirs.toFixed(1)} | ${ratio} |`);
+  const launches = [];
+  for (const key of plan.engines) {
+    launches.push({
+      engine: engines[key].name,
+      launch: await engines[key].prepare(model, plan),
+      runs: [] as PeerRun[],
+    });
+  }
+  const { prompts, generates, threads, level } = plan;
+  for (let i = 0; i < plan.repetitions; i++) {
+    for (const { engine, launch, runs } of launches) {
+      console.error(`bench:peers: ${name}, ${engine}, ${i + 1} of ${plan.repetitions}`);
+      runs.push(await runEngine(launch({ model, prompts, generates, threads, level })));
+    }
+  }
+  const rows = await profileRows(model, plan);
+  const roofline = rows.map((row) => {
+    const test = row.n_prompt > 0 ? `pp${row.n_prompt}` : `tg${row.n_gen}`;
+    const tokens = (row.n_prompt + row.n_gen) * row.samples_ns.length;
+    return rooflineOf(test, row.profile!, tokens, peaks);
+  });
+  const [{ model_type, model_size, model_n_params }] = rows;
+  return {
+    model: name,
+    type: model_type,
+    size_bytes: model_size,
+    parameters: model_n_params,
+    repetitions: plan.repetitions,
+    peaks,
+    engines: launches.map(({ engine, runs }) => engineResult(engine, runs)),
+    roofline,
+  };
+}
+
+async function readResults(path: string): Promise<Results | undefined> {
+  try {
+    return JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
   }
 }
 
-if (import.meta.main) {
+async function writeResults(path: string, results: Results): Promise<Results> {
+  const merged = mergeResults(await readResults(path), results);
+  await Deno.writeTextFile(path, `${JSON.stringify(merged, null, 1)}\n`);
+  return merged;
+}
+
+/** The document, its data and its charts. */
+async function writeDocs(results: Results): Promise<void> {
+  const folder = `${root}/docs`;
+  const merged = await writeResults(`${folder}/benchmarks.json`, results);
+  const document = `${folder}/benchmarks.md`;
+  await Deno.writeTextFile(document, replaceResults(await Deno.readTextFile(document), reportText(merged)));
+  await Deno.writeTextFile(`${folder}/benchmarks.svg`, speedChart(merged.models, merged.machine));
+  await output("deno", ["fmt", "-q", document, `${folder}/benchmarks.json`], root);
+  await Deno.writeTextFile(`${folder}/roofline.svg`, rooflineChart(merged.models[0], merged.machine));
+}
+
+function parse(args: string[]): { models: string[]; plan: Plan; json?: string; docs: boolean } {
   const { values, positionals } = parseArgs({
-    args: Deno.args,
+    args,
     allowPositionals: true,
     options: {
       p: { type: "string", short: "p", default: "512" },
       n: { type: "string", short: "n", default: "128" },
       r: { type: "string", short: "r", default: "3" },
       t: { type: "string", short: "t", default: "2" },
-      backend: { type: "string", default: "x86" },
+      engines: { type: "string", default: "mllm,node-llama-cpp,mnn" },
+      level: { type: "string" },
+      "mnn-model": { type: "string" },
+      o: { type: "string", short: "o" },
+      docs: { type: "boolean", default: false },
     },
   });
-  if (positionals.length === 0) {
-    console.error("bench:peers: name at least one GGUF file");
-    Deno.exit(2);
-  }
-  await installPeer();
-  const settings = { prompt: values.p, generate: values.n, threads: values.t, backend: values.backend };
-  console.log(
-    `| model | test | mllm (${values.backend}) t/s | ${PEER} t/s | ratio |\n| --- | --- | ---: | ---: | ---: |`,
-  );
-  for (const model of positionals) {
-    const path = await Deno.realPath(model);
-    await compare(path, settings, Number(values.r));
-  }
+  const names = values.engines.split(",");
+  const unknown = names.find((name) => !Object.hasOwn(engines, name));
+  if (unknown !== undefined) throw new RangeError(`there is no engine "${unknown}"`);
+  if (positionals.length === 0) throw new RangeError("name at least one GGUF file");
+  const [repetitions] = parseList("-r", values.r);
+  const [threads] = parseList("-t", values.t);
+  const prompts = parseList("-p", values.p);
+  const generates = parseList("-n", values.n);
+  const { level, "mnn-model": mnnModel, o: json, docs } = values;
+  return {
+    models: positionals,
+    plan: { engines: names, prompts, generates, repetitions, threads, level, mnnModel },
+    json,
+    docs,
+  };
 }
+
+async function main(args: string[]): Promise<number> {
+  let parsed;
+  try {
+    parsed = parse(args);
+  } catch (error) {
+    console.error(`bench:peers: ${(error as Error).message}\n${usage}`);
+    return 2;
+  }
+  const { models, plan, json, docs } = parsed;
+  const machine = await describeMachine();
+  const peaks = await measurePeaks(plan.level ?? machine.levels.at(-1)!, plan.threads);
+  const results: Results = { date: new Date().toISOString(), machine, models: [] };
+  for (const model of models) results.models.push(await compare(await Deno.realPath(model), plan, peaks));
+  console.log(reportText(results));
+  if (json !== undefined) await writeResults(json, results);
+  if (docs) await writeDocs(results);
+  return 0;
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -3,6 +3,7 @@
 //!     zig build test                      kernel tests at portable, avx2, avxvnni and avx512vnni
 //!     zig build bench -- [name…]          micro-benchmarks whose name contains one of the words
 //!     zig build bench -Dlevel=avx2        at one level; -Dthreads=2 for more threads
+//!     zig build peaks                     what the machine can do at most, as JSON; -Dlevel, -Dthreads
 
 const std = @import("std");
 
@@ -69,4 +70,9 @@ pub fn build(b: *std.Build) void {
     const run = b.addRunArtifact(bench);
     if (b.args) |args| run.addArgs(args);
     bench_step.dependOn(&run.step);
+    const peaks_module = kernelModule(b, "kernels/bench_peak_main.zig", best.?, .ReleaseFast);
+    peaks_module.addImport("options", options.createModule());
+    const peaks = b.addRunArtifact(b.addExecutable(.{ .name = "peaks", .root_module = peaks_module, .use_llvm = true }));
+    peaks.stdio = .inherit;
+    b.step("peaks", "Measure what the machine can do at most").dependOn(&peaks.step);
 }

@@ -1,0 +1,85 @@
+/** How near each op comes to what the machine can do at most. */
+import type { TestProfile } from "../../packages/apps/src/cli/bench_profile.ts";
+import type { Peaks } from "./machine.ts";
+
+/** One kind of op, per token. */
+export interface RooflineOp {
+  op: string;
+  kind: string;
+  share: number;
+  us_per_token: number;
+  /** Weights, keys and values: what has to come from memory. */
+  memory_bytes_per_token: number;
+  operations_per_token: number;
+  /** Operations per byte of everything that is touched, activations too. */
+  intensity: number;
+  gb_per_s: number;
+  gops: number;
+  /** The peak that its operations are held against. */
+  peak: "int8" | "f32";
+  /** Least possible time over time taken: the larger of what its memory and what its operations need. */
+  of_limit: number;
+}
+
+/** One test. */
+export interface Roofline {
+  test: string;
+  tokens: number;
+  us_per_token: number;
+  memory_bytes_per_token: number;
+  operations_per_token: number;
+  /** Memory traffic of the test over its time, as a share of the read bandwidth. */
+  of_bandwidth: number;
+  /** Operations of products with quantised weights over the test's time, as a share of the integer peak. */
+  of_int8_peak: number;
+  /** Sum of the ops' least times over the time taken. */
+  of_limit: number;
+  ops: RooflineOp[];
+}
+
+const floats = /^(f32|f16|bf16) /;
+
+/** Products of quantised weights run on integers (with the default activations), everything else on floats. */
+function peakOf(op: string, kind: string): "int8" | "f32" {
+  return op === "linear" && !floats.test(kind) ? "int8" : "f32";
+}
+
+/** @param tokens tokens that all repetitions together ran */
+export function rooflineOf(test: string, profile: TestProfile, tokens: number, peaks: Peaks): Roofline {
+  const rate = { int8: peaks.int8_gops || peaks.f32_gflops, f32: peaks.f32_gflops };
+  let leastNs = 0;
+  const ops = profile.ops.map((row): RooflineOp => {
+    const memory = row.weight_bytes + row.cache_bytes;
+    const peak = peakOf(row.op, row.kind);
+    const least = Math.max(memory / peaks.read_gb_per_s, rate[peak] > 0 ? row.operations / rate[peak] : 0);
+    leastNs += least;
+    return {
+      op: row.op,
+      kind: row.kind,
+      share: row.share,
+      us_per_token: row.time_ns / tokens / 1000,
+      memory_bytes_per_token: memory / tokens,
+      operations_per_token: row.operations / tokens,
+      intensity: row.operations / (memory + row.activation_bytes),
+      gb_per_s: row.gb_per_s,
+      gops: row.gops,
+      peak,
+      of_limit: row.time_ns > 0 ? least / row.time_ns : 0,
+    };
+  });
+  const sum = (value: (op: RooflineOp) => number) => ops.reduce((total, op) => total + value(op), 0);
+  const nsPerToken = profile.wall_ns / tokens;
+  const integer = sum((op) => op.peak === "int8" ? op.operations_per_token : 0);
+  const memory = sum((op) => op.memory_bytes_per_token);
+  return {
+    test,
+    tokens,
+    us_per_token: nsPerToken / 1000,
+    memory_bytes_per_token: memory,
+    operations_per_token: sum((op) => op.operations_per_token),
+    of_bandwidth: memory / nsPerToken / peaks.read_gb_per_s,
+    of_int8_peak: peaks.int8_gops > 0 ? integer / nsPerToken / peaks.int8_gops : 0,
+    of_limit: leastNs / profile.wall_ns,
+    ops,
+  };
+}
