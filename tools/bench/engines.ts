@@ -68,7 +68,7 @@ async function installLlamaCpp(): Promise<void> {
   const binary = `@node-llama-cpp/${os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`; // without those for GPUs
   const packages = [`node-llama-cpp@${LLAMA_CPP}`, `${binary}@${LLAMA_CPP}`];
   await output(
-    "npm",
+    NPM,
     ["install", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", ...packages],
     folder,
   );
