@@ -163,7 +163,7 @@ describe("bench:peers reports", () => {
     assertStringIncludes(speeds, "(2.00×)");
     const roofline = rooflineChart(model, machine);
     assertEquals(checkXml(roofline).filter((name) => name === "circle").length, 2 * 2 + 2);
-    for (const text of ["memory 20.0 GB/s", "int8 400", "attention f16 [tokens, 4, 16]", "tg4"]) {
+    for (const text of ["memory 20.0 GB/s", "int8 400 GOPS", "attention f16 [tokens, 4, 16]", "tg4"]) {
       assertStringIncludes(roofline, text);
     }
     assertThrows(() => checkXml("<a><b></a>"));

@@ -137,7 +137,7 @@ function roofs(x: LogAxis, y: LogAxis, peaks: Peaks): string[] {
   const level = (rate: number, name: string, dash: string) =>
     rate <= 0 ? [] : [
       line(x.at(rate / bandwidth), y.at(rate), x.to, y.at(rate), INK, `stroke-width="1.5"${dash}`),
-      text(x.to, y.at(rate) - 6, `${name} ${rate.toFixed(0)}`, { anchor: "end" }),
+      text(x.at(rate / bandwidth) + 24, y.at(rate) - 6, `${name} ${rate.toFixed(0)} GOPS`),
     ];
   const steep = [x.at(start), y.at(start * bandwidth), x.at(top / bandwidth), y.at(top)];
   const angle = Math.atan2(steep[3] - steep[1], steep[2] - steep[0]) * 180 / Math.PI;
@@ -186,7 +186,7 @@ export function rooflineChart(model: ModelResult, machine: Machine): string {
     `fill="${colour}" fill-opacity="0.75" stroke="#ffffff"/>`
   );
   const labels = placeLabels(
-    shown.filter(({ op }) => op.share >= 0.03).map(({ op }) => ({
+    shown.filter(({ op }) => op.share >= 0.06).map(({ op }) => ({
       x: x.at(op.intensity) + radius(op) + 4,
       y: y.at(op.gops),
       label: `${op.op} ${op.kind}`,

@@ -108,7 +108,8 @@ async function writeDocs(results: Results): Promise<void> {
   const folder = `${root}/docs`;
   const merged = await writeResults(`${folder}/benchmarks.json`, results);
   const document = `${folder}/benchmarks.md`;
-  await Deno.writeTextFile(document, replaceResults(await Deno.readTextFile(document), reportText(merged)));
+  const charts = "![Tokens per second](benchmarks.svg)\n\n![Roofline](roofline.svg)\n\n";
+  await Deno.writeTextFile(document, replaceResults(await Deno.readTextFile(document), charts + reportText(merged)));
   await Deno.writeTextFile(`${folder}/benchmarks.svg`, speedChart(merged.models, merged.machine));
   await output("deno", ["fmt", "-q", document, `${folder}/benchmarks.json`], root);
   await Deno.writeTextFile(`${folder}/roofline.svg`, rooflineChart(merged.models[0], merged.machine));
