@@ -6,7 +6,7 @@ from random import Random
 import words
 from facts import Fact, held_out_wordings, load
 from grammar import expand, noise, normalise
-from memory import ask_turn, tell_turn
+from memory import ATTRIBUTES, ask_turn, tell_turn
 from sums import sum_turn
 from turn import Turn
 from unknown import unknown_turn
@@ -18,12 +18,12 @@ REPEAT_HELD_OUT = ["please repeat the following: {x}", "I want you to say {x}", 
 # How often a turn is of which kind.
 KINDS = {"usage": 26, "project": 26, "small talk": 20, "joke": 2, "tell": 13, "ask": 8, "sum": 20, "unknown": 12, "repeat": 3}
 FIXED = {"usage", "project", "small talk", "unknown"}
-TURNS = [1] * 12 + [2] * 4 + [3, 3, 3, 4, 4, 5, 6, 8, 10, 14, 18]
+TURNS = [1] * 30 + [2] * 8 + [3] * 5 + [4, 4, 4, 5, 6, 7, 8, 10, 14, 18]
 
 
 def repeat_turn(rng: Random, held_out: bool = False) -> Turn:
     chosen = [
-        words.made_up(rng) if rng.random() < 0.5 else rng.choice(words.COLOURS + words.FOODS + words.JOBS + words.PETS)
+        (words.made_up if held_out else words.invented)(rng) if rng.random() < 0.5 else rng.choice(words.COLOURS + words.FOODS + words.JOBS + words.PETS)
         for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))
     ]
     text, phrase = rng.choice(REPEAT_HELD_OUT if held_out else REPEAT), " ".join(chosen)
@@ -76,14 +76,23 @@ class Generator:
             return repeat_turn(rng), None
         return unknown_turn(rng), None
 
+    def _interview(self, state: dict) -> list[Turn]:
+        """Some things about the user, one after the other, and then questions for them in another order."""
+        rng = self.rng
+        told = rng.sample(ATTRIBUTES, rng.choice((2, 3, 3, 4)))
+        turns = [tell_turn(rng, state, attribute=attribute) for attribute in told]
+        if rng.random() < 0.3:
+            turns.append(self._turn(state, None)[0])
+        return turns + [ask_turn(rng, state, attribute=attribute) for attribute in rng.sample(told, len(told))]
+
     def dialogue(self) -> tuple[str | None, list[Turn]]:
         """A system message or none, and the turns."""
         rng = self.rng
         state: dict = {"known": {}, "jokes": 0}
         system = rng.choice(SYSTEM) if rng.random() < 0.25 else None
-        turns: list[Turn] = []
+        turns = self._interview(state) if rng.random() < 0.06 else []
         previous: object = None
-        for _ in range(rng.choice(TURNS)):
+        for _ in range(0 if turns else rng.choice(TURNS)):
             turn, previous = self._turn(state, previous)
             while normalise(turn.user) in self.forbidden:
                 turn, previous = self._turn(state, None)

@@ -67,3 +67,27 @@ def made_up(rng: Random) -> str:
 def made_up_name(rng: Random) -> str:
     name = made_up(rng).capitalize()
     return name if name not in NAMES_HELD_OUT and name not in CITIES_HELD_OUT else "Bobo"
+
+
+ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kn l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str t th tr tw v w wh y z".split()
+NUCLEI = "a e i o u a e i o u a e i o u ai au ea ee ei ie io oa oo ou ue y".split()
+CODAS = ["", "", ""] + "b ck d f g l ll m n nd ng nt p r rd rk rm rn rt s sh ss st t th tt x".split()
+ENDINGS = ["", "", "", ""] + "er or ist ian ing in a o y ery ia et el us ine e on ies s es ment age ique ard".split()
+HELD_OUT = {
+    word.lower()
+    for part in (NAMES_HELD_OUT, CITIES_HELD_OUT, COLOURS_HELD_OUT, FOODS_HELD_OUT, JOBS_HELD_OUT, HOBBIES_HELD_OUT, COUNTRIES_HELD_OUT)
+    for word in part
+}
+
+
+def invented(rng: Random) -> str:
+    """A word that does not exist, as `made_up`, but of any letters: so that a name of any spelling can be copied."""
+    while True:
+        if rng.random() < 0.4:
+            word = made_up(rng)
+        else:
+            count = rng.choice((1, 1, 2, 2))
+            word = "".join(rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) for _ in range(count)) + rng.choice(ENDINGS)
+            word = word[1:] if rng.random() < 0.15 and len(word) > 4 else word
+        if len(word) > 1 and word not in HELD_OUT:
+            return word
