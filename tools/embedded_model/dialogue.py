@@ -17,8 +17,6 @@ REPEAT_HELD_OUT = ["please repeat the following: {x}", "I want you to say {x}", 
 
 # How often a turn is of which kind.
 KINDS = {"usage": 26, "project": 26, "small talk": 20, "joke": 2, "tell": 13, "ask": 8, "sum": 20, "unknown": 12, "repeat": 3}
-# In the last part of the training: sums and questions without an answer take longest to learn.
-KINDS_LAST = {**KINDS, "sum": 120, "unknown": 30}
 FIXED = {"usage", "project", "small talk", "unknown"}
 TURNS = [1] * 30 + [2] * 8 + [3] * 5 + [4, 4, 4, 5, 6, 7, 8, 10, 14, 18]
 
@@ -37,9 +35,8 @@ def repeat_turn(rng: Random, held_out: bool = False) -> Turn:
 class Generator:
     """Dialogues from a seed; the same seed gives the same dialogues."""
 
-    def __init__(self, seed: int, kinds: dict[str, int] = KINDS):
+    def __init__(self, seed: int):
         self.rng = Random(seed)
-        self.seed, self.kinds = seed, kinds
         self.facts, self.jokes = load()
         self.by_category = {
             category: [fact for fact in self.facts if fact.category == category] for category in ("usage", "project", "small talk")
@@ -60,7 +57,7 @@ class Generator:
         if "last" in state and rng.random() < 0.4:
             return sum_turn(rng, state=state), None
         state.pop("last", None)
-        kind = rng.choices(list(self.kinds), list(self.kinds.values()))[0]
+        kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         if state["known"] and rng.random() < 0.08:
             kind = "ask"
         if kind in self.by_category:

@@ -24,13 +24,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from dialogue import KINDS, KINDS_LAST, Generator, pieces
+from dialogue import Generator, pieces
 from model import Config, Qwen3
 from tokenizer import train_tokenizer
 
 IGNORED = -100
-# The parts of the training, each with its own optimisers: what the dialogues are about, steps and full rate.
-PARTS = ((KINDS, 2034, 3e-3), (KINDS_LAST, 180, 2e-3))
 CHUNK = 4000  # dialogues made at a time
 Row = tuple[np.ndarray, np.ndarray]
 
@@ -78,9 +76,9 @@ def batches(rows: list[Row], tokens: int, rng: Random) -> list[tuple[torch.Tenso
     return out
 
 
-def stream(generator: Generator, tokenizer: Tokenizer, tokens: int, longest: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def stream(seed: int, tokenizer: Tokenizer, tokens: int, longest: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches without end; no dialogue comes twice."""
-    rng = Random(generator.seed)
+    generator, rng = Generator(seed), Random(seed)
     while True:
         yield from batches(tokenised(generator, tokenizer, longest, rng), tokens, rng)
 
@@ -145,17 +143,15 @@ def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.processes)
     tokenizer, config = Tokenizer.from_file(str(args.out / "tokenizer.json")), Config()
     model = Qwen3(config)
-    for part, (kinds, steps, rate) in enumerate(PARTS):
-        generator = Generator(args.seed + part * args.processes + rank, kinds)
-        data = stream(generator, tokenizer, args.batch // args.processes, config.max_position_embeddings)
-        loss = train(model, data, steps, rate)
+    data = stream(args.seed + rank, tokenizer, args.batch // args.processes, config.max_position_embeddings)
+    loss = train(model, data, args.steps, args.rate)
     if rank == 0:
         weights = {f"model.{name}": weight.detach().contiguous() for name, weight in model.named_parameters()}
         save_file(weights, args.out / "model.safetensors")
         report = {
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "config": asdict(config),
-            "steps": sum(steps for _, steps, _ in PARTS),
+            "steps": args.steps,
             "batch": args.batch,
             "loss": round(loss, 4),
             "seconds": round(time.time() - started),
@@ -170,7 +166,9 @@ def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
+    parser.add_argument("--steps", type=int, default=2034)
     parser.add_argument("--batch", type=int, default=4096, help="tokens of dialogue per step, of all processes together")
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
