@@ -53,6 +53,5 @@ describe("the generated ABI", () => {
   it("numbers the ops from 1 without gaps", () => {
     const rows = Object.values(abi.opTable);
     assertEquals(rows.map(({ id }) => id), rows.map((_, i) => i + 1));
-    for (const { id, name } of rows) assertEquals(abi.opNames[id], name);
   });
 });

@@ -139,8 +139,9 @@ describe("the x86 library over raw FFI", () => {
     view.setBigUint64(field.commandCount, 2n, true);
     view.setBigUint64(field.arenaBytes, BigInt(a.byteLength), true);
     view.setBigUint64(field.tokensMax, BigInt(rows), true);
-    const compiled = compile.call(handle, program);
-    assert(compiled !== 0n, errorText(handle));
+    const out = new BigUint64Array(1);
+    assertEquals(compile.call(handle, program, out), abi.Status.ok, errorText(handle));
+    const compiled = out[0];
     commands.fill(0);
     const native = alloc.call(handle, BigInt(abi.Registers.size));
     for (const tokens of [1, rows, 5]) {

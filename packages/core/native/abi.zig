@@ -11,7 +11,7 @@
 const std = @import("std");
 
 /// Raised when any struct, enum value or function below changes its meaning.
-pub const version: u32 = 1;
+pub const version: u32 = 2;
 
 pub const max_rank = 4;
 pub const max_inputs = 6;
@@ -50,7 +50,7 @@ pub const Dtype = enum(u32) {
     /// Generic packed weights: 8-bit codes, f32 scale and f32 minimum per 16 elements of K: value = scale*code + min.
     /// Block types without a packed form of their own are repacked to this one without loss. Packed layout only.
     q8_g16 = 65,
-    /// Activations quantised per row in blocks of 32: see `q8a_row_bytes` for the layout of a row.
+    /// Activations quantised per row in blocks of 32: see `q8aRowBytes` for the layout of a row.
     q8a = 66,
 };
 
@@ -70,7 +70,7 @@ pub const Space = enum(u32) {
     arena = 1,
 };
 
-pub const Status = enum(i32) { ok = 0, invalid = 1, unsupported = 2, out_of_memory = 3, io = 4, internal = 5 };
+pub const Status = enum(i32) { ok = 0, invalid = 1, unsupported = 2, out_of_memory = 3, io = 4, internal = 5, not_found = 6 };
 
 /// A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for
 /// block-quantised dtypes the strides count elements too and are multiples of the block).
@@ -85,6 +85,18 @@ pub const TensorDesc = extern struct {
     /// In a program: bit i set means that dim i is the register `tokens`; `shape[i]` then holds its maximum.
     symbolic_dims: u32 = 0,
     reserved: u32 = 0,
+
+    /// Whether the elements lie one after the other in row-major order.
+    pub fn isDense(self: *const TensorDesc) bool {
+        var expected: i64 = 1;
+        var i: usize = self.rank;
+        while (i > 0) {
+            i -= 1;
+            if (self.shape[i] != 1 and self.strides[i] != expected) return false;
+            expected *= self.shape[i];
+        }
+        return true;
+    }
 };
 
 /// Values that change between two runs of one program. `Command.int_registers[i]` names the register from which
@@ -176,8 +188,8 @@ pub const Backend = extern struct {
     packed_bytes: *const fn (handle: u64, dtype: u32, n: u64, k: u64, packed_dtype: *u32) callconv(.c) u64,
     /// Runs commands one after the other; returns when they are done.
     submit: *const fn (handle: u64, commands: u64, count: u64) callconv(.c) i32,
-    /// Checks and copies a program; returns its handle, or 0.
-    compile: *const fn (handle: u64, program: *const ProgramDesc) callconv(.c) u64,
+    /// Checks and copies a program; its handle is written to `compiled`.
+    compile: *const fn (handle: u64, program: *const ProgramDesc, compiled: *u64) callconv(.c) i32,
     destroy: *const fn (handle: u64, program: u64) callconv(.c) void,
     run: *const fn (handle: u64, program: u64, registers: *const Registers) callconv(.c) i32,
     /// Writes one ProfileRow per command of the program (profiling is on from the first call); returns the row count.
@@ -227,6 +239,10 @@ pub fn packedDtype(dtype: Dtype) ?Dtype {
         .q4_1, .q5_1, .q2_k, .q3_k, .q5_k, .iq4_nl, .iq4_xs, .tq1_0, .tq2_0, .mxfp4 => .q8_g16,
         else => null,
     };
+}
+
+pub fn isFloat(dtype: Dtype) bool {
+    return dtype == .f32 or dtype == .f16 or dtype == .bf16;
 }
 
 /// What K divides by in panel16 layout; null for dtypes that are never packed.

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 /** Raised when any struct, enum value or function below changes its meaning. */
-#define MLLM_ABI_VERSION 1
+#define MLLM_ABI_VERSION 2
 #define MLLM_MAX_RANK 4
 #define MLLM_MAX_INPUTS 6
 #define MLLM_MAX_OUTPUTS 2
@@ -45,7 +45,7 @@ enum mllm_dtype {
   MLLM_DTYPE_U8 = 64,
   /** Generic packed weights: 8-bit codes, f32 scale and f32 minimum per 16 elements of K: value = scale*code + min. Block types without a packed form of their own are repacked to this one without loss. Packed layout only. */
   MLLM_DTYPE_Q8_G16 = 65,
-  /** Activations quantised per row in blocks of 32: see `q8a_row_bytes` for the layout of a row. */
+  /** Activations quantised per row in blocks of 32: see `q8aRowBytes` for the layout of a row. */
   MLLM_DTYPE_Q8A = 66,
 };
 
@@ -72,6 +72,7 @@ enum mllm_status {
   MLLM_STATUS_OUT_OF_MEMORY = 3,
   MLLM_STATUS_IO = 4,
   MLLM_STATUS_INTERNAL = 5,
+  MLLM_STATUS_NOT_FOUND = 6,
 };
 
 /** Values that change between two runs of one program. `Command.int_registers[i]` names the register from which `ints[i]` is loaded (0: literal); for eager commands everything is literal. */
@@ -217,8 +218,8 @@ typedef struct {
   uint64_t (*packed_bytes)(uint64_t handle, uint32_t dtype, uint64_t n, uint64_t k, uint32_t *packed_dtype);
   /** Runs commands one after the other; returns when they are done. */
   int32_t (*submit)(uint64_t handle, uint64_t commands, uint64_t count);
-  /** Checks and copies a program; returns its handle, or 0. */
-  uint64_t (*compile)(uint64_t handle, const mllm_program_desc *program);
+  /** Checks and copies a program; its handle is written to `compiled`. */
+  int32_t (*compile)(uint64_t handle, const mllm_program_desc *program, uint64_t *compiled);
   void (*destroy)(uint64_t handle, uint64_t program);
   int32_t (*run)(uint64_t handle, uint64_t program, const mllm_registers *registers);
   /** Writes one ProfileRow per command of the program (profiling is on from the first call); returns the row count. */

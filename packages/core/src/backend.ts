@@ -5,6 +5,7 @@
 import { CommandWriter } from "./command.ts";
 import { type DType, dtypeFromId, dtypes } from "./dtype.ts";
 import { type ErrorCode, MllmError } from "./errors.ts";
+import { formatMiB } from "./format.ts";
 import { type KernelRow, KernelSelector } from "./kernel_selector.ts";
 import * as abi from "./native/abi.ts";
 import { type NativeLibrary, openLibrary } from "./native/library.ts";
@@ -68,19 +69,14 @@ export interface BackendOptions {
   readonly activations?: Activations;
 }
 
-const statusCodes: readonly ErrorCode[] = [
-  "internal",
-  "invalid_argument",
-  "unsupported",
-  "out_of_memory",
-  "io",
-  "internal",
-];
-
-/** Ends the text of `map_file` when there is no file; a status of its own would change the ABI. */
-const noSuchFile = /: no such file$/;
-/** In the text of a `compile` for whose arena or scratch there is no memory: it gives no status. */
-const noMemory = /do not fit$|no memory left$/;
+const statusCodes: Readonly<Record<number, ErrorCode>> = {
+  [abi.Status.invalid]: "invalid_argument",
+  [abi.Status.unsupported]: "unsupported",
+  [abi.Status.out_of_memory]: "out_of_memory",
+  [abi.Status.io]: "io",
+  [abi.Status.internal]: "internal",
+  [abi.Status.not_found]: "not_found",
+};
 
 /** A file mapped read-only. Tensors borrowed from it keep it mapped after it is disposed. */
 export class MappedFile implements Disposable, Owner {
@@ -221,7 +217,6 @@ export class Backend implements Disposable {
   #allocations = 0;
   #closed = false;
   #runs = 0;
-  readonly #sizes = new Map<bigint, number>();
   readonly #blocks = new SpareBlocks();
   readonly #writerAddress: bigint;
 
@@ -274,25 +269,8 @@ export class Backend implements Disposable {
   }
 
   /**
-   * Address of `bytes` of new memory, 64-byte aligned, not cleared. Throws `out_of_memory`. Give it back with `free`.
-   */
-  alloc(bytes: number): bigint {
-    const address = BigInt(this.allocate(bytes));
-    this.#sizes.set(address, bytes);
-    return address;
-  }
-
-  /** Gives memory from `alloc` back. Throws `invalid_argument` for any other address. */
-  free(address: bigint): void {
-    const bytes = this.#sizes.get(address);
-    if (bytes === undefined) throw new MllmError("invalid_argument", `free: ${address} did not come from alloc`);
-    this.#sizes.delete(address);
-    this.release(Number(address), bytes);
-  }
-
-  /**
-   * `alloc` for owners that remember the size themselves: 64-byte aligned, not cleared, returned as a number. Throws
-   * `out_of_memory`, or `invalid_argument` for a size that is none or a closed backend.
+   * Address of new memory, 64-byte aligned, not cleared, for owners that remember the size. Throws `out_of_memory`, or
+   * `invalid_argument` for a size that is none or a closed backend.
    */
   allocate(bytes: number): number {
     this.#check();
@@ -303,9 +281,7 @@ export class Backend implements Disposable {
     if (address === 0) {
       throw new MllmError(
         "out_of_memory",
-        `${(bytes / 2 ** 20).toFixed(1)} MiB more than the ${
-          (this.#memoryInUse / 2 ** 20).toFixed(1)
-        } MiB in use do not fit`,
+        `${formatMiB(bytes)} more than the ${formatMiB(this.#memoryInUse)} in use do not fit`,
       );
     }
     this.#memoryInUse += bytes;
@@ -331,9 +307,9 @@ export class Backend implements Disposable {
     const out = new Uint8Array(abi.MappedFile.size);
     const status = this.library.mapFile(this.handle, new TextEncoder().encode(`${path}\0`), out);
     if (status !== 0) {
-      const reason = this.lastError();
-      const code = noSuchFile.test(reason) ? "not_found" : statusCodes[status] ?? "backend";
-      throw new MllmError(code, `the file can't be mapped: ${reason}`, { file: path });
+      throw new MllmError(statusCodes[status] ?? "backend", `the file can't be mapped: ${this.lastError()}`, {
+        file: path,
+      });
     }
     const view = new DataView(out.buffer);
     const address = view.getBigUint64(abi.MappedFile.offset.address, true);
@@ -389,7 +365,7 @@ export class Backend implements Disposable {
 
   /**
    * Hands a program to native code, which copies it; the handle goes to `library.run`, `runAsync` and
-   * `library.destroy`. Throws `out_of_memory` when its arena does not fit, `backend` for anything else.
+   * `library.destroy`. Throws `out_of_memory` when its arena does not fit, else what the boundary refuses.
    * @internal
    */
   compile(commands: CommandWriter, count: number, arenaBytes: number, tokensMax: number): bigint {
@@ -402,15 +378,10 @@ export class Backend implements Disposable {
     view.setBigUint64(offset.commandCount, BigInt(count), true);
     view.setBigUint64(offset.arenaBytes, BigInt(arenaBytes), true);
     view.setBigUint64(offset.tokensMax, BigInt(tokensMax), true);
-    const program = this.library.compile(this.handle, bytes);
-    if (program === 0n) {
-      const reason = this.lastError();
-      throw new MllmError(
-        noMemory.test(reason) ? "out_of_memory" : "backend",
-        `the program did not compile: ${reason}`,
-      );
-    }
-    return program;
+    const out = new BigUint64Array(1);
+    const status = this.library.compile(this.handle, bytes, out);
+    if (status !== 0) throw this.failure(status, "the program did not compile");
+    return out[0];
   }
 
   /**

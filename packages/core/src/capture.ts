@@ -71,7 +71,8 @@ export interface CaptureSettings {
  * Tensors made before (weights, caches) are used where they are, and kept alive by the program.
  *
  * Throws `invalid_argument` for a bad token count, an output that depends on no input or an op with wrong operands,
- * `out_of_memory` when its arena does not fit, `backend` when native code refuses it otherwise, and whatever `fn` throws.
+ * `unsupported` for an op or layout that the backend lacks, `out_of_memory` when its arena does not fit, and whatever
+ * `fn` throws.
  */
 export function capture<Names extends string>(
   backend: Backend,

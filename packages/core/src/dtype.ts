@@ -5,6 +5,7 @@
  * @module
  */
 import { MllmError } from "./errors.ts";
+import { blockInfo, Dtype } from "./native/abi.ts";
 
 /** Name of an element type; {@linkcode dtypes} says what each is and who defines its layout. */
 export type DType =
@@ -49,49 +50,59 @@ export interface DTypeInfo {
   readonly doc: string;
 }
 
-const plain = (id: number, bytes: number, doc: string): DTypeInfo => ({
-  id,
+type Strided = keyof typeof blockInfo;
+
+const plain = (name: Strided, doc: string): DTypeInfo => ({
+  id: Dtype[name],
   blockElements: 1,
-  blockBytes: bytes,
+  blockBytes: blockInfo[name].bytes,
   quantized: false,
   doc,
 });
-const block = (id: number, blockElements: number, blockBytes: number, doc: string): DTypeInfo => ({
-  id,
-  blockElements,
-  blockBytes,
+const block = (name: Strided, doc: string): DTypeInfo => ({
+  id: Dtype[name],
+  blockElements: blockInfo[name].elements,
+  blockBytes: blockInfo[name].bytes,
+  quantized: true,
+  doc,
+});
+/** A type without a strided form of blocks. */
+const special = (name: DType, doc: string): DTypeInfo => ({
+  id: Dtype[name],
+  blockElements: 0,
+  blockBytes: 0,
   quantized: true,
   doc,
 });
 
-/** Every element type by name. Ids and block sizes are those of `native/abi.zig` (a test compares them). */
+/** Every element type by name. Ids and block sizes are those of `native/abi.zig`. */
 export const dtypes: Readonly<Record<DType, DTypeInfo>> = {
-  f32: plain(0, 4, "IEEE 754 binary32"),
-  f16: plain(1, 2, "IEEE 754 binary16"),
-  bf16: plain(30, 2, "bfloat16: the upper half of a binary32"),
-  i8: plain(24, 1, "signed 8-bit integer"),
-  i16: plain(25, 2, "signed 16-bit integer"),
-  i32: plain(26, 4, "signed 32-bit integer"),
-  i64: plain(27, 8, "signed 64-bit integer"),
-  f64: plain(28, 8, "IEEE 754 binary64"),
-  u8: plain(64, 1, "unsigned 8-bit integer (ours: GGML has none)"),
-  q4_0: block(2, 32, 18, "GGML Q4_0: f16 scale, 32 4-bit codes minus 8"),
-  q4_1: block(3, 32, 20, "GGML Q4_1: f16 scale and minimum, 32 4-bit codes"),
-  q5_0: block(6, 32, 22, "GGML Q5_0: f16 scale, 32 5-bit codes minus 16"),
-  q5_1: block(7, 32, 24, "GGML Q5_1: f16 scale and minimum, 32 5-bit codes"),
-  q8_0: block(8, 32, 34, "GGML Q8_0: f16 scale, 32 8-bit codes"),
-  q2_k: block(10, 256, 84, "GGML Q2_K: super-block of 16 × 16 2-bit codes, 4-bit scales and minima"),
-  q3_k: block(11, 256, 110, "GGML Q3_K: super-block of 16 × 16 3-bit codes, 6-bit scales"),
-  q4_k: block(12, 256, 144, "GGML Q4_K: super-block of 8 × 32 4-bit codes, 6-bit scales and minima"),
-  q5_k: block(13, 256, 176, "GGML Q5_K: super-block of 8 × 32 5-bit codes, 6-bit scales and minima"),
-  q6_k: block(14, 256, 210, "GGML Q6_K: super-block of 16 × 16 6-bit codes, 8-bit scales"),
-  iq4_nl: block(20, 32, 18, "GGML IQ4_NL: f16 scale, 32 4-bit indices into a nonlinear table"),
-  iq4_xs: block(23, 256, 136, "GGML IQ4_XS: super-block of 8 × 32 indices into IQ4_NL's table, 6-bit scales"),
-  tq1_0: block(34, 256, 54, "GGML TQ1_0: ternary, 5 values per byte"),
-  tq2_0: block(35, 256, 66, "GGML TQ2_0: ternary, 2 bits per value"),
-  mxfp4: block(39, 32, 17, "OCP MXFP4: e8m0 scale, 32 e2m1 values"),
-  q8_g16: block(65, 0, 0, "packed weights only: 8-bit codes with f32 scale and minimum per 16 values (ours)"),
-  q8a: block(66, 0, 0, "activations quantised per row in blocks of 32: codes, f32 scales, i16 sums (ours)"),
+  f32: plain("f32", "IEEE 754 binary32"),
+  f16: plain("f16", "IEEE 754 binary16"),
+  bf16: plain("bf16", "bfloat16: the upper half of a binary32"),
+  i8: plain("i8", "signed 8-bit integer"),
+  i16: plain("i16", "signed 16-bit integer"),
+  i32: plain("i32", "signed 32-bit integer"),
+  i64: plain("i64", "signed 64-bit integer"),
+  f64: plain("f64", "IEEE 754 binary64"),
+  u8: plain("u8", "unsigned 8-bit integer (ours: GGML has none)"),
+  q4_0: block("q4_0", "GGML Q4_0: f16 scale, 32 4-bit codes minus 8"),
+  q4_1: block("q4_1", "GGML Q4_1: f16 scale and minimum, 32 4-bit codes"),
+  q5_0: block("q5_0", "GGML Q5_0: f16 scale, 32 5-bit codes minus 16"),
+  q5_1: block("q5_1", "GGML Q5_1: f16 scale and minimum, 32 5-bit codes"),
+  q8_0: block("q8_0", "GGML Q8_0: f16 scale, 32 8-bit codes"),
+  q2_k: block("q2_k", "GGML Q2_K: super-block of 16 × 16 2-bit codes, 4-bit scales and minima"),
+  q3_k: block("q3_k", "GGML Q3_K: super-block of 16 × 16 3-bit codes, 6-bit scales"),
+  q4_k: block("q4_k", "GGML Q4_K: super-block of 8 × 32 4-bit codes, 6-bit scales and minima"),
+  q5_k: block("q5_k", "GGML Q5_K: super-block of 8 × 32 5-bit codes, 6-bit scales and minima"),
+  q6_k: block("q6_k", "GGML Q6_K: super-block of 16 × 16 6-bit codes, 8-bit scales"),
+  iq4_nl: block("iq4_nl", "GGML IQ4_NL: f16 scale, 32 4-bit indices into a nonlinear table"),
+  iq4_xs: block("iq4_xs", "GGML IQ4_XS: super-block of 8 × 32 indices into IQ4_NL's table, 6-bit scales"),
+  tq1_0: block("tq1_0", "GGML TQ1_0: ternary, 5 values per byte"),
+  tq2_0: block("tq2_0", "GGML TQ2_0: ternary, 2 bits per value"),
+  mxfp4: block("mxfp4", "OCP MXFP4: e8m0 scale, 32 e2m1 values"),
+  q8_g16: special("q8_g16", "packed weights only: 8-bit codes with f32 scale and minimum per 16 values (ours)"),
+  q8a: special("q8a", "activations quantised per row in blocks of 32: codes, f32 scales, i16 sums (ours)"),
 };
 
 const byId = new Map<number, DType>(Object.entries(dtypes).map(([name, info]) => [info.id, name as DType]));

@@ -3,6 +3,8 @@
  * @module
  */
 
+import { Register as registers } from "./native/abi.ts";
+
 /**
  * Name of a run-time value of a program: `tokens` in this run, `position` of the first of them in the sequence, `last`
  * = tokens - 1, `context` = position + tokens. (`Register` in native/abi.zig.)
@@ -30,7 +32,7 @@ export interface TokenDim {
 export type Dim = number | TokenDim;
 
 /** Ids of the registers in the native ABI; 0 means a literal. */
-export const registerIds: Readonly<Record<RegisterName, number>> = { tokens: 1, position: 2, last: 3, context: 4 };
+export const registerIds: Readonly<Record<RegisterName, number>> = registers;
 
 /** The largest length a dimension can have: a number itself, or the `max` of the symbol. */
 export function maxDim(dim: Dim): number {

@@ -6,6 +6,7 @@ import type { Backend } from "./backend.ts";
 import { byteLength, type DType, dtypes, q8aRowBytes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
 import { copyOut, type NumberArray, toStored } from "./host_data.ts";
+import { maxRank } from "./native/abi.ts";
 import { type Dim, formatShape, maxDim, maxShape, sameDim } from "./scalar.ts";
 import { MemoryStorage, type Owner, type Storage } from "./storage.ts";
 import { adopt } from "./tidy.ts";
@@ -351,8 +352,8 @@ export class Tensor implements Disposable {
 }
 
 function checkShape(shape: readonly number[]): readonly number[] {
-  if (shape.length > 4 || shape.some((dim) => !Number.isSafeInteger(dim) || dim < 0)) {
-    throw new MllmError("invalid_argument", `${formatShape(shape)} is no shape: up to 4 dims of 0 or more`);
+  if (shape.length > maxRank || shape.some((dim) => !Number.isSafeInteger(dim) || dim < 0)) {
+    throw new MllmError("invalid_argument", `${formatShape(shape)} is no shape: up to ${maxRank} dims of 0 or more`);
   }
   return shape;
 }

@@ -1,3 +1,5 @@
+import { assertEquals } from "@std/assert";
+import { it } from "@std/testing/bdd";
 import { fileURLToPath } from "node:url";
 import { type Backend, type BackendOptions, type BackendPlugin, openBackend, probeBackend } from "../src/backend.ts";
 import { MllmError } from "../src/errors.ts";
@@ -22,6 +24,16 @@ export const testPlugin: BackendPlugin = {
 /** Opens it; two threads unless told. */
 export function openTestBackend(options: BackendOptions = {}): Promise<Backend> {
   return openBackend(testPlugin, { threads: 2, ...options });
+}
+
+/** Declares tests that must leave no memory of the backend behind (an error in afterEach would not fail them). */
+export function leakChecked(backend: () => Backend): (name: string, fn: () => void | Promise<void>) => void {
+  return (name, fn) =>
+    it(name, async () => {
+      await fn();
+      const { memoryInUse, liveAllocations } = backend();
+      assertEquals([memoryInUse, liveAllocations], [0, 0], "memory was not freed");
+    });
 }
 
 /** The levels of this machine, lowest first. */

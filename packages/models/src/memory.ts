@@ -1,4 +1,4 @@
-import { type Backend, KvCache, MllmError, type WeightInfo } from "@mllm/core";
+import { type Backend, formatMiB, KvCache, MllmError, type WeightInfo } from "@mllm/core";
 import type { DecoderConfig } from "./decoder/config.ts";
 
 /** What a model needs of memory, in bytes, known before anything is loaded. */
@@ -62,16 +62,14 @@ export function estimateMemory(
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }
 
-const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-
 /** Refuses what can't fit. @throws {MllmError} `out_of_memory` with the numbers */
 export function checkMemory({ weights, kv, arena, total }: MemoryReport, availableBytes: number, file: string): void {
   if (total <= availableBytes) return;
   throw new MllmError(
     "out_of_memory",
-    `the model needs ${mib(total)} (weights ${mib(weights)}, KV cache ${mib(kv)}, activations ${mib(arena)}) and ${
-      mib(availableBytes)
-    } are available`,
+    `the model needs ${formatMiB(total)} (weights ${formatMiB(weights)}, KV cache ${formatMiB(kv)}, activations ${
+      formatMiB(arena)
+    }) and ${formatMiB(availableBytes)} are available`,
     { file, next: "Use a smaller context (--context), a more strongly quantised file, or a smaller model" },
   );
 }

@@ -41,7 +41,7 @@ fn source(x: *const abi.TensorDesc) Source {
     const dtype: abi.Dtype = @enumFromInt(x.dtype);
     const info = abi.blockInfo(dtype).?;
     if (info.elements > 1) return .{ .block = dtype };
-    return if (weights.isFloat(x.dtype)) .{ .float = dtype } else .{ .raw = info.bytes };
+    return if (abi.isFloat(dtype)) .{ .float = dtype } else .{ .raw = info.bytes };
 }
 
 /// Elements from the start of a view to its row `r`.

@@ -15,7 +15,7 @@ pub fn map(ctx: *Context, cmd: *const abi.Command, comptime inputs: usize, op: a
     if (inputs == 2 and quantize.isWanted(&cmd.outputs[0])) return mapQuantized(ctx, cmd, op);
     const descs = [3]*const abi.TensorDesc{ &cmd.inputs[0], if (inputs == 2) &cmd.inputs[1] else &cmd.inputs[0], &cmd.outputs[0] };
     const flat = views.sameShape(descs[0], descs[1]) and
-        views.isContiguous(descs[0]) and views.isContiguous(descs[1]) and views.isContiguous(descs[2]);
+        descs[0].isDense() and descs[1].isDense() and descs[2].isDense();
     if (flat) {
         const share = ctx.range(views.count(descs[2]), 4096);
         var at: [3]views.Cursor(true) = undefined;

@@ -31,18 +31,6 @@ pub fn count(desc: *const abi.TensorDesc) usize {
     return n;
 }
 
-/// Whether the elements lie one after the other in row-major order.
-pub fn isContiguous(desc: *const abi.TensorDesc) bool {
-    var expected: i64 = 1;
-    var d: usize = desc.rank;
-    while (d > 0) {
-        d -= 1;
-        if (desc.shape[d] != 1 and desc.strides[d] != expected) return false;
-        expected *= desc.shape[d];
-    }
-    return true;
-}
-
 /// The address of element (i0, i1, …) of the leading `index.len` dims.
 pub fn addressOf(desc: *const abi.TensorDesc, index: []const usize) usize {
     var offset: i64 = 0;

@@ -63,10 +63,6 @@ pub inline fn loadFloat(dtype: abi.Dtype, p: [*]const u8) f32 {
         .f32 => @bitCast(std.mem.readInt(u32, p[0..4], .little)),
         .f16 => @as(f16, @bitCast(std.mem.readInt(u16, p[0..2], .little))),
         .bf16 => @bitCast(@as(u32, std.mem.readInt(u16, p[0..2], .little)) << 16),
-        else => unreachable, // callers ask isFloat first
+        else => unreachable, // blocks are decoded apart, and nothing else is a weight
     };
-}
-
-pub fn isFloat(dtype: u32) bool {
-    return dtype == @intFromEnum(abi.Dtype.f32) or dtype == @intFromEnum(abi.Dtype.f16) or dtype == @intFromEnum(abi.Dtype.bf16);
 }

@@ -229,7 +229,7 @@ fn extentBytes(desc: *const abi.TensorDesc, dtype: abi.Dtype) ?u64 {
         return if (desc.rank == 2 and @mod(desc.shape[1], multiple) == 0) 1 else null;
     }
     if (dtype == .q8a) {
-        const whole = @mod(desc.shape[last], 32) == 0 and isDense(desc);
+        const whole = @mod(desc.shape[last], 32) == 0 and desc.isDense();
         return if (whole) count / @as(u64, @intCast(desc.shape[last])) * abi.q8aRowBytes(@intCast(desc.shape[last])) else null;
     }
     const info = abi.blockInfo(dtype) orelse return null;
@@ -241,18 +241,6 @@ fn extentBytes(desc: *const abi.TensorDesc, dtype: abi.Dtype) ?u64 {
     for (desc.shape[0..desc.rank], desc.strides[0..desc.rank]) |dim, stride| elements += @as(i128, dim - 1) * stride;
     const bytes = @divFloor(elements, info.elements) * info.bytes;
     return if (bytes <= bytes_max) @intCast(bytes) else null;
-}
-
-/// Whether the elements lie one after the other in row-major order.
-pub fn isDense(desc: *const abi.TensorDesc) bool {
-    var expected: i64 = 1;
-    var i: usize = desc.rank;
-    while (i > 0) {
-        i -= 1;
-        if (desc.shape[i] != 1 and desc.strides[i] != expected) return false;
-        expected *= desc.shape[i];
-    }
-    return true;
 }
 
 /// Prints as `f32 [tokens<=16, 64]`.

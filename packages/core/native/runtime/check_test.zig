@@ -26,7 +26,7 @@ fn dtypesOf(form: ops.Form, buffer: *[64]abi.Dtype) []abi.Dtype {
     var count: usize = 0;
     for (form.dtypes.slice()) |class| for (std.enums.values(abi.Dtype)) |dtype| {
         const strided = abi.blockInfo(dtype) != null;
-        const is_float = dtype == .f32 or dtype == .f16 or dtype == .bf16;
+        const is_float = abi.isFloat(dtype);
         const member = if (std.mem.eql(u8, class, "any"))
             strided
         else if (std.mem.eql(u8, class, "float"))

@@ -97,7 +97,11 @@ pub const Device = struct {
             },
             .failure => |failure| {
                 self.errors.set("map_file: {s}: {s}", .{ path, failure.text() });
-                return if (failure == .no_memory) .out_of_memory else .io;
+                return switch (failure) {
+                    .no_memory => .out_of_memory,
+                    .not_found => .not_found,
+                    else => .io,
+                };
             },
         }
     }
@@ -142,26 +146,26 @@ pub const Device = struct {
         return self.execute(self.steps.items, null);
     }
 
-    /// A program's number, from 1; 0 after a failure.
-    pub fn compile(self: *Device, desc: *const abi.ProgramDesc) u64 {
-        if (!self.acquire()) return 0;
+    /// `number` becomes the program's, from 1.
+    pub fn compile(self: *Device, desc: *const abi.ProgramDesc, number: *u64) abi.Status {
+        if (!self.acquire()) return .invalid;
         defer self.lock.release();
-        const program = Program.create(gpa, desc, self.table, self.pool.threads, &self.errors) catch |err| {
-            if (err == error.OutOfMemory) _ = self.outOfMemory();
-            return 0;
+        const program = Program.create(gpa, desc, self.table, self.pool.threads, &self.errors) catch |err| return switch (err) {
+            error.OutOfMemory => self.outOfMemory(),
+            else => |refused| check.status(refused),
         };
         if (!self.grow(&self.scratch, program.scratch_bytes) or !self.grow(&self.arena, program.arena_bytes)) {
             self.errors.set("compile: an arena of {d} MiB and {d} MiB of scratch do not fit", .{
                 program.arena_bytes >> 20, program.scratch_bytes >> 20,
             });
             program.destroy();
-            return 0;
+            return .out_of_memory;
         }
-        return self.keep(program) catch {
+        number.* = self.keep(program) catch {
             program.destroy();
-            _ = self.outOfMemory();
-            return 0;
+            return self.outOfMemory();
         };
+        return .ok;
     }
 
     fn keep(self: *Device, program: *Program) !u64 {

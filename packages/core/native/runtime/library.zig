@@ -266,15 +266,15 @@ pub fn Library(comptime platform: type) type {
             return status(device.submit(@as([*]const abi.Command, @ptrFromInt(commands))[0..@intCast(count)]));
         }
 
-        fn compile(handle: u64, program: *const abi.ProgramDesc) callconv(.c) u64 {
-            const slot = enter(handle) orelse return 0;
+        fn compile(handle: u64, program: *const abi.ProgramDesc, compiled: *u64) callconv(.c) i32 {
+            const slot = enter(handle) orelse return status(.invalid);
             defer slot.leave();
             const device = &slot.device;
             if (program.command_count > 0 and (program.commands == 0 or program.commands % 8 != 0)) {
                 device.errors.set("compile: {x} is no address of commands", .{program.commands});
-                return 0;
+                return status(.invalid);
             }
-            return device.compile(program);
+            return status(device.compile(program, compiled));
         }
 
         fn destroy(handle: u64, program: u64) callconv(.c) void {

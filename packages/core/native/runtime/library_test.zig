@@ -121,6 +121,13 @@ fn open(threads: u32, level: []const u8) u64 {
     return backend.open(&options);
 }
 
+/// The program's handle, 0 when it is refused.
+fn compile(handle: u64, desc: *const abi.ProgramDesc) u64 {
+    var program: u64 = 0;
+    const status = backend.compile(handle, desc, &program);
+    return if (status == 0) program else 0;
+}
+
 var text_buffer: [1024]u8 = undefined;
 
 fn lastText(handle: u64) []const u8 {
@@ -271,7 +278,7 @@ fn makeProgram(handle: u64, x: u64, out: u64, fail_at: ?usize) u64 {
         .inputs = commands[index].inputs,
         .outputs = .{ commands[index].inputs[0], .{} },
     };
-    return backend.compile(handle, &.{
+    return compile(handle, &.{
         .commands = @intFromPtr(&commands),
         .command_count = commands.len,
         .arena_bytes = (tokens_max + 1) * width * 4,
@@ -344,19 +351,19 @@ test "broken programs are refused" {
     input.symbolic_dims = 1;
     const cmd = addCommand(input, input, input);
     var desc: abi.ProgramDesc = .{ .commands = @intFromPtr(&cmd), .command_count = 1, .arena_bytes = 64, .tokens_max = 11 };
-    try expectEqual(0, backend.compile(handle, &desc));
+    try expectEqual(0, compile(handle, &desc));
     try expectText(handle, "command 0: add: a is f32 [tokens<=10, 64]: dim 0 can't hold 11 tokens");
     desc.tokens_max = 10;
-    const program = backend.compile(handle, &desc);
+    const program = compile(handle, &desc);
     try expect(program != 0);
     var far = cmd;
     far.outputs[0].space = 1;
     far.outputs[0].data = 0;
     desc.commands = @intFromPtr(&far);
-    try expectEqual(0, backend.compile(handle, &desc));
+    try expectEqual(0, compile(handle, &desc));
     try expectText(handle, "ends past the arena of 64 bytes");
     desc.command_count = std.math.maxInt(u64);
-    try expectEqual(0, backend.compile(handle, &desc));
+    try expectEqual(0, compile(handle, &desc));
     try expectText(handle, "are no program");
 }
 
@@ -364,7 +371,7 @@ test "files, memory and packing report failures" {
     const handle = open(1, "");
     defer backend.close(handle);
     var file: abi.MappedFile = .{};
-    try expectEqual(4, backend.map_file(handle, @intFromPtr("/no/such/file"), &file));
+    try expectEqual(6, backend.map_file(handle, @intFromPtr("/no/such/file"), &file));
     try expectText(handle, "map_file: /no/such/file: no such file");
     try expectEqual(1, backend.unmap_file(handle, 4096, 4096));
     try expectEqual(0, backend.alloc(handle, 1 << 60));
@@ -421,7 +428,7 @@ test "attention gets threads as the context grows, and gives them back" {
     cmd.outputs[0] = cmd.inputs[0];
     cmd.outputs[0].data = memory + 2 * 256 * 4;
     cmd.int_registers[0] = @intFromEnum(abi.Register.position);
-    const program = backend.compile(handle, &.{ .commands = @intFromPtr(&cmd), .command_count = 1, .arena_bytes = 0, .tokens_max = 1 });
+    const program = compile(handle, &.{ .commands = @intFromPtr(&cmd), .command_count = 1, .arena_bytes = 0, .tokens_max = 1 });
     try expect(program != 0);
     for ([_]i64{ 0, 1, 4095, 0, 2000, 3 }, [_]u32{ 1, 1, 2, 1, 2, 1 }) |position, threads| {
         try expectEqual(0, backend.run(handle, program, &registers_of(1, position)));

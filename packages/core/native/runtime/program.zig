@@ -119,7 +119,7 @@ pub const Program = struct {
             last.set("run: {d} tokens, the program takes 1 to {d}", .{ tokens, self.tokens_max });
             return error.Invalid;
         }
-        if (position < 0 or position > 1 << 40) {
+        if (position < 0 or position > check.int_max) {
             last.set("run: the position {d} is out of range", .{position});
             return error.Invalid;
         }

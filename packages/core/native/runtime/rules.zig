@@ -66,8 +66,8 @@ fn patternOf(comptime form: ops.Form, comptime names: *[]const []const u8) Patte
 }
 
 fn isOf(comptime class: []const u8, comptime dtype: abi.Dtype) bool {
-    if (std.mem.eql(u8, class, "float")) return isFloat(dtype);
-    if (std.mem.eql(u8, class, "weights")) return isFloat(dtype) or if (abi.blockInfo(dtype)) |info| info.elements > 1 else false;
+    if (std.mem.eql(u8, class, "float")) return abi.isFloat(dtype);
+    if (std.mem.eql(u8, class, "weights")) return abi.isFloat(dtype) or if (abi.blockInfo(dtype)) |info| info.elements > 1 else false;
     if (std.mem.eql(u8, class, "any")) return abi.blockInfo(dtype) != null;
     return dtype == @field(abi.Dtype, class);
 }
@@ -108,7 +108,7 @@ const Matcher = struct {
             .rows => if (desc.shape[last] == 1 or desc.strides[last] == 1) return,
             .dense => {
                 for (1..desc.rank) |axis| try self.c.fixed(name, desc, axis);
-                if (check_command.isDense(desc)) return;
+                if (desc.isDense()) return;
             },
         }
         const strides = desc.strides[0..desc.rank];
@@ -152,10 +152,6 @@ fn dtypeOf(desc: *const Desc) abi.Dtype {
     return @enumFromInt(desc.dtype);
 }
 
-fn isFloat(dtype: abi.Dtype) bool {
-    return dtype == .f32 or dtype == .f16 or dtype == .bf16;
-}
-
 fn sameDim(a: *const Desc, i: usize, b: *const Desc, j: usize) bool {
     return a.shape[i] == b.shape[j] and (a.symbolic_dims >> @intCast(i) & 1) == (b.symbolic_dims >> @intCast(j) & 1);
 }
@@ -171,7 +167,7 @@ fn copy(c: Checker) Error!void {
     const from = dtypeOf(x);
     const to = dtypeOf(out);
     const elements = x.layout == 0 and abi.blockInfo(from).?.elements == 1;
-    const known = if (elements) from == to or (isFloat(from) and isFloat(to)) else to == .f32;
+    const known = if (elements) from == to or (abi.isFloat(from) and abi.isFloat(to)) else to == .f32;
     if (!known) return c.unsupported("no conversion from {f} to {f}", .{ show(x), show(out) });
 }
 
@@ -222,7 +218,7 @@ fn packWeight(c: Checker) Error!void {
 fn linear(c: Checker) Error!void {
     const x = c.input(0);
     const w = c.input(1);
-    if (dtypeOf(x) == .q8a and isFloat(dtypeOf(w))) {
+    if (dtypeOf(x) == .q8a and abi.isFloat(dtypeOf(w))) {
         return c.unsupported("x is {f}: q8a rows need quantised weights, w is {f}", .{ show(x), show(w) });
     }
 }

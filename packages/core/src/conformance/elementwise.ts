@@ -38,11 +38,10 @@ function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + fraction)));
 }
 
-export const sigmoidOf = (x: number): number => 1 / (1 + Math.exp(-x));
-export const siluOf = (x: number): number => x * sigmoidOf(x);
-export const geluTanhOf = (x: number): number =>
-  0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
-export const geluErfOf = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT2));
+const sigmoidOf = (x: number): number => 1 / (1 + Math.exp(-x));
+const siluOf = (x: number): number => x * sigmoidOf(x);
+const geluTanhOf = (x: number): number => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+const geluErfOf = (x: number): number => 0.5 * x * (1 + erf(x / Math.SQRT2));
 const positive = (x: number): number => Number.isNaN(x) ? NaN : Math.max(x, 0);
 
 /** Cases of a function of one value: every tail, more than two dims, edges of the range, NaN. */

@@ -2,13 +2,8 @@
 // deno-fmt-ignore-file
 
 /** Raised when any struct, enum value or function below changes its meaning. */
-export const abiVersion = 1;
+export const abiVersion = 2;
 export const maxRank = 4;
-export const maxInputs = 6;
-export const maxOutputs = 2;
-export const maxInts = 8;
-export const maxFloats = 8;
-export const maxRegisters = 8;
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
 export const Dtype = {
@@ -38,7 +33,7 @@ export const Dtype = {
   u8: 64,
   /** Generic packed weights: 8-bit codes, f32 scale and f32 minimum per 16 elements of K: value = scale*code + min. Block types without a packed form of their own are repacked to this one without loss. Packed layout only. */
   q8_g16: 65,
-  /** Activations quantised per row in blocks of 32: see `q8a_row_bytes` for the layout of a row. */
+  /** Activations quantised per row in blocks of 32: see `q8aRowBytes` for the layout of a row. */
   q8a: 66,
 } as const;
 
@@ -65,6 +60,7 @@ export const Status = {
   out_of_memory: 3,
   io: 4,
   internal: 5,
+  not_found: 6,
 } as const;
 
 /** Values that change between two runs of one program. `Command.int_registers[i]` names the register from which `ints[i]` is loaded (0: literal); for eager commands everything is literal. */
@@ -208,7 +204,7 @@ export const Backend = {
     packedBytes: 80,
     /** Runs commands one after the other; returns when they are done. */
     submit: 88,
-    /** Checks and copies a program; returns its handle, or 0. */
+    /** Checks and copies a program; its handle is written to `compiled`. */
     compile: 96,
     destroy: 104,
     run: 112,
@@ -273,8 +269,8 @@ export const backendFunctions = {
   packedBytes: { parameters: ["u64", "u32", "u64", "u64", "buffer"], result: "u64" },
   /** Runs commands one after the other; returns when they are done. */
   submit: { parameters: ["u64", "buffer", "u64"], result: "i32" },
-  /** Checks and copies a program; returns its handle, or 0. */
-  compile: { parameters: ["u64", "buffer"], result: "u64" },
+  /** Checks and copies a program; its handle is written to `compiled`. */
+  compile: { parameters: ["u64", "buffer", "buffer"], result: "i32" },
   destroy: { parameters: ["u64", "u64"], result: "void" },
   run: { parameters: ["u64", "u64", "buffer"], result: "i32" },
   /** Writes one ProfileRow per command of the program (profiling is on from the first call); returns the row count. */
@@ -299,7 +295,7 @@ export const backendFunctionsNative = {
   supports: { parameters: ["u64", "u64"], result: "i32" },
   packedBytes: { parameters: ["u64", "u32", "u64", "u64", "u64"], result: "u64" },
   submit: { parameters: ["u64", "u64", "u64"], result: "i32" },
-  compile: { parameters: ["u64", "u64"], result: "u64" },
+  compile: { parameters: ["u64", "u64", "u64"], result: "i32" },
   destroy: { parameters: ["u64", "u64"], result: "void" },
   run: { parameters: ["u64", "u64", "u64"], result: "i32" },
   profile: { parameters: ["u64", "u64", "u64", "u64"], result: "u64" },
@@ -936,45 +932,3 @@ export const opTable = {
 
 /** Name of an op, as in the table. */
 export type OpName = keyof typeof opTable;
-
-/** Names by id; entry 0 is empty. */
-export const opNames: readonly (OpName | undefined)[] = [
-  undefined,
-  "copy",
-  "add",
-  "mul",
-  "mul_const",
-  "silu",
-  "gelu_tanh",
-  "gelu_erf",
-  "quick_gelu",
-  "sigmoid",
-  "relu",
-  "relu2",
-  "tanh",
-  "softplus",
-  "exp",
-  "softcap",
-  "swiglu",
-  "geglu_tanh",
-  "rmsnorm",
-  "rmsnorm_residual",
-  "layernorm",
-  "l2norm",
-  "softmax",
-  "causal_softmax",
-  "log_softmax",
-  "cross_entropy",
-  "argmax",
-  "topk",
-  "embedding",
-  "take_rows",
-  "rope",
-  "quantize_rows",
-  "pack_weight",
-  "linear",
-  "matmul",
-  "kv_append",
-  "attention",
-  "softmax_topk",
-];
