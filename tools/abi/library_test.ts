@@ -168,7 +168,7 @@ describe("the x86 library over raw FFI", () => {
     assertEquals(submit.call(handle, bad, 1n), abi.Status.invalid);
     assertEquals(errorText(handle), "add: out has no address");
     const missing = new TextEncoder().encode("/does/not/exist\0");
-    assertEquals(mapFile.call(handle, missing, new Uint8Array(abi.MappedFile.size)), abi.Status.io);
+    assertEquals(mapFile.call(handle, missing, new Uint8Array(abi.MappedFile.size)), abi.Status.not_found);
     assertEquals(errorText(handle), "map_file: /does/not/exist: no such file");
     close.call(handle);
     assertEquals(alloc.call(handle, 64n), 0n);

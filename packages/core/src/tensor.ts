@@ -318,6 +318,9 @@ export class Tensor implements Disposable {
 
   #memory(use: string): MemoryStorage {
     this.assertLive(use);
+    if (this.backend.isClosed) {
+      throw new MllmError("invalid_argument", `${use}: the backend of ${describeView(this)} is closed`);
+    }
     if (this.storage.kind === "memory") return this.storage;
     throw new MllmError("invalid_argument", `${use}: ${describeView(this)} is being captured and has no values yet`, {
       next: "Return it from the captured function and read it from the program",

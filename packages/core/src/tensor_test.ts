@@ -168,6 +168,8 @@ describe("backends", () => {
     const x = Tensor.from(backend, [1], [1]);
     backend[Symbol.dispose]();
     assertThrows(() => mulConst(x, 2), MllmError, "closed");
+    assertThrows(() => x.toFloat32Array(), MllmError, "closed");
+    assertThrows(() => x.write([2]), MllmError, "closed");
     x.free();
   });
 });
