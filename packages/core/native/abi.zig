@@ -60,6 +60,10 @@ pub const Layout = enum(u32) {
     strided = 0,
     /// Weights [N, K] of `linear`, packed by `pack_weight` in panels of 16 rows of N; see kernels/packed.zig.
     panel16 = 1,
+    /// Keys of a quantised KV cache [pages, kv_heads, page_size, head_dim]; see kernels/kv_page.zig.
+    kv_keys = 2,
+    /// Values of a quantised KV cache of the same shape; see kernels/kv_page.zig.
+    kv_values = 3,
 };
 
 /// What the `data` field of a descriptor means.
@@ -203,6 +207,10 @@ pub const Backend = extern struct {
 pub fn q8aRowBytes(k: usize) usize {
     return std.mem.alignForward(usize, k + k / 32 * 4 + k / 16 * 2, 64);
 }
+
+/// Largest head_dim and page_size of a quantised cache.
+pub const kv_head_dim_max = 1024;
+pub const kv_page_size_max = 512;
 
 pub const BlockInfo = struct { elements: u32, bytes: u32 };
 

@@ -33,7 +33,8 @@ pub const Form = struct {
     text: []const u8,
     doc: []const u8,
     /// Dtypes by name, or a class: `float` (f32, f16, bf16), `weights` (float, or blocks as files have them),
-    /// `packed` (weights in panel16 layout), `any` (whatever has a strided form).
+    /// `packed` (weights in panel16 layout), `keys` and `values` (pages of a quantised cache in the layouts kv_keys and
+    /// kv_values), `any` (whatever has a strided form).
     dtypes: Words = .{},
     /// Names of the dims, the last ones when `leading`. Dims of one name are equal in all operands of a command.
     dims: Words = .{},
@@ -94,8 +95,8 @@ pub const table = [_]Op{
         .id = 1,
         .name = "copy",
         .doc = "Copies a strided view, converting between f32, f16 and bf16 (round to nearest even); " ++
-            "dequantises block dtypes and packed weights to f32.",
-        .inputs = &.{.{ .name = "x", .form = "any|packed [...]; blocks and packed weights give f32" }},
+            "dequantises block dtypes, packed weights and quantised caches to f32.",
+        .inputs = &.{.{ .name = "x", .form = "any|packed|keys|values [...]; what is quantised gives f32" }},
         .outputs = &.{.{ .name = "out", .form = "any [...]; of the dtype of x, or a float when x is one" }},
     },
     .{
@@ -337,12 +338,13 @@ pub const table = [_]Op{
     .{
         .id = 35,
         .name = "kv_append",
-        .doc = "Writes rows into the paged cache at `position`, converting to its dtype.",
+        .doc = "Writes rows into the paged cache at `position`, converting to its dtype. For q8_0 and q4_0 a row is first " ++
+            "rotated by a Walsh-Hadamard transform (kernels/hadamard.zig), then quantised in blocks of 32 along head_dim.",
         .inputs = &.{
             .{ .name = "x", .form = "f32 [tokens, kv_heads, head_dim]" },
             .{ .name = "pages", .form = "i32 [logical_pages] dense; physical page of each; one that is out of the cache fails the command" },
         },
-        .outputs = &.{.{ .name = "cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense" }},
+        .outputs = &.{.{ .name = "cache", .form = "f32|f16|keys|values [pages, kv_heads, page_size, head_dim] dense" }},
         .ints = &.{.{ .name = "position", .doc = "position of token 0" }},
     },
     .{
@@ -351,11 +353,12 @@ pub const table = [_]Op{
         .doc = "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, " ++
             "and with a window also j > position + t - window. Query head h reads kv head h / (heads / " ++
             "kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on " ++
-            "the chunking nor on the threads.",
+            "the chunking nor on the threads. Quantised caches are read as they are: scores are int8 dots with q in int8 " ++
+            "blocks of 32, sums of values are int8 dots with the weights in 15 bits (kernels/attention_quantised.zig).",
         .inputs = &.{
             .{ .name = "q", .form = "f32 [tokens, heads, head_dim]; heads divide by kv_heads" },
-            .{ .name = "k_cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense" },
-            .{ .name = "v_cache", .form = "f32|f16 [pages, kv_heads, page_size, head_dim] dense; of the dtype of k_cache" },
+            .{ .name = "k_cache", .form = "f32|f16|keys [pages, kv_heads, page_size, head_dim] dense" },
+            .{ .name = "v_cache", .form = "f32|f16|values [pages, kv_heads, page_size, head_dim] dense; of any such dtype" },
             .{ .name = "pages", .form = "i32 [logical_pages] dense; physical page of each; one that is out of the cache fails the command" },
         },
         .outputs = &.{.{ .name = "out", .form = "f32 [tokens, heads, head_dim]" }},

@@ -5,18 +5,26 @@ const std = @import("std");
 const abi = @import("abi");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
-const gemm = @import("gemm.zig");
+const hadamard = @import("hadamard.zig");
 const kv = @import("kv_cache.zig");
+const kv_page = @import("kv_page.zig");
+const floats = @import("attention_float.zig");
+const quantised = @import("attention_quantised.zig");
 const capScores = @import("activation.zig").capScores;
-const transposing = @import("transpose.zig");
 
 const F = simd.F;
 const lanes = simd.lanes;
+const Range = kv_page.Range;
+const Ahead = kv_page.Ahead;
+const Page = kv_page.Page;
 
 /// Pages whose partial result is kept apart when spans are split over threads.
 pub const span_pages = 8;
 /// Most tokens for which spans may be split (more tokens give enough tasks).
 pub const split_tokens = 4;
+/// Rows that go through a page together: their scores and weights stay in the first-level cache. Whole vectors at every
+/// level, and whole register tiles.
+const strip = 48;
 
 /// Sizes that follow from a command's shapes, in elements.
 pub const Plan = struct {
@@ -26,6 +34,8 @@ pub const Plan = struct {
     kv_heads: usize,
     page_size: usize,
     head_dim: usize,
+    keys: kv_page.Form,
+    values: kv_page.Form,
     /// page_size and head_dim in whole vectors.
     page_width: usize,
     width: usize,
@@ -49,6 +59,8 @@ pub const Plan = struct {
             .kv_heads = kv_heads,
             .page_size = views.dim(cache, 2),
             .head_dim = head_dim,
+            .keys = Page.init(cache).form,
+            .values = Page.init(&cmd.inputs[2]).form,
             .page_width = simd.roundUp(views.dim(cache, 2)),
             .width = simd.roundUp(head_dim),
             .tile_tokens = tile_tokens,
@@ -63,18 +75,42 @@ pub const Plan = struct {
     }
 
     pub fn threadFloats(p: Plan) usize {
-        var floats = 2 * p.stateFloats(p.tile_rows);
-        for (p.parts()) |part| floats += padded(part);
-        return floats;
+        var total = 2 * p.stateFloats(p.tile_rows);
+        for (p.parts()) |part| total += padded(part);
+        return total;
     }
 
-    /// Floats of the scratch arrays in the order in which `Tile.init` takes them.
-    pub fn parts(p: Plan) [part_count]usize {
-        const rows = padded(p.tile_rows);
+    /// Floats of the scratch arrays of a tile, by the names of its fields.
+    fn parts(p: Plan) [scratch_fields.len]usize {
+        const rows = p.tile_rows;
+        const some = @min(rows, strip);
+        const blocks = p.head_dim / 32;
+        const q8 = !p.keys.isFloat();
+        const w16 = !p.values.isFloat();
         return .{
-            p.head_dim * p.page_width, p.page_size * p.width, p.tile_rows * p.head_dim, p.tile_rows * p.page_width,
-            gemm.rows_max * p.width,   rows,                  rows,                     rows,
-            rows,                      rows,                  rows,
+            // keys, values, sums
+            if (q8) 0 else p.head_dim * p.page_width,
+            if (w16) 0 else p.page_size * p.width,
+            if (w16) 0 else floats.rows_max * p.width,
+            // q, query_codes, query_scales, query_starts
+            if (q8) p.head_dim else rows * p.head_dim,
+            if (q8) rows * p.head_dim / 4 else 0,
+            if (q8) rows * blocks else 0,
+            if (q8) rows * blocks else 0,
+            // magnitudes, scales, bounds, weights, factors
+            if (w16) blocks * p.page_size else 0,
+            if (w16) blocks * p.page_size else 0,
+            if (w16) blocks else 0,
+            if (w16) some * blocks * p.page_size / 2 else 0,
+            if (w16) some * blocks else 0,
+            // scores, page_max, page_sum, keep, gain, low, high
+            some * p.page_width,
+            rows,
+            rows,
+            rows,
+            rows,
+            rows,
+            rows,
         };
     }
 
@@ -86,11 +122,9 @@ pub const Plan = struct {
 };
 
 /// Floats in whole cache lines, which are whole vectors at every level.
-fn padded(floats: usize) usize {
-    return std.mem.alignForward(usize, floats, 16);
+fn padded(n: usize) usize {
+    return std.mem.alignForward(usize, n, 16);
 }
-
-const part_count = 11;
 
 /// Running result of some rows: out = acc / sum, all relative to exp(max).
 pub const State = struct {
@@ -109,11 +143,10 @@ pub const State = struct {
     }
 };
 
-/// Keys of a page that a row sees.
-const Range = struct { low: usize, high: usize };
-
-/// Rows for which keys are transposed in registers instead of through scratch.
-const direct_rows = if (simd.registers == 32) 8 else 4;
+const scratch_fields = .{
+    "keys",    "values",  "sums",   "q",        "query_codes", "query_scales", "query_starts", "magnitudes", "scales", "bounds",
+    "weights", "factors", "scores", "page_max", "page_sum",    "keep",         "gain",         "low",        "high",
+};
 
 pub const Tile = struct {
     plan: Plan,
@@ -125,14 +158,23 @@ pub const Tile = struct {
     rows: usize,
     window: usize,
     softcap: f32,
-    // Scratch, dense f32, in the order of Plan.parts.
-    /// [head_dim][page_width], [page_size][width]
+    // Scratch; Plan.parts has the sizes.
+    /// Of float pages, dense: [head_dim][page_width], [page_size][width], [rows_max][width].
     keys: [*]f32,
     values: [*]f32,
-    /// [rows][head_dim], [rows][page_width], [rows_max][width]
-    q: [*]f32,
-    scores: [*]f32,
     sums: [*]f32,
+    /// [rows][head_dim]; one row where keys are quantised
+    q: [*]f32,
+    query_codes: [*]i8,
+    query_scales: [*]f32,
+    query_starts: [*]i32,
+    magnitudes: [*]f32,
+    scales: [*]f32,
+    bounds: [*]f32,
+    weights: [*]i16,
+    factors: [*]f32,
+    /// Of the strip's rows [strip][page_width]: scores, then the weights exp(score - max).
+    scores: [*]f32,
     /// Of the page, per row: largest score, sum of weights, factors of the merge, visible keys.
     page_max: [*]f32,
     page_sum: [*]f32,
@@ -148,7 +190,7 @@ pub const Tile = struct {
         var at = memory;
         t.plan = plan;
         const parts = plan.parts();
-        inline for (.{ "keys", "values", "q", "scores", "sums", "page_max", "page_sum", "keep", "gain", "low", "high" }, 0..) |name, i| {
+        inline for (scratch_fields, 0..) |name, i| {
             @field(t, name) = @ptrCast(at);
             at += padded(parts[i]);
         }
@@ -163,16 +205,25 @@ pub const Tile = struct {
         t.rows = (end - first) * t.plan.group;
     }
 
-    /// Takes on tokens first … end-1 and one kv head: copies their query rows, multiplied by scale.
+    /// Takes on tokens first … end-1 and one kv head: copies their query rows, multiplied by scale, quantised for
+    /// quantised keys.
     pub fn begin(t: *Tile, q: *const abi.TensorDesc, first: usize, end: usize, head: usize, position: usize, scale: f32) void {
         t.aim(first, end, head, position);
-        var to = t.q;
-        for (first..end) |token| for (0..t.plan.group) |g| {
-            const from = views.addressOf(q, &.{ token, head * t.plan.group + g });
+        const n = t.plan.head_dim;
+        for (0..t.rows) |r| {
+            const from = views.addressOf(q, &.{ first + r / t.plan.group, head * t.plan.group + r % t.plan.group });
             const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
-            for (0..t.plan.head_dim) |i| to[i] = x.at(i).* * scale;
-            to += t.plan.head_dim;
-        };
+            const row = if (t.plan.keys.isFloat()) t.q + r * n else t.q;
+            for (0..n) |i| row[i] = x.at(i).* * scale;
+            switch (t.plan.keys) {
+                .f32, .f16 => {},
+                inline else => |form| t.queries().set(form, r, row),
+            }
+        }
+    }
+
+    fn queries(t: *const Tile) quantised.Queries {
+        return .{ .head_dim = t.plan.head_dim, .codes = t.query_codes, .scales = t.query_scales, .starts = t.query_starts };
     }
 
     pub fn firstPage(t: *const Tile) usize {
@@ -199,99 +250,103 @@ pub const Tile = struct {
         }
     }
 
+    fn seen(t: *const Tile, r: usize) Range {
+        return .{ .low = t.low[r], .high = t.high[r] };
+    }
+
     /// All pages of one span into `to`.
     pub fn runSpan(t: *const Tile, span: usize, to: State) void {
         to.reset(t.rows, t.plan.width);
         const start = @max(t.firstPage(), span * span_pages);
         const end = @min(t.lastPage() + 1, (span + 1) * span_pages);
-        for (start..@max(start, end)) |page| {
-            if (t.k.half) t.runPage(f16, page, to) else t.runPage(f32, page, to);
-        }
+        for (start..@max(start, end)) |page| t.runPage(page, to);
     }
 
-    fn runPage(t: *const Tile, comptime T: type, page: usize, to: State) void {
-        const p = &t.plan;
+    fn runPage(t: *const Tile, page: usize, to: State) void {
         t.look(page);
         const live: usize = t.high[t.rows - 1];
-        const keys: [*]const T = @ptrFromInt(t.k.page(page, t.head));
-        const values: [*]const T = @ptrFromInt(t.v.page(page, t.head));
-        const next: [*]const T = @ptrFromInt(t.k.page(@min(page + 1, t.lastPage()), t.head));
-        switch (t.rows) {
-            inline 1...direct_rows => |rows| t.scoreDirect(T, rows, keys, live, .{ @ptrCast(values), @ptrCast(next) }),
-            else => {
-                transposing.transpose(T, keys, live, p.head_dim, t.keys, p.page_width);
-                var r: usize = 0;
-                while (r < t.rows) : (r += gemm.rows_max) t.score(r, @min(t.rows, r + gemm.rows_max));
-            },
+        const keys = t.k.at(page, t.head);
+        const values = t.v.at(page, t.head);
+        // While few rows score their keys or weigh their values, what is read next comes nearer.
+        const next = t.k.at(@min(page + 1, t.lastPage()), t.head);
+        const few = t.rows <= floats.direct_rows;
+        var ahead: [2]Ahead = .{ .none, .none };
+        if (few) {
+            t.v.page.fetchScales(values);
+            t.k.page.fetchScales(next);
+            ahead = .{ .{ .p = values, .bytes = t.v.page.bytes() }, .{ .p = next, .bytes = t.k.page.bytes() } };
+        } else t.prepareKeys(keys, live);
+        const coded = !t.plan.values.isFloat();
+        var weights: quantised.Weights = undefined;
+        if (!coded and t.widens()) t.widenValues(values, live);
+        var first: usize = 0;
+        while (first < t.rows) : (first += strip) {
+            const end = @min(t.rows, first + strip);
+            t.scoreStrip(first, end, keys, live, .{ ahead[0], if (coded) .none else ahead[1] });
+            if (coded and first == 0) weights = t.openWeights(values, live);
+            for (first..end) |r| {
+                const result = pageSoftmax(t.scores + (r - first) * t.plan.page_width, t.seen(r), t.softcap);
+                t.page_max[r] = result[0];
+                t.page_sum[r] = result[1];
+            }
+            t.absorb(to, t.page_max, t.page_sum, first, end);
+            if (coded) t.weighCodes(first, end, values, &weights, to, ahead[1]) else t.weighFloats(first, end, values, to);
         }
-        for (0..t.rows) |r| {
-            const result = pageSoftmax(t.scores + r * p.page_width, .{ .low = t.low[r], .high = t.high[r] }, t.softcap);
-            t.page_max[r] = result[0];
-            t.page_sum[r] = result[1];
-        }
-        t.absorb(to, t.page_max, t.page_sum);
-        var r: usize = 0;
-        // In place when the rows are whole vectors and f16 would not be widened more than once.
-        if (p.width == p.head_dim and (T == f32 or t.rows <= gemm.rows_max)) {
-            while (r < t.rows) : (r += gemm.rows_max) t.weigh(T, r, @min(t.rows, r + gemm.rows_max), values, to);
-            return;
-        }
-        for (0..live) |j| widenRow(T, values + j * p.head_dim, p.head_dim, t.values + j * p.width, p.width);
-        while (r < t.rows) : (r += gemm.rows_max) t.weigh(f32, r, @min(t.rows, r + gemm.rows_max), t.values, to);
     }
 
-    /// Scores of a few rows, the keys transposed in registers. Meanwhile what is read next comes nearer: a page's rows are
-    /// read side by side, which the CPU does not foresee. The same chain over head_dim as `score`.
-    fn scoreDirect(t: *const Tile, comptime T: type, comptime rows: usize, keys: [*]const T, live: usize, ahead: [2][*]const u8) void {
-        @setEvalBranchQuota(10_000);
-        const n = t.plan.head_dim;
-        const line = 64;
-        const block_lines = @max(1, lanes * lanes * @sizeOf(T) / line);
-        var fetched: usize = 0;
-        var j: usize = t.low[0] / lanes * lanes;
-        while (j < live) : (j += lanes) {
-            var acc: [rows]F = @splat(simd.zero);
-            var c: usize = 0;
-            while (c + lanes <= n) : (c += lanes) {
-                inline for (0..block_lines) |l| for (ahead) |p| @prefetch(p + fetched + l * line, .{ .locality = 2 });
-                fetched += block_lines * line;
-                const block = transposing.loadBlock(T, keys + j * n + c, n, live - j);
-                inline for (0..lanes) |i| inline for (0..rows) |r| {
-                    acc[r] = simd.fma(simd.splat(t.q[r * n + c + i]), block[i], acc[r]);
-                };
-            }
-            while (c < n) : (c += 1) {
-                var column: [lanes]f32 = @splat(0);
-                for (0..@min(lanes, live - j)) |i| column[i] = transposing.widen(T, keys[(j + i) * n + c]);
-                inline for (0..rows) |r| acc[r] = simd.fma(simd.splat(t.q[r * n + c]), @as(F, column), acc[r]);
-            }
-            inline for (0..rows) |r| simd.store(t.scores + r * t.plan.page_width + j, acc[r]);
+    // ---- scores
+
+    fn prepareKeys(t: *const Tile, keys: [*]const u8, live: usize) void {
+        switch (t.plan.keys) {
+            inline .f32, .f16 => |form| floats.transpose(floatOf(form), @ptrCast(@alignCast(keys)), live, t.plan.head_dim, t.keys, t.plan.page_width),
+            else => {},
+        }
+    }
+
+    /// Scores of rows first … end-1 to t.scores.
+    fn scoreStrip(t: *const Tile, first: usize, end: usize, keys: [*]const u8, live: usize, ahead: [2]Ahead) void {
+        const p = &t.plan;
+        switch (p.keys) {
+            inline .f32, .f16 => |form| {
+                if (t.rows <= floats.direct_rows) {
+                    floats.scoreDirect(floatOf(form), t.rows, t.q, @ptrCast(@alignCast(keys)), p.head_dim, .{ .low = t.low[0], .high = live }, t.scores, p.page_width, ahead);
+                } else {
+                    var r = first;
+                    while (r < end) : (r += floats.rows_max) t.scoreFloats(first, r, @min(end, r + floats.rows_max));
+                }
+            },
+            inline else => |form| {
+                const range: Range = .{ .low = t.low[first], .high = t.high[end - 1] };
+                quantised.scores(form, t.k.page, keys, &t.queries(), first, end - first, range, t.scores, p.page_width, ahead);
+            },
         }
     }
 
     /// Scores of rows r … end-1 against the transposed keys.
-    fn score(t: *const Tile, r: usize, end: usize) void {
+    fn scoreFloats(t: *const Tile, first: usize, r: usize, end: usize) void {
         const p = &t.plan;
         const low = t.low[r] / lanes * lanes;
         const high = simd.roundUp(t.high[end - 1]);
         if (low >= high) return;
-        const n = p.head_dim;
-        const to = t.scores + r * p.page_width + low;
-        gemm.multiply(f32, .zero, end - r, high - low, n, t.q + r * n, n, t.keys + low, p.page_width, to, p.page_width);
+        const to = t.scores + (r - first) * p.page_width + low;
+        floats.multiply(f32, .zero, end - r, high - low, p.head_dim, t.q + r * p.head_dim, p.head_dim, t.keys + low, p.page_width, to, p.page_width);
     }
 
-    /// Merges maxima and sums of all rows into `to`, and leaves the factors for the weighted values in keep and gain.
-    fn absorb(t: *const Tile, to: State, max: [*]const f32, sum: [*]const f32) void {
-        var r: usize = 0;
-        while (r < t.rows) : (r += lanes) {
+    // ---- merging
+
+    /// Merges maxima and sums of rows first … end-1 into `to`, and leaves the factors for the weighted values in keep and
+    /// gain. Rows to which nothing is added keep what they have.
+    fn absorb(t: *const Tile, to: State, max: [*]const f32, sum: [*]const f32, first: usize, end: usize) void {
+        var r = first;
+        while (r < end) : (r += lanes) {
             const own = simd.load(to.max + r);
             const other = simd.load(max + r);
             const added = simd.load(sum + r);
             const e = simd.exp(-@abs(other - own));
             const newer = other > own;
             const empty = added == simd.zero;
-            const keep = @select(f32, newer, e, simd.splat(1));
-            const gain = @select(f32, newer, simd.splat(1), e);
+            const keep = @select(f32, empty, simd.splat(1), @select(f32, newer, e, simd.splat(1)));
+            const gain = @select(f32, empty, simd.zero, @select(f32, newer, simd.splat(1), e));
             const own_sum = simd.load(to.sum + r);
             simd.store(t.keep + r, keep);
             simd.store(t.gain + r, gain);
@@ -313,43 +368,102 @@ pub const Tile = struct {
         }
     }
 
+    /// Merges another result of all rows into the total.
+    pub fn mergeTotal(t: *const Tile, from: State) void {
+        t.absorb(t.total, from.max, from.sum, 0, t.rows);
+        for (0..t.rows) |r| t.mergeRow(t.total, r, from.sum[r], from.acc + r * t.plan.width);
+    }
+
+    // ---- values
+
+    fn openWeights(t: *const Tile, values: [*]const u8, live: usize) quantised.Weights {
+        var w: quantised.Weights = .{
+            .page_size = t.plan.page_size,
+            .blocks = t.plan.head_dim / 32,
+            .magnitudes = t.magnitudes,
+            .scales = t.scales,
+            .bounds = t.bounds,
+            .bounds_of = quantised.Weights.nothing,
+            .codes = t.weights,
+            .factors = t.factors,
+        };
+        w.open(t.v.page, values, live);
+        return w;
+    }
+
+    fn weighCodes(t: *const Tile, first: usize, end: usize, values: [*]const u8, weights: *quantised.Weights, to: State, ahead: Ahead) void {
+        const p = &t.plan;
+        const all: Range = .{ .low = t.low[first], .high = t.high[end - 1] };
+        for (first..end) |r| weights.set(r - first, t.scores + (r - first) * p.page_width, t.seen(r), all, t.gain[r]);
+        switch (p.values) {
+            .f32, .f16 => unreachable,
+            inline else => |form| {
+                quantised.weigh(form, values, weights, end - first, all, t.keep + first, to.acc + first * p.width, p.width, ahead);
+            },
+        }
+    }
+
+    /// Whether float values go through scratch: rows that are no whole vectors, or f16 that would be widened repeatedly.
+    fn widens(t: *const Tile) bool {
+        return t.plan.width != t.plan.head_dim or (t.plan.values == .f16 and t.rows > floats.rows_max);
+    }
+
+    fn widenValues(t: *const Tile, values: [*]const u8, live: usize) void {
+        const p = &t.plan;
+        switch (p.values) {
+            inline .f32, .f16 => |form| {
+                const from: [*]const floatOf(form) = @ptrCast(@alignCast(values));
+                for (0..live) |j| floats.widenRow(floatOf(form), from + j * p.head_dim, p.head_dim, t.values + j * p.width, p.width);
+            },
+            else => unreachable,
+        }
+    }
+
+    fn weighFloats(t: *const Tile, first: usize, end: usize, values: [*]const u8, to: State) void {
+        var r = first;
+        while (r < end) : (r += floats.rows_max) {
+            const last = @min(end, r + floats.rows_max);
+            if (t.widens()) {
+                t.weigh(f32, first, r, last, t.values, to);
+            } else switch (t.plan.values) {
+                inline .f32, .f16 => |form| t.weigh(floatOf(form), first, r, last, @ptrCast(@alignCast(values)), to),
+                else => unreachable,
+            }
+        }
+    }
+
     /// Weighted values of rows r … end-1, merged into `to`. Keys that only some of the rows see go row by row, so that
     /// nothing a row does not see, NaN included, enters it.
-    fn weigh(t: *const Tile, comptime T: type, r: usize, end: usize, values: [*]const T, to: State) void {
+    fn weigh(t: *const Tile, comptime T: type, first: usize, r: usize, end: usize, values: [*]const T, to: State) void {
         const p = &t.plan;
         const width = p.width;
         const low: usize = t.low[end - 1];
         const high = @max(low, t.high[r]);
-        const shared = t.scores + r * p.page_width + low;
+        const scores = t.scores + (r - first) * p.page_width;
+        const shared = scores + low;
         if (t.low[r] == low) {
-            gemm.multiply(T, .zero, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
+            floats.multiply(T, .zero, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
         } else {
             for (r..end) |row| {
                 const from: usize = t.low[row];
                 const n = @min(low, t.high[row]) -| from;
-                const weights = t.scores + row * p.page_width + from;
-                gemm.multiply(T, .zero, 1, width, n, weights, 0, values + from * width, width, t.sums + (row - r) * width, width);
+                const weights = scores + (row - r) * p.page_width + from;
+                floats.multiply(T, .zero, 1, width, n, weights, 0, values + from * width, width, t.sums + (row - r) * width, width);
             }
-            gemm.multiply(T, .c, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
+            floats.multiply(T, .c, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
         }
         for (r..end) |row| {
             const sums = t.sums + (row - r) * width;
             const from = @max(high, t.low[row]);
             if (t.high[row] > from) {
-                const weights = t.scores + row * p.page_width + from;
-                gemm.multiply(T, .c, 1, width, t.high[row] - from, weights, 0, values + from * width, width, sums, width);
+                const weights = scores + (row - r) * p.page_width + from;
+                floats.multiply(T, .c, 1, width, t.high[row] - from, weights, 0, values + from * width, width, sums, width);
             }
             t.mergeRow(to, row, t.page_sum[row], sums);
         }
     }
 
-    /// Merges another result of all rows into the total.
-    pub fn mergeTotal(t: *const Tile, from: State) void {
-        t.absorb(t.total, from.max, from.sum);
-        for (0..t.rows) |r| t.mergeRow(t.total, r, from.sum[r], from.acc + r * t.plan.width);
-    }
-
-    /// Writes acc / sum of all rows; zeros where nothing was seen.
+    /// Writes acc / sum of all rows, rotated back for quantised values; zeros where nothing was seen.
     pub fn finish(t: *const Tile, out: *const abi.TensorDesc, first: usize) void {
         const p = &t.plan;
         for (0..t.rows) |r| {
@@ -358,16 +472,14 @@ pub const Tile = struct {
             const sum = t.total.sum[r];
             const inverse = if (sum == 0) 0 else 1 / sum;
             const acc = t.total.acc + r * p.width;
+            if (!p.values.isFloat()) hadamard.rotate(acc, p.head_dim);
             for (0..p.head_dim) |i| y.at(i).* = acc[i] * inverse;
         }
     }
 };
 
-fn widenRow(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
-    var i: usize = 0;
-    while (i + lanes <= n) : (i += lanes) simd.store(to + i, simd.loadAs(T, from + i));
-    while (i < n) : (i += 1) to[i] = transposing.widen(T, from[i]);
-    @memset(to[n..width], 0);
+fn floatOf(comptime form: kv_page.Form) type {
+    return if (form == .f16) f16 else f32;
 }
 
 /// Replaces the visible scores by exp(score - max), the others of their vectors by 0; returns max and sum.

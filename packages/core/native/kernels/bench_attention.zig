@@ -4,10 +4,13 @@ const std = @import("std");
 const testing = @import("testing.zig");
 const Bench = @import("bench.zig").Bench;
 const attention = @import("attention.zig");
+const kv_page = @import("kv_page.zig");
 const matmul = @import("matmul.zig");
 
 const Shape = struct { heads: usize, kv_heads: usize, head_dim: usize };
 const page_size = 64;
+
+const Form = kv_page.Form;
 
 pub fn run(b: *Bench) !void {
     const shapes = [_]Shape{
@@ -15,10 +18,10 @@ pub fn run(b: *Bench) !void {
         .{ .heads = 14, .kv_heads = 2, .head_dim = 64 },
         .{ .heads = 8, .kv_heads = 8, .head_dim = 64 },
     };
-    for (shapes) |s| inline for (.{ f32, f16 }) |T| {
-        for ([_]usize{ 512, 4096, 16_384 }) |length| try cached(b, T, s, length - 1, 1);
-        try cached(b, T, s, 0, 512);
-        try cached(b, T, s, 3584, 512);
+    for (shapes) |s| for (std.enums.values(Form)) |form| {
+        for ([_]usize{ 512, 4096, 16_384 }) |length| try cached(b, form, s, length - 1, 1);
+        try cached(b, form, s, 0, 512);
+        try cached(b, form, s, 3584, 512);
     };
     for ([_][3]usize{ .{ 512, 512, 64 }, .{ 512, 64, 512 }, .{ 512, 512, 512 }, .{ 1, 512, 128 } }) |s| {
         const a = try b.tensor(f32, &.{ 4, s[0], s[2] });
@@ -30,14 +33,31 @@ pub fn run(b: *Bench) !void {
     }
 }
 
-fn cached(b: *Bench, comptime T: type, s: Shape, position: usize, tokens: usize) !void {
+/// A cache of `count` pages in order, filled with normal numbers.
+fn filled(b: *Bench, form: Form, layout: abi.Layout, s: Shape, count: usize) !abi.TensorDesc {
+    const page: kv_page.Page = .{ .form = form, .layout = if (form.isFloat()) .strided else layout, .page_size = page_size, .head_dim = s.head_dim };
+    const memory = try b.gpa.alignedAlloc(u8, .@"64", count * s.kv_heads * page.bytes());
+    var random: std.Random.DefaultPrng = .init(count);
+    var row: [256]f32 = undefined;
+    for (0..count * s.kv_heads * page_size) |i| {
+        for (row[0..s.head_dim]) |*x| x.* = random.random().floatNorm(f32);
+        page.write(memory.ptr + i / page_size * page.bytes(), i % page_size, &row);
+    }
+    var desc = testing.dense(&.{ count, s.kv_heads, page_size, s.head_dim });
+    desc.data = @intFromPtr(memory.ptr);
+    desc.dtype = @intFromEnum(form.dtype());
+    desc.layout = @intFromEnum(page.layout);
+    return desc;
+}
+
+fn cached(b: *Bench, form: Form, s: Shape, position: usize, tokens: usize) !void {
     const format = "attention {s} {s} {d}/{d}x{d} at {d}";
     const phase = if (tokens == 1) "decode" else "prefill";
-    const name = try std.fmt.allocPrint(b.gpa, format, .{ phase, @typeName(T), s.heads, s.kv_heads, s.head_dim, position });
+    const name = try std.fmt.allocPrint(b.gpa, format, .{ phase, @tagName(form), s.heads, s.kv_heads, s.head_dim, position });
     if (!b.wants(name)) return;
     const count = (position + tokens + page_size - 1) / page_size;
-    const k = try b.tensor(T, &.{ count, s.kv_heads, page_size, s.head_dim });
-    const v = try b.tensor(T, &.{ count, s.kv_heads, page_size, s.head_dim });
+    const k = try filled(b, form, .kv_keys, s, count);
+    const v = try filled(b, form, .kv_values, s, count);
     const pages = try b.tensor(i32, &.{count});
     for (@as([*]i32, @ptrFromInt(@as(usize, @intCast(pages.data))))[0..count], 0..) |*p, i| p.* = @intCast(i);
     const q = try b.tensor(f32, &.{ tokens, s.heads, s.head_dim });
@@ -45,7 +65,8 @@ fn cached(b: *Bench, comptime T: type, s: Shape, position: usize, tokens: usize)
     var cmd = testing.command(&.{ q, k, v, pages }, &.{out});
     cmd.ints[0] = @intCast(position);
     cmd.floats[0] = 0.1;
-    const bytes = 2 * (position + 1) * s.kv_heads * s.head_dim * @sizeOf(T);
+    const page = kv_page.Page.init(&k);
+    const bytes = 2 * (position + 1) * s.kv_heads * page.bytes() / page_size;
     // Visible keys of all tokens, two products of 2 * head_dim operations each.
     const flops = (tokens * position + tokens * (tokens + 1) / 2) * s.heads * s.head_dim * 4;
     const Work = @import("bench.zig").Work;

@@ -64,5 +64,5 @@ fn rotary(b: *Bench, tokens: usize) !void {
     for (@as([*]i32, @ptrFromInt(@as(usize, @intCast(pages.data))))[0..8], 0..) |*p, i| p.* = @intCast(i);
     const cache = try b.tensor(f16, &.{ 8, 8, 64, 128 });
     const append = testing.command(&.{ k, pages }, &.{cache});
-    try b.row(try title(b, "kv_append f16 8 heads", tokens, 128), .{ .bytes = tokens * 8 * 128 * 6 }, kv.kv_append, null, &append);
+    try b.row(try title(b, "kv_append f16 8 heads", tokens, 128), .{ .bytes = tokens * 8 * 128 * 6 }, kv.kv_append, kv.kv_append_workspace, &append);
 }

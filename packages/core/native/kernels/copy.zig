@@ -1,5 +1,5 @@
-//! Op `copy`: strided views between f32, f16 and bf16 (round to nearest even) or of one dtype as it is; block dtypes
-//! and packed weights are dequantised.
+//! Op `copy`: strided views between f32, f16 and bf16 (round to nearest even) or of one dtype as it is; block dtypes,
+//! packed weights and quantised caches are dequantised.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -7,6 +7,7 @@ const context = @import("context");
 const blocks = @import("blocks.zig");
 const packed_weights = @import("packed.zig");
 const weights = @import("weights.zig");
+const Page = @import("kv_page.zig").Page;
 const offset = weights.offset;
 
 /// f32 to bf16, round to nearest even; a NaN stays a (quiet) NaN.
@@ -34,9 +35,11 @@ const Source = union(enum) {
     float: abi.Dtype,
     block: abi.Dtype,
     packed_kind: packed_weights.Kind,
+    cache: Page,
 };
 
 fn source(x: *const abi.TensorDesc) Source {
+    if (x.layout > @intFromEnum(abi.Layout.panel16)) return .{ .cache = .init(x) };
     if (x.layout == @intFromEnum(abi.Layout.panel16)) return .{ .packed_kind = packed_weights.kindOf(x.dtype).? };
     const dtype: abi.Dtype = @enumFromInt(x.dtype);
     const info = abi.blockInfo(dtype).?;
@@ -62,14 +65,14 @@ fn lastStride(desc: *const abi.TensorDesc) isize {
     return @intCast(desc.strides[desc.rank - 1]);
 }
 
-const chunk = 256;
+const chunk = abi.kv_head_dim_max;
 
 fn copyRow(from: Source, x: *const abi.TensorDesc, out: *const abi.TensorDesc, r: usize, k: usize) void {
     const base: [*]const u8 = @ptrFromInt(x.data);
     const size: usize = switch (from) {
         .raw => |bytes| bytes,
         .float => |dtype| abi.blockInfo(dtype).?.bytes,
-        .block, .packed_kind => {
+        .block, .packed_kind, .cache => {
             copyBlocks(from, x, out, r, k);
             return;
         },
@@ -113,6 +116,10 @@ fn copyBlocks(from: Source, x: *const abi.TensorDesc, out: *const abi.TensorDesc
                 break :blk info.elements;
             },
             .packed_kind => |kind| packedChunk(kind, base, r, k, at, &values),
+            .cache => |page| blk: {
+                page.read(base + r / page.page_size * page.bytes(), r % page.page_size, &values);
+                break :blk k;
+            },
             else => unreachable,
         };
         for (values[0..n], at..) |value, i| store(out.dtype, @constCast(offset(dst, @as(isize, @intCast(i)) * step)), value);

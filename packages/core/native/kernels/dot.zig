@@ -36,6 +36,8 @@ pub const per_panel = 16 / width;
 pub const F = @Vector(width, f32);
 pub const I = @Vector(width, i32);
 pub const U = @Vector(width * 4, u8);
+/// Two steps of K in each lane.
+pub const Words = @Vector(width * 2, i16);
 
 /// a*b + c, rounded once where the CPU has FMA, else twice. The only multiply-add of the linear kernels.
 pub inline fn fma(a: F, b: F, c: F) F {
@@ -58,6 +60,9 @@ pub inline fn halfToFloat(comptime n: usize, bits: @Vector(n, u16)) @Vector(n, f
 const intrinsics = struct {
     extern fn @"llvm.x86.avx512.vpdpbusd.512"(@Vector(16, i32), @Vector(16, i32), @Vector(16, i32)) @Vector(16, i32);
     extern fn @"llvm.x86.avx512.vpdpbusd.256"(@Vector(8, i32), @Vector(8, i32), @Vector(8, i32)) @Vector(8, i32);
+    extern fn @"llvm.x86.avx512.vpdpwssd.512"(@Vector(16, i32), @Vector(16, i32), @Vector(16, i32)) @Vector(16, i32);
+    extern fn @"llvm.x86.avx512.vpdpwssd.256"(@Vector(8, i32), @Vector(8, i32), @Vector(8, i32)) @Vector(8, i32);
+    extern fn @"llvm.x86.sse2.pmadd.wd"(@Vector(8, i16), @Vector(8, i16)) @Vector(4, i32);
     extern fn @"llvm.x86.avx2.pmadd.ub.sw"(@Vector(32, i8), @Vector(32, i8)) @Vector(16, i16);
     extern fn @"llvm.x86.avx2.pmadd.wd"(@Vector(16, i16), @Vector(16, i16)) @Vector(8, i32);
     extern fn @"llvm.x86.avx2.psign.b"(@Vector(32, i8), @Vector(32, i8)) @Vector(32, i8);
@@ -160,6 +165,32 @@ pub inline fn tile(
         }
     }
     return acc;
+}
+
+/// Two steps of i16: adds w*a to each lane, exact while the sums fit. `a` holds the same two factors in every lane.
+pub inline fn dotWords(acc: I, w: Words, a: Words) I {
+    if (is_x86) return switch (level) {
+        .avx512vnni => intrinsics.@"llvm.x86.avx512.vpdpwssd.512"(acc, @bitCast(w), @bitCast(a)),
+        .avxvnni => intrinsics.@"llvm.x86.avx512.vpdpwssd.256"(acc, @bitCast(w), @bitCast(a)),
+        .avx2 => acc +% intrinsics.@"llvm.x86.avx2.pmadd.wd"(w, a),
+        .portable => acc +% intrinsics.@"llvm.x86.sse2.pmadd.wd"(w, a),
+    };
+    const weights: I = @bitCast(w);
+    const factors: I = @bitCast(a);
+    const low = ((weights << @splat(16)) >> @splat(16)) *% ((factors << @splat(16)) >> @splat(16));
+    return acc +% low +% (weights >> @splat(16)) *% (factors >> @splat(16));
+}
+
+test "dotWords equals the scalar sum" {
+    var random = std.Random.DefaultPrng.init(2);
+    for (0..100) |round| {
+        var w: [width * 2]i16 = undefined;
+        var a: [2]i16 = undefined;
+        for (&w) |*x| x.* = if (round == 0) -32767 else random.random().int(i16);
+        for (&a) |*x| x.* = if (round == 0) 32767 else random.random().intRangeAtMost(i16, -32767, 32767);
+        const got: [width]i32 = dotWords(@splat(5), w, @bitCast(@as(I, @splat(@bitCast(a)))));
+        for (got, 0..) |lane, c| try std.testing.expectEqual(5 + @as(i32, w[c * 2]) * a[0] + @as(i32, w[c * 2 + 1]) * a[1], lane);
+    }
 }
 
 test "tile equals the scalar sum at the extremes and for random codes" {

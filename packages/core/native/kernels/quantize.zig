@@ -70,7 +70,8 @@ pub fn quantize_rows(ctx: *context.Context, cmd: *const abi.Command) callconv(.c
 const V = @Vector(16, f32);
 const I = @Vector(16, i32);
 
-fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) f32 {
+/// Codes, their sums per 16, and the scale of one block.
+pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) f32 {
     const halves = [2]V{ x[0..16].*, x[16..32].* };
     // Magnitudes compare as integers, and so NaN and infinity come out on top.
     const magnitude: @Vector(16, u32) = @splat(0x7fffffff);

@@ -96,7 +96,7 @@ test "kv_append writes rows of scattered pages and rounds to f16" {
         var cmd = testing.command(&.{ x.desc, pages.desc }, &.{cache.desc});
         cmd.ints[0] = 3;
         for (testing.thread_counts) |threads| {
-            try testing.run(kv.kv_append, null, &cmd, threads);
+            try testing.run(kv.kv_append, kv.kv_append_workspace, &cmd, threads);
             for (0..tokens) |t| for (0..heads) |h| for (0..n) |i| {
                 const page: usize = @intCast(pages.at((t + 3) / page_size).*);
                 const index = ((page * heads + h) * page_size + (t + 3) % page_size) * n + i;
@@ -105,6 +105,6 @@ test "kv_append writes rows of scattered pages and rounds to f16" {
         }
         cmd.ints[0] = 0;
         pages.at(1).* = 5;
-        try std.testing.expectError(error.KernelFailed, testing.run(kv.kv_append, null, &cmd, 1));
+        try std.testing.expectError(error.KernelFailed, testing.run(kv.kv_append, kv.kv_append_workspace, &cmd, 1));
     };
 }

@@ -6,6 +6,8 @@ test {
     _ = @import("softmax_test.zig");
     _ = @import("select_test.zig");
     _ = @import("rope_test.zig");
+    _ = @import("hadamard.zig");
+    _ = @import("kv_page.zig");
     _ = @import("attention_test.zig");
     _ = @import("matmul_test.zig");
     _ = @import("linear_test.zig");

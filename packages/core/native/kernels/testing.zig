@@ -99,6 +99,19 @@ pub fn normal(seed: u64, n: usize, deviation: f32) ![]f32 {
     return values;
 }
 
+/// Shape and row-major strides; the caller gives dtype and data.
+pub fn dense(shape: []const usize) abi.TensorDesc {
+    var desc: abi.TensorDesc = .{ .rank = @intCast(shape.len) };
+    var total: usize = 1;
+    for (0..shape.len) |i| {
+        const axis = shape.len - 1 - i;
+        desc.shape[axis] = @intCast(shape[axis]);
+        desc.strides[axis] = @intCast(total);
+        total *= shape[axis];
+    }
+    return desc;
+}
+
 pub fn command(inputs: []const abi.TensorDesc, outputs: []const abi.TensorDesc) abi.Command {
     var cmd: abi.Command = .{ .input_count = @intCast(inputs.len), .output_count = @intCast(outputs.len) };
     for (inputs, 0..) |d, i| cmd.inputs[i] = d;

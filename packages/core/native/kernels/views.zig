@@ -126,6 +126,12 @@ pub fn Cursor(comptime dense: bool) type {
             return c.loadPart(i, lanes, 0);
         }
 
+        /// Copies the first elements of the row.
+        pub fn read(c: Self, out: []f32) void {
+            if (dense or c.stride == 1) return @memcpy(out, c.p);
+            for (out, 0..) |*y, i| y.* = c.at(i).*;
+        }
+
         /// Elements i … i+n-1, the lanes above are `fill`.
         pub inline fn loadPart(c: Self, i: usize, n: usize, fill: f32) F {
             if (dense) return simd.loadPart(c.p + i, n, fill);

@@ -161,20 +161,37 @@ pub const Checker = struct {
         if (desc.rank == 0 or desc.rank > abi.max_rank) {
             return self.fail("{s} has rank {d}, not 1 to {d}", .{ name, desc.rank, abi.max_rank });
         }
-        if (desc.layout > @intFromEnum(abi.Layout.panel16)) return self.fail("{s} has the unknown layout {d}", .{ name, desc.layout });
+        if (desc.layout > @intFromEnum(abi.Layout.kv_values)) return self.fail("{s} has the unknown layout {d}", .{ name, desc.layout });
         for (0..desc.rank) |i| {
             if (desc.shape[i] < 1 or desc.shape[i] > dim_max) return self.fail("{s} is {f}: dims are at least 1", .{ name, show(desc) });
             if (desc.strides[i] < 0 or desc.strides[i] > stride_max) return self.fail("{s} has the stride {d}", .{ name, desc.strides[i] });
         }
+        if (desc.layout > @intFromEnum(abi.Layout.panel16)) try self.pages(name, desc, dtype);
         const bytes = extentBytes(desc, dtype) orelse return self.fail("{s} is {f}: no such tensor can exist", .{ name, show(desc) });
         try self.symbols(name, desc, dtype, scope);
         try self.place(name, desc, dtype, bytes, scope);
         return .{ .space = desc.space, .start = desc.data, .end = desc.data +| bytes };
     }
 
+    /// Pages of a quantised cache, as kernels/kv_page.zig lays them out.
+    fn pages(self: Checker, name: []const u8, desc: *const abi.TensorDesc, dtype: abi.Dtype) Error!void {
+        if (desc.rank != 4 or !isDense(desc)) {
+            return self.fail("{s} is {f}, not dense [pages, kv_heads, page_size, head_dim]", .{ name, show(desc) });
+        }
+        if (dtype != .q8_0 and dtype != .q4_0) return self.unsupported("{s} is {f}: caches are q8_0 or q4_0", .{ name, show(desc) });
+        if (@mod(desc.shape[3], 32) != 0 or desc.shape[3] > abi.kv_head_dim_max) {
+            return self.unsupported("{s} is {f}: head_dim must be a multiple of 32 up to {d}; an f16 cache takes any", .{
+                name, show(desc), abi.kv_head_dim_max,
+            });
+        }
+        if (@mod(desc.shape[2], 16) != 0 or desc.shape[2] > abi.kv_page_size_max) {
+            return self.unsupported("{s} is {f}: page_size must be a multiple of 16 up to {d}", .{ name, show(desc), abi.kv_page_size_max });
+        }
+    }
+
     fn symbols(self: Checker, name: []const u8, desc: *const abi.TensorDesc, dtype: abi.Dtype, scope: Scope) Error!void {
         if (desc.symbolic_dims == 0) return;
-        if (desc.layout != 0) return self.unsupported("{s} is {f}: packed weights have no symbolic dim", .{ name, show(desc) });
+        if (desc.layout != 0) return self.unsupported("{s} is {f}: only strided tensors have a symbolic dim", .{ name, show(desc) });
         const elements = if (abi.blockInfo(dtype)) |info| info.elements else 32;
         if (elements > 1) try self.fixed(name, desc, desc.rank - 1);
         if (scope == .query) return;
@@ -197,7 +214,7 @@ pub const Checker = struct {
                 .program => |program| program,
                 else => return self.fail("{s} lies in an arena outside of a program", .{name}),
             };
-            if (desc.layout != 0) return self.fail("{s}: packed weights can't lie in the arena", .{name});
+            if (desc.layout != 0) return self.fail("{s} is {f}: only strided tensors can lie in the arena", .{ name, show(desc) });
             if (desc.data > program.arena_bytes or bytes > program.arena_bytes - desc.data) {
                 return self.fail("{s} {f} at {d} ends past the arena of {d} bytes", .{ name, show(desc), desc.data, program.arena_bytes });
             }
@@ -260,6 +277,12 @@ const Shown = struct {
             const symbol = if (desc.symbolic_dims >> @intCast(i) & 1 == 1) "tokens<=" else "";
             try writer.print("{s}{s}{d}", .{ if (i > 0) ", " else "", symbol, dim });
         }
-        try writer.writeAll(if (desc.layout == 0) "]" else "] packed");
+        try writer.writeAll(switch (desc.layout) {
+            0 => "]",
+            1 => "] packed",
+            2 => "] keys",
+            3 => "] values",
+            else => "] of an unknown layout",
+        });
     }
 };

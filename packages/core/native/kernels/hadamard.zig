@@ -1,0 +1,85 @@
+//! The rotation of rows before they are quantised: a Walsh-Hadamard transform, which is orthonormal and its own inverse.
+//!
+//! It spreads the few large elements that keys have over the whole row, so that they no longer decide the scale of their
+//! neighbours (QuaRot, Ashkboos et al. 2024). Dot products stay: (Hq)·(Hk) = q·k, and sums of Hv rotate back.
+
+const std = @import("std");
+
+/// Elements of a vector; a row is whole blocks of 32.
+const width = 16;
+const V = @Vector(width, f32);
+
+/// Elements that are mixed with one another: the largest power of two that divides the row.
+pub fn span(n: usize) usize {
+    return n & (~n + 1);
+}
+
+/// Rotates a row of n elements, n a multiple of 32, in place. Additions alone and one product: the same bits everywhere.
+pub fn rotate(row: [*]f32, n: usize) void {
+    const size = span(n);
+    const factor: V = @splat(1 / @sqrt(@as(f32, @floatFromInt(size))));
+    var start: usize = 0;
+    while (start < n) : (start += size) rotateSpan(row + start, size, factor);
+}
+
+fn rotateSpan(x: [*]f32, size: usize, factor: V) void {
+    const vectors: [*]align(4) V = @ptrCast(x);
+    const count = size / width;
+    for (vectors[0..count]) |*v| v.* = within(v.*);
+    var step: usize = 1;
+    while (step < count) : (step *= 2) {
+        var first: usize = 0;
+        while (first < count) : (first += 2 * step) for (first..first + step) |i| {
+            const a = vectors[i];
+            const b = vectors[i + step];
+            vectors[i] = a + b;
+            vectors[i + step] = a - b;
+        };
+    }
+    for (vectors[0..count]) |*v| v.* *= factor;
+}
+
+/// The steps between elements of one vector.
+inline fn within(v: V) V {
+    var x = v;
+    inline for (.{ 1, 2, 4, 8 }) |step| {
+        const other = comptime blk: {
+            var mask: [width]i32 = undefined;
+            for (&mask, 0..) |*m, i| m.* = @as(i32, @intCast(i)) ^ step;
+            break :blk mask;
+        };
+        const sign: V = comptime blk: {
+            var signs: [width]f32 = undefined;
+            for (&signs, 0..) |*s, i| s.* = if (i & step == 0) 1 else -1;
+            break :blk signs;
+        };
+        x = @shuffle(f32, x, undefined, other) + x * sign;
+    }
+    return x;
+}
+
+/// Scalar oracle: element i of the result is the sum of x[j] * (-1)^(number of bits that i and j share).
+fn oracle(x: []const f32, out: []f64) void {
+    const size = span(x.len);
+    for (out, 0..) |*y, i| {
+        y.* = 0;
+        const start = i / size * size;
+        for (x[start..][0..size], 0..) |v, j| y.* += if (@popCount(i % size & j) % 2 == 0) v else -@as(f64, v);
+        y.* /= @sqrt(@as(f64, @floatFromInt(size)));
+    }
+}
+
+test "rotate equals the oracle and is its own inverse" {
+    var random: std.Random.DefaultPrng = .init(3);
+    for ([_]usize{ 32, 64, 96, 128, 160, 256 }) |n| {
+        var x: [256]f32 = undefined;
+        for (&x) |*v| v.* = random.random().floatNorm(f32);
+        var y = x;
+        var want: [256]f64 = undefined;
+        rotate(&y, n);
+        oracle(x[0..n], want[0..n]);
+        for (y[0..n], want[0..n]) |a, b| try std.testing.expectApproxEqAbs(b, a, 2e-6);
+        rotate(&y, n);
+        for (y[0..n], x[0..n]) |a, b| try std.testing.expectApproxEqAbs(b, a, 2e-6);
+    }
+}
