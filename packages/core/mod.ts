@@ -19,6 +19,6 @@ export { type OpName, opTable } from "./src/native/abi.ts";
 export * from "./src/ops.ts";
 export * from "./src/capture.ts";
 export { addCosts, noCost, type OpCost, totalBytes } from "./src/cost.ts";
-export * from "./src/kv_cache.ts";
+export { KvCache, type KvCacheOptions, type KvDType, kvDTypes, type KvLayer } from "./src/kv_cache.ts";
 export * from "./src/nn.ts";
 export * from "./src/formats/mod.ts";

@@ -3,7 +3,7 @@
  * tests fill them with a small fake. The shapes are those of `@mllm/models`, so a loaded `LanguageModel` fits as it is.
  */
 
-import type { Program } from "@mllm/core";
+import type { KvDType, Program } from "@mllm/core";
 import type { GenerateOptions, GenerationStats, SamplingOptions } from "@mllm/models";
 
 /** Settings of the sampler. */
@@ -116,7 +116,11 @@ export interface RunOptions {
   /** Code of the model, of equal results: to read, or for speed. */
   modeling?: "plain" | "fast";
   /** Element type of the KV cache. */
-  kvDtype?: "f32" | "f16";
+  kvDtype?: KvDType;
+  /** Of the keys alone. */
+  keyDtype?: KvDType;
+  /** Of the values alone. */
+  valueDtype?: KvDType;
   /** Called while loading. */
   onProgress?: (what: string, done: number, total: number) => void;
 }
@@ -141,6 +145,10 @@ export interface ModelSummary {
   tensors: { name: string; dtype: string; shape: number[]; bytes: number }[];
   /** What loading it would take. */
   memory: Memory;
+  /** Element types of the KV cache. */
+  keyDtype: KvDType;
+  /** Likewise. */
+  valueDtype: KvDType;
   /** With this context. */
   context: number;
   /** The largest that there could be. */
@@ -194,7 +202,15 @@ export interface Engine {
   /** Size and settings that `bench` prints for an opened model. */
   describeRun(
     model: LoadedModel,
-  ): { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
+  ): {
+    backend: string;
+    level: string;
+    threads: number;
+    cpu: string;
+    chunk: number;
+    keyDtype: string;
+    valueDtype: string;
+  };
   /**
    * Starts watching what activations take; the result tells it in bytes: the arenas of the captured programs and, of
    * eager tensors, the most at one time since.

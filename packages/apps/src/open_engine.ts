@@ -68,7 +68,7 @@ class ProjectEngine implements Engine {
 
   async load(path: string, options: RunOptions): Promise<LoadedModel> {
     const { plugin, level } = this.#plugin(options.backend);
-    const { threads, activations, context, chunk, eager, modeling, kvDtype, onProgress } = options;
+    const { threads, activations, context, chunk, eager, modeling, kvDtype, keyDtype, valueDtype, onProgress } = options;
     return await loadModel(path, {
       backend: plugin,
       level,
@@ -79,6 +79,8 @@ class ProjectEngine implements Engine {
       eager,
       modeling,
       kvDtype,
+      keyDtype,
+      valueDtype,
       onProgress: onProgress === undefined ? undefined : (done, total) => onProgress("loading", done, total),
     });
   }
@@ -100,6 +102,8 @@ class ProjectEngine implements Engine {
       config: checkpoint.config,
       tensors: weights.map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
       memory: estimateMemory(backend, config, weights, settings),
+      keyDtype: settings.keyDtype,
+      valueDtype: settings.valueDtype,
       context: settings.context,
       contextLimit: config.maxPositionEmbeddings,
       hasChatTemplate: checkpoint.chatTemplate !== undefined,
@@ -133,7 +137,8 @@ class ProjectEngine implements Engine {
       threads: backend.threads,
       cpu: backend.device.cpu ?? "",
       chunk: settings.chunk,
-      kvDtype: settings.kvDtype,
+      keyDtype: settings.keyDtype,
+      valueDtype: settings.valueDtype,
     };
   }
 

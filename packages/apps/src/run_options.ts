@@ -1,4 +1,5 @@
 /** The options that every command with a model has, and what they mean to the engine. */
+import { kvDTypes } from "@mllm/core";
 import type { RunOptions } from "./engine.ts";
 import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
 
@@ -33,8 +34,10 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
   {
     name: "kv-type",
     value: "TYPE",
-    doc: "element type of the KV cache: f16 (default), or f32 (default with f32 activations)",
+    doc: `element type of the KV cache: ${kvDTypes.join(", ")} (default f16; f32 with f32 activations)`,
   },
+  { name: "kv-type-k", aliases: ["cache-type-k"], value: "TYPE", doc: "of the keys alone (default: --kv-type)" },
+  { name: "kv-type-v", aliases: ["cache-type-v"], value: "TYPE", doc: "of the values alone (default: --kv-type)" },
   { name: "eager", doc: "run op by op instead of replaying a captured program" },
   {
     name: "modeling",
@@ -55,7 +58,9 @@ export function runOptions(options: ParsedOptions): RunOptions {
     activations: options.oneOf("activations", ["i8", "f32"]),
     context: options.integer("context", 1, 1 << 24),
     chunk: options.integer("chunk", 1, 1 << 16),
-    kvDtype: options.oneOf("kv-type", ["f32", "f16"]),
+    kvDtype: options.oneOf("kv-type", kvDTypes),
+    keyDtype: options.oneOf("kv-type-k", kvDTypes),
+    valueDtype: options.oneOf("kv-type-v", kvDTypes),
     eager: options.has("eager") ? true : undefined,
     modeling: options.oneOf("modeling", ["plain", "fast"]),
   };

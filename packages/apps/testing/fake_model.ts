@@ -202,6 +202,8 @@ export class FakeEngine implements Engine {
         { name: "b", dtype: "q8_0", shape: [32, 32], bytes: 1088 },
       ],
       memory: this.model.memory,
+      keyDtype: "q8_0",
+      valueDtype: "q4_0",
       context: 8192,
       contextLimit: 32768,
       hasChatTemplate: true,
@@ -239,7 +241,15 @@ export class FakeEngine implements Engine {
     ]);
   }
   describeRun() {
-    return { backend: "x86", level: "avx2", threads: 2, cpu: "Fake CPU", chunk: 512, kvDtype: "f32" };
+    return {
+      backend: "x86",
+      level: "avx2",
+      threads: 2,
+      cpu: "Fake CPU",
+      chunk: 512,
+      keyDtype: "f32",
+      valueDtype: "f32",
+    };
   }
   watchActivations(): () => number {
     return () => 3 << 20;

@@ -55,6 +55,10 @@ enum mllm_layout {
   MLLM_LAYOUT_STRIDED = 0,
   /** Weights [N, K] of `linear`, packed by `pack_weight` in panels of 16 rows of N; see kernels/packed.zig. */
   MLLM_LAYOUT_PANEL16 = 1,
+  /** Keys of a quantised KV cache [pages, kv_heads, page_size, head_dim]; see kernels/kv_page.zig. */
+  MLLM_LAYOUT_KV_KEYS = 2,
+  /** Values of a quantised KV cache of the same shape; see kernels/kv_page.zig. */
+  MLLM_LAYOUT_KV_VALUES = 3,
 };
 
 /** What the `data` field of a descriptor means. */

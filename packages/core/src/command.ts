@@ -94,7 +94,7 @@ export class CommandWriter {
       if (space === "arena") u32[at + desc.space / 4] = abi.Space.arena;
     }
     u32[at + desc.dtype / 4] = dtypeIds[view.dtype];
-    if (view.layout === "panel16") u32[at + desc.layout / 4] = abi.Layout.panel16;
+    u32[at + desc.layout / 4] = abi.Layout[view.layout];
     u32[at + desc.rank / 4] = shape.length;
     for (let i = 0; i < shape.length; i++) {
       const dim = shape[i];

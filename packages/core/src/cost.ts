@@ -125,13 +125,13 @@ const windowOf = ({ ints }: CostedOp, run: CostedRun): number => valueOf(ints[1]
 
 /** Keys and values count once, however many queries see them. */
 function attentionBytes(node: CostedOp, run: CostedRun): Bytes {
-  const [q, k] = node.inputs as View[];
+  const [q, k, v] = node.inputs as View[];
   const [queries, , headDim] = shapeOf(q, run);
   const position = valueOf(node.ints[0], run);
   const keys = position + queries - Math.max(0, position + 1 - windowOf(node, run));
   return {
     weightBytes: 0,
-    cacheBytes: 2 * byteLength(k.dtype, [keys, maxDim(k.shape[1]), headDim]),
+    cacheBytes: [k, v].reduce((sum, { dtype }) => sum + byteLength(dtype, [keys, maxDim(k.shape[1]), headDim]), 0),
     activationBytes: bytesOf(q, run) + bytesOf(node.outputs[0], run),
   };
 }

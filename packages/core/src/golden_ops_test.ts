@@ -55,7 +55,15 @@ const rope: Run = ({ x, positions }, params, backend) => {
 /** Golden layout is [heads, T, headDim]; keys and values go through the cache. */
 const attention: Run = ({ q, k, v }, params, backend) => {
   const [kvHeads, tokens, headDim] = k.shape as number[];
-  const cache = new KvCache(backend, { layers: 1, kvHeads, headDim, capacity: tokens, pageSize: 16, dtype: "f32" });
+  const cache = new KvCache(backend, {
+    layers: 1,
+    kvHeads,
+    headDim,
+    capacity: tokens,
+    pageSize: 16,
+    keyDtype: "f32",
+    valueDtype: "f32",
+  });
   try {
     const [layer] = cache.layers;
     ops.kvAppend(k.transpose(0, 1), cache.pages, layer.k, { position: 0 });

@@ -3,27 +3,41 @@
  * @module
  */
 import type { Backend } from "./backend.ts";
+import { byteLength, dtypes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
+import { MemoryStorage } from "./storage.ts";
 import { Tensor } from "./tensor.ts";
 import { keep } from "./tidy.ts";
+import { contiguousStrides } from "./view.ts";
 
-/** Size and type of a cache: integers of 1 or more. */
+/**
+ * Element type of keys or of values: f32 rounds nothing, f16 takes half of it. q8_0 and q4_0 take 8.5 and 4.5 bits:
+ * rows are rotated and quantised as they are appended (native/kernels/kv_page.zig), and attention reads the codes.
+ */
+export type KvDType = "f32" | "f16" | "q8_0" | "q4_0";
+
+/** Every {@linkcode KvDType}, the largest first. */
+export const kvDTypes: readonly KvDType[] = ["f32", "f16", "q8_0", "q4_0"];
+
+/** Size and types of a cache. Sizes are integers of 1 or more. */
 export interface KvCacheOptions {
   /** Layers, each with keys and values of its own. */
   readonly layers: number;
   /** Heads of keys and of values (the config's `num_key_value_heads`). */
   readonly kvHeads: number;
-  /** Elements per head and token. */
+  /** Elements per head and token; for q8_0 and q4_0 a multiple of 32. */
   readonly headDim: number;
   /** Tokens that must fit; rounded up to whole pages. */
   readonly capacity: number;
-  /** Tokens per page; 64 when absent. */
+  /** Tokens per page; 64 when absent. For q8_0 and q4_0 a multiple of 16 up to 512. */
   readonly pageSize?: number;
-  /** Element type; "f16" when absent. Ops take and give f32 in either case. */
-  readonly dtype?: "f32" | "f16";
+  /** Element type of the keys; "f16" when absent. Ops take and give f32 with any type. */
+  readonly keyDtype?: KvDType;
+  /** Element type of the values; "f16" when absent. */
+  readonly valueDtype?: KvDType;
 }
 
-/** Keys and values of one layer: [pages, kvHeads, pageSize, headDim]. */
+/** Keys and values of one layer: [pages, kvHeads, pageSize, headDim], each of its own type. */
 export interface KvLayer {
   /** Keys, after the rotary embedding where the model has one. */
   readonly k: Tensor;
@@ -47,35 +61,29 @@ export class KvCache implements Disposable {
   /** Bytes of all keys and values at full capacity; the system commits them as pages are written. */
   readonly bytes: number;
 
-  /** Throws `invalid_argument` for sizes below 1 and `out_of_memory`. */
+  /** Throws `invalid_argument` for sizes that are wrong or do not suit the types, and `out_of_memory`. */
   constructor(
     /** Where the memory is. */
     readonly backend: Backend,
     /** The sizes that it was made with. */
     readonly options: KvCacheOptions,
   ) {
-    const { layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" } = options;
-    for (const [name, value] of Object.entries({ layers, kvHeads, headDim, capacity, pageSize })) {
-      if (!Number.isSafeInteger(value) || value < 1) {
-        throw new MllmError("invalid_argument", `KvCache: ${name} must be a positive integer, not ${value}`);
-      }
-    }
+    const { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype } = withDefaults(options);
     const pages = Math.ceil(capacity / pageSize);
     this.pageSize = pageSize;
     this.capacity = pages * pageSize;
     this.bytes = KvCache.bytesFor(options);
     const made: Tensor[] = [];
-    const make = (): Tensor => {
-      // Not cleared: attention reads nothing behind the last token, and untouched pages cost no memory.
-      const tensor = keep(Tensor.empty(backend, [pages, kvHeads, pageSize, headDim], dtype));
+    const make = (dtype: KvDType, layout: "kv_keys" | "kv_values", name: string): Tensor => {
+      const tensor = keep(cacheTensor(backend, dtype, layout, [pages, kvHeads, pageSize, headDim])).named(name);
       made.push(tensor);
       return tensor;
     };
     try {
-      this.layers = Array.from(
-        { length: layers },
-        (_, i) => ({ k: make().named(`k.${i}`), v: make().named(`v.${i}`) }),
-      );
+      this.layers = Array.from({ length: layers }, (_, i) => ({
+        k: make(keyDtype, "kv_keys", `k.${i}`),
+        v: make(valueDtype, "kv_values", `v.${i}`),
+      }));
       this.pages = keep(Tensor.from(backend, Int32Array.from({ length: pages }, (_, i) => i), [pages])).named("pages");
     } catch (error) {
       for (const tensor of made) tensor.free();
@@ -83,9 +91,11 @@ export class KvCache implements Disposable {
     }
   }
 
-  /** Bytes that a cache with these options takes. */
-  static bytesFor({ layers, kvHeads, headDim, capacity, pageSize = 64, dtype = "f16" }: KvCacheOptions): number {
-    return Math.ceil(capacity / pageSize) * pageSize * kvHeads * headDim * layers * 2 * (dtype === "f16" ? 2 : 4);
+  /** Bytes that a cache with these options takes. Throws `invalid_argument` as the constructor does. */
+  static bytesFor(options: KvCacheOptions): number {
+    const { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype } = withDefaults(options);
+    const shape = [Math.ceil(capacity / pageSize), kvHeads, pageSize, headDim];
+    return layers * (byteLength(keyDtype, shape) + byteLength(valueDtype, shape));
   }
 
   /** Frees all keys and values. */
@@ -96,4 +106,46 @@ export class KvCache implements Disposable {
     }
     this.pages.free();
   }
+}
+
+/**
+ * Keys or values [pages, kvHeads, pageSize, headDim] of one layer; `layout` matters for quantised types alone. Not
+ * cleared: attention reads nothing behind the last token, and untouched pages cost no memory.
+ * @internal
+ */
+export function cacheTensor(
+  backend: Backend,
+  dtype: KvDType,
+  layout: "kv_keys" | "kv_values",
+  shape: readonly number[],
+): Tensor {
+  const storage = MemoryStorage.allocate(backend, byteLength(dtype, shape));
+  const strides = contiguousStrides(shape);
+  return new Tensor(storage, 0, dtype, shape, strides, isQuantized(dtype) ? layout : "strided", backend);
+}
+
+const isQuantized = (dtype: KvDType): boolean => dtypes[dtype].quantized;
+
+/** The options with what they leave open filled in, checked. */
+function withDefaults(options: KvCacheOptions): Required<KvCacheOptions> {
+  const { layers, kvHeads, headDim, capacity, pageSize = 64, keyDtype = "f16", valueDtype = "f16" } = options;
+  for (const [name, value] of Object.entries({ layers, kvHeads, headDim, capacity, pageSize })) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new MllmError("invalid_argument", `KvCache: ${name} must be a positive integer, not ${value}`);
+    }
+  }
+  for (const [name, dtype] of Object.entries({ keyDtype, valueDtype })) {
+    const refuse = (problem: string): never => {
+      throw new MllmError("invalid_argument", `KvCache: ${problem}`, { next: `Give ${name} f16 or f32` });
+    };
+    if (!kvDTypes.includes(dtype)) refuse(`${name} ${dtype} is not one of ${kvDTypes.join(", ")}`);
+    if (!isQuantized(dtype)) continue;
+    if (headDim % 32 !== 0 || headDim > 1024) {
+      refuse(`${dtype} takes heads of a multiple of 32 up to 1024 elements, not ${headDim}`);
+    }
+    if (pageSize % 16 !== 0 || pageSize > 512) {
+      refuse(`${dtype} takes pages of a multiple of 16 up to 512 tokens, not ${pageSize}`);
+    }
+  }
+  return { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype };
 }

@@ -59,8 +59,11 @@ export function describeCall(op: OpName, inputs: Inputs): string {
 
 const floats: readonly string[] = ["f32", "f16", "bf16"] satisfies DType[];
 
+/** Classes of the op table by layout. */
+const layoutClasses = { panel16: "packed", kv_keys: "keys", kv_values: "values" } as const;
+
 function accepts({ dtypes: classes }: Operand, { dtype, layout }: View): boolean {
-  if (layout === "panel16") return classes.includes("packed");
+  if (layout !== "strided") return classes.includes(layoutClasses[layout]);
   const { blockElements } = dtypes[dtype];
   const isFloat = floats.includes(dtype);
   return classes.some((name) =>
@@ -151,10 +154,10 @@ type Rule = (call: Call, options: ShapeOptions) => OutputSpec[] | void;
 
 const copy: Rule = (call, { dtype }) => {
   const x = call.input(0);
-  const weights = x.layout === "panel16" || dtypes[x.dtype].quantized;
-  const want = dtype ?? (weights ? "f32" : x.dtype);
-  if (weights && want !== "f32") call.fail(`weights are copied to f32 only, not ${want}`);
-  if (!weights && want !== x.dtype && !(floats.includes(want) && floats.includes(x.dtype))) {
+  const coded = x.layout !== "strided" || dtypes[x.dtype].quantized;
+  const want = dtype ?? (coded ? "f32" : x.dtype);
+  if (coded && want !== "f32") call.fail(`${x.dtype} is copied to f32 only, not ${want}`);
+  if (!coded && want !== x.dtype && !(floats.includes(want) && floats.includes(x.dtype))) {
     call.fail(`no conversion from ${x.dtype} to ${want}`);
   }
   return [{ dtype: want, shape: x.shape }];
@@ -184,7 +187,7 @@ const packWeight: Rule = (call, { packed }) => {
 const kvAppend: Rule = (call, { cache }) => {
   if (cache === undefined) return call.fail("the cache is missing");
   call.match(table.kv_append.outputs[0], cache);
-  return [{ dtype: cache.dtype, shape: cache.shape }];
+  return [{ dtype: cache.dtype, shape: cache.shape, layout: cache.layout }];
 };
 
 /** What the forms can't say. A rule gives the outputs where they follow from options. */
@@ -206,8 +209,7 @@ const rules: Partial<Record<OpName, Rule>> = {
   pack_weight: packWeight,
   kv_append: kvAppend,
   attention(call) {
-    const [q, k, v] = [call.input(0), call.input(1), call.input(2)];
-    if (v.dtype !== k.dtype) call.fail("v_cache must be like k_cache");
+    const [q, k] = [call.input(0), call.input(1)];
     if (maxDim(q.shape[1]) % maxDim(k.shape[1]) !== 0) call.fail("heads of q are no multiple of kv_heads");
   },
 };

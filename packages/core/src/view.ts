@@ -7,8 +7,18 @@ import { MllmError } from "./errors.ts";
 import { type Dim, formatShape, maxDim, sameDim } from "./scalar.ts";
 import type { Storage } from "./storage.ts";
 
-/** How elements lie in memory: by strides, or packed in panels of 16 rows for `linear`. */
-export type Layout = "strided" | "panel16";
+/**
+ * How elements lie in memory: by strides, packed in panels of 16 rows for `linear`, or as the keys or values of a
+ * quantised cache (native/kernels/kv_page.zig).
+ */
+export type Layout = "strided" | "panel16" | "kv_keys" | "kv_values";
+
+const layoutWords: Readonly<Record<Layout, string>> = {
+  strided: "",
+  panel16: " packed",
+  kv_keys: " keys",
+  kv_values: " values",
+};
 
 /** A typed, shaped window into a storage. */
 export interface View {
@@ -175,6 +185,7 @@ function numericReshape(
 /** Describes an operand for messages: `x: f32 [2, 3]`. */
 export function describeView(view: Pick<View, "dtype" | "shape" | "layout" | "name">, role?: string): string {
   const label = view.name === undefined ? role : role === undefined ? view.name : `${role} "${view.name}"`;
-  const layout = view.layout === "panel16" ? " packed" : "";
-  return `${label === undefined ? "" : `${label}: `}${view.dtype}${layout} ${formatShape(view.shape)}`;
+  return `${label === undefined ? "" : `${label}: `}${view.dtype}${layoutWords[view.layout]} ${
+    formatShape(view.shape)
+  }`;
 }

@@ -1,4 +1,14 @@
-import { type Backend, capture, crossEntropy, KvCache, MllmError, type Program, Tensor, tidy } from "@mllm/core";
+import {
+  type Backend,
+  capture,
+  crossEntropy,
+  KvCache,
+  type KvDType,
+  MllmError,
+  type Program,
+  Tensor,
+  tidy,
+} from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -19,8 +29,10 @@ export interface RunSettings {
   chunk: number;
   /** Runs op by op instead of replaying captured programs. */
   eager: boolean;
-  /** Element type of the KV cache: "f16" takes half the memory, "f32" rounds nothing. */
-  kvDtype: "f32" | "f16";
+  /** Element type of the keys in the KV cache. */
+  keyDtype: KvDType;
+  /** Element type of the values in the KV cache. */
+  valueDtype: KvDType;
 }
 
 /** Logits, and hidden states when asked for, of every token of a sequence. */
@@ -82,7 +94,8 @@ export class LanguageModel implements Disposable {
       kvHeads: numKeyValueHeads,
       headDim,
       capacity: settings.context,
-      dtype: settings.kvDtype,
+      keyDtype: settings.keyDtype,
+      valueDtype: settings.valueDtype,
     });
   }
 

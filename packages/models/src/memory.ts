@@ -1,4 +1,4 @@
-import { type Backend, formatMiB, KvCache, MllmError, type WeightInfo } from "@mllm/core";
+import { type Backend, formatMiB, KvCache, type KvDType, MllmError, type WeightInfo } from "@mllm/core";
 import type { DecoderConfig } from "./decoder/config.ts";
 
 /** What a model needs of memory, in bytes, known before anything is loaded. */
@@ -19,8 +19,10 @@ export interface MemorySettings {
   context: number;
   /** Most tokens of a prompt that run at once. */
   chunk: number;
-  /** Element type of the KV cache. */
-  kvDtype: "f32" | "f16";
+  /** Element type of the keys in the KV cache. */
+  keyDtype: KvDType;
+  /** Element type of the values in the KV cache. */
+  valueDtype: KvDType;
 }
 
 /** Bytes of one weight on the backend: packed when it is a matrix, f32 otherwise. */
@@ -41,7 +43,7 @@ export function estimateMemory(
   backend: Backend,
   config: DecoderConfig,
   weights: Iterable<WeightInfo>,
-  { context, chunk, kvDtype }: MemorySettings,
+  { context, chunk, keyDtype, valueDtype }: MemorySettings,
 ): MemoryReport {
   const { numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim, hiddenSize, intermediateSize, vocabSize } =
     config;
@@ -52,7 +54,8 @@ export function estimateMemory(
     kvHeads: numKeyValueHeads,
     headDim,
     capacity: context,
-    dtype: kvDtype,
+    keyDtype,
+    valueDtype,
   });
   // Live at once, per token: residual and its norm (with an int8 copy), then q, k, v, their rotated copies and the
   // attention's result, or gate, up and their product.

@@ -98,6 +98,8 @@ describe("chat in a pipe", () => {
       context: 100,
       chunk: 16,
       kvDtype: undefined,
+      keyDtype: undefined,
+      valueDtype: undefined,
       eager: true,
       modeling: "plain",
     });

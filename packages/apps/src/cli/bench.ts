@@ -158,7 +158,15 @@ interface BenchPlan {
   profiler: (() => Profiler) | undefined;
   watchActivations: (model: LoadedModel) => () => number;
   summary: ModelSummary;
-  describe: { backend: string; level: string; threads: number; cpu: string; chunk: number; kvDtype: string };
+  describe: {
+    backend: string;
+    level: string;
+    threads: number;
+    cpu: string;
+    chunk: number;
+    keyDtype: string;
+    valueDtype: string;
+  };
 }
 
 /** Measures one test: a warm-up, then the repetitions. */
@@ -184,8 +192,8 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
     n_batch: describe.chunk,
     n_ubatch: describe.chunk,
     n_threads: describe.threads,
-    type_k: describe.kvDtype,
-    type_v: describe.kvDtype,
+    type_k: describe.keyDtype,
+    type_v: describe.valueDtype,
     n_prompt: test.prompt,
     n_gen: test.generate,
     n_depth: test.depth,

@@ -46,7 +46,7 @@ function text(summary: ModelSummary): string {
     `chat          ${summary.hasChatTemplate ? "has a chat template" : "has no chat template"}`,
     `memory        ${formatMiB(total)} with a context of ${summary.context} tokens (at most ${summary.contextLimit})`,
     `  weights     ${formatMiB(memory.weights)}`,
-    `  KV cache    ${formatMiB(memory.kv)}`,
+    `  KV cache    ${formatMiB(memory.kv)} (keys ${summary.keyDtype}, values ${summary.valueDtype})`,
     `  activations ${formatMiB(memory.arena)}`,
     "config",
     ...config.map(([name, value]) => `  ${name.padEnd(width)}  ${shortValue(value)}`),
@@ -55,11 +55,14 @@ function text(summary: ModelSummary): string {
 }
 
 function json(summary: ModelSummary): string {
-  const { fileBytes, memory, contextLimit, hasChatTemplate, config, tensors, ignored, ...rest } = summary;
+  const { fileBytes, memory, keyDtype, valueDtype, contextLimit, hasChatTemplate, config, tensors, ignored, ...rest } =
+    summary;
   return JSON.stringify({
     ...rest,
     file_bytes: fileBytes,
     memory: { ...memory, total: memory.weights + memory.kv + memory.arena },
+    type_k: keyDtype,
+    type_v: valueDtype,
     context_limit: contextLimit,
     has_chat_template: hasChatTemplate,
     types: tensorsByType(tensors),

@@ -166,7 +166,7 @@ describe("mllm", () => {
         "1,500,000",
         "hidden_size",
         "initializer_range",
-        "KV cache    1.0 MiB",
+        "KV cache    1.0 MiB (keys q8_0, values q4_0)",
         "a f32 [2, 3]",
       ]
     ) {

@@ -2,8 +2,12 @@
  * Cases of the paged cache and of attention over it.
  * @module
  */
+import type { Backend } from "../backend.ts";
+import { cacheTensor, type KvDType } from "../kv_cache.ts";
 import * as ops from "../ops.ts";
-import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random, rounders } from "./case.ts";
+import type { Tensor } from "../tensor.ts";
+import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random } from "./case.ts";
+import { asked, stored } from "./quantised_rows.ts";
 import { softmaxOf } from "./rows.ts";
 
 interface Shape {
@@ -13,7 +17,9 @@ interface Shape {
   headDim: number;
   pageSize: number;
   position: number;
-  dtype: "f32" | "f16";
+  keys: KvDType;
+  /** Like keys when absent. */
+  values?: KvDType;
   window?: number;
   softcap?: number;
 }
@@ -28,64 +34,78 @@ function pageTable(random: Random, logical: number): HostTensor {
   return { dtype: "i32", shape: [logical], values: order };
 }
 
-function pageCount({ position, tokens, pageSize }: Shape): number {
-  return Math.ceil((position + tokens) / pageSize) + 1;
-}
+const pageCount = ({ position, tokens, pageSize }: Shape): number => Math.ceil((position + tokens) / pageSize) + 1;
 
-function cacheOf(random: Random, shape: Shape): HostTensor {
-  return random.tensor([pageCount(shape), shape.kvHeads, shape.pageSize, shape.headDim], 1, shape.dtype);
-}
+const valuesOf = ({ keys, values = keys }: Shape): KvDType => values;
 
 const describe = (s: Shape): string =>
-  `${s.tokens}x${s.heads}/${s.kvHeads}x${s.headDim} at ${s.position}, pages of ${s.pageSize} ${s.dtype}` +
+  `${s.tokens}x${s.heads}/${s.kvHeads}x${s.headDim} at ${s.position}, pages of ${s.pageSize} ${s.keys}/${valuesOf(s)}` +
   `${s.window ? ` window ${s.window}` : ""}${s.softcap ? ` softcap ${s.softcap}` : ""}`;
 
-/** Index of key j of a kv head in a cache. */
-function keyAt(s: Shape, pages: ArrayLike<number>, head: number, j: number): number {
-  return ((pages[Math.floor(j / s.pageSize)] * s.kvHeads + head) * s.pageSize + (j % s.pageSize)) * s.headDim;
+/** A cache of NaN: caches are not cleared, so nothing may depend on what lies behind the last token. */
+function emptyCache(backend: Backend, s: Shape, layout: "kv_keys" | "kv_values"): Tensor {
+  const dtype = layout === "kv_keys" ? s.keys : valuesOf(s);
+  const cache = cacheTensor(backend, dtype, layout, [pageCount(s), s.kvHeads, s.pageSize, s.headDim]);
+  if (cache.storage.kind === "memory") cache.storage.bytesView().fill(0xff);
+  return cache;
 }
 
-/** NaN behind the last token: caches are not cleared, so nothing may depend on what lies there. */
-function poison(s: Shape, cache: HostTensor, pages: HostTensor): HostTensor {
-  const values = Float64Array.from(cache.values);
-  for (let j = s.position + s.tokens; j < pages.shape[0] * s.pageSize; j++) {
-    for (let head = 0; head < s.kvHeads; head++) {
-      const at = keyAt(s, pages.values, head, j);
-      values.fill(NaN, at, at + s.headDim);
-    }
-  }
-  return { ...cache, values };
-}
+/** Rows [tokens, kvHeads, headDim] of all positions up to the last token. */
+const rowsFor = (random: Random, s: Shape): HostTensor =>
+  random.tensor([s.position + s.tokens, s.kvHeads, s.headDim], 1);
 
-function expected(s: Shape, scale: number, [q, k, v, pages]: readonly ArrayLike<number>[]): number[] {
-  return byRow(q, s.headDim, (row, index) => {
+/** f64 attention from q, the rows of keys and of values as the cache holds them. */
+function expected(s: Shape, scale: number, [q, keyRows, valueRows]: readonly ArrayLike<number>[]): number[] {
+  const k = byRow(keyRows, s.headDim, (row) => stored(row, s.keys));
+  const v = byRow(valueRows, s.headDim, (row) => stored(row, valuesOf(s)));
+  const at = (j: number, head: number) => (j * s.kvHeads + head) * s.headDim;
+  return byRow(q, s.headDim, (plain, index) => {
+    const row = Array.from(asked(plain.map((x) => Math.fround(x * scale)), s.keys));
     const [token, head] = [Math.floor(index / s.heads), index % s.heads];
     const kvHead = Math.floor(head / (s.heads / s.kvHeads));
     const end = s.position + token;
     const start = s.window ? Math.max(0, end - s.window + 1) : 0;
-    const keys = Array.from({ length: end - start + 1 }, (_, i) => keyAt(s, pages, kvHead, start + i));
-    const scores = keys.map((at) => {
-      const dot = row.reduce((sum, x, i) => sum + x * k[at + i], 0) * scale;
+    const keys = Array.from({ length: end - start + 1 }, (_, i) => at(start + i, kvHead));
+    const scores = keys.map((from) => {
+      const dot = row.reduce((sum, x, i) => sum + x * k[from + i], 0);
       return s.softcap ? s.softcap * Math.tanh(dot / s.softcap) : dot;
     });
     const weights = softmaxOf(scores);
-    return row.map((_, i) => keys.reduce((sum, at, j) => sum + weights[j] * v[at + i], 0));
+    return row.map((_, i) => keys.reduce((sum, from, j) => sum + weights[j] * v[from + i], 0));
   });
 }
 
 const shapes: readonly Shape[] = [
-  { tokens: 1, heads: 1, kvHeads: 1, headDim: 8, pageSize: 4, position: 0, dtype: "f32" },
-  { tokens: 1, heads: 4, kvHeads: 2, headDim: 16, pageSize: 64, position: 32, dtype: "f16" },
-  { tokens: 7, heads: 4, kvHeads: 2, headDim: 16, pageSize: 8, position: 0, dtype: "f32" },
-  { tokens: 7, heads: 9, kvHeads: 3, headDim: 8, pageSize: 64, position: 3, dtype: "f16" },
-  { tokens: 17, heads: 6, kvHeads: 1, headDim: 33, pageSize: 16, position: 40, dtype: "f32" },
-  { tokens: 33, heads: 2, kvHeads: 2, headDim: 64, pageSize: 16, position: 0, dtype: "f16" },
-  { tokens: 65, heads: 4, kvHeads: 2, headDim: 128, pageSize: 64, position: 65, dtype: "f16" },
-  { tokens: 3, heads: 2, kvHeads: 1, headDim: 7, pageSize: 3, position: 11, dtype: "f32" },
-  { tokens: 17, heads: 4, kvHeads: 4, headDim: 16, pageSize: 8, position: 9, dtype: "f32", window: 5 },
-  { tokens: 9, heads: 4, kvHeads: 2, headDim: 16, pageSize: 8, position: 30, dtype: "f16", window: 16 },
-  { tokens: 9, heads: 2, kvHeads: 1, headDim: 32, pageSize: 16, position: 5, dtype: "f32", softcap: 2 },
-  { tokens: 1, heads: 14, kvHeads: 2, headDim: 64, pageSize: 64, position: 300, dtype: "f16" },
+  { tokens: 1, heads: 1, kvHeads: 1, headDim: 8, pageSize: 4, position: 0, keys: "f32" },
+  { tokens: 1, heads: 4, kvHeads: 2, headDim: 16, pageSize: 64, position: 32, keys: "f16" },
+  { tokens: 7, heads: 4, kvHeads: 2, headDim: 16, pageSize: 8, position: 0, keys: "f32" },
+  { tokens: 7, heads: 9, kvHeads: 3, headDim: 8, pageSize: 64, position: 3, keys: "f16" },
+  { tokens: 17, heads: 6, kvHeads: 1, headDim: 33, pageSize: 16, position: 40, keys: "f32" },
+  { tokens: 33, heads: 2, kvHeads: 2, headDim: 64, pageSize: 16, position: 0, keys: "f16" },
+  { tokens: 65, heads: 4, kvHeads: 2, headDim: 128, pageSize: 64, position: 65, keys: "f16" },
+  { tokens: 3, heads: 2, kvHeads: 1, headDim: 7, pageSize: 3, position: 11, keys: "f32", values: "f16" },
+  { tokens: 17, heads: 4, kvHeads: 4, headDim: 16, pageSize: 8, position: 9, keys: "f32", window: 5 },
+  { tokens: 9, heads: 4, kvHeads: 2, headDim: 16, pageSize: 8, position: 30, keys: "f16", window: 16 },
+  { tokens: 9, heads: 2, kvHeads: 1, headDim: 32, pageSize: 16, position: 5, keys: "f32", softcap: 2 },
+  { tokens: 1, heads: 14, kvHeads: 2, headDim: 64, pageSize: 64, position: 300, keys: "f16" },
+  { tokens: 1, heads: 14, kvHeads: 2, headDim: 64, pageSize: 64, position: 300, keys: "q8_0" },
+  { tokens: 7, heads: 1, kvHeads: 1, headDim: 32, pageSize: 16, position: 0, keys: "q8_0" },
+  { tokens: 65, heads: 4, kvHeads: 2, headDim: 128, pageSize: 64, position: 65, keys: "q8_0" },
+  { tokens: 33, heads: 6, kvHeads: 2, headDim: 96, pageSize: 48, position: 17, keys: "q4_0" },
+  { tokens: 3, heads: 5, kvHeads: 1, headDim: 64, pageSize: 16, position: 129, keys: "q4_0", softcap: 3 },
+  {
+    tokens: 17,
+    heads: 4,
+    kvHeads: 4,
+    headDim: 32,
+    pageSize: 16,
+    position: 65,
+    keys: "q8_0",
+    values: "q4_0",
+    window: 7,
+  },
+  { tokens: 9, heads: 4, kvHeads: 1, headDim: 64, pageSize: 32, position: 33, keys: "f16", values: "q8_0", window: 30 },
+  { tokens: 9, heads: 3, kvHeads: 1, headDim: 64, pageSize: 16, position: 33, keys: "q4_0", values: "f32" },
 ];
 
 function attentionCases(): OpCase[] {
@@ -93,41 +113,70 @@ function attentionCases(): OpCase[] {
   return shapes.map((s): OpCase => {
     const scale = 1 / Math.sqrt(s.headDim);
     const options = { scale, window: s.window, softcap: s.softcap };
-    const pages = pageTable(random, pageCount(s));
-    const [k, v] = [cacheOf(random, s), cacheOf(random, s)].map((cache) => poison(s, cache, pages));
+    const isCoded = valuesOf(s) === "q8_0" || valuesOf(s) === "q4_0";
+    const caches = ([q, keyRows, valueRows, pages]: Tensor[]): [Tensor, Tensor] => [
+      ops.kvAppend(keyRows, pages, emptyCache(q.backend, s, "kv_keys"), { position: 0 }),
+      ops.kvAppend(valueRows, pages, emptyCache(q.backend, s, "kv_values"), { position: 0 }),
+    ];
     return {
       name: describe(s),
-      inputs: [random.tensor([s.tokens, s.heads, s.headDim], 3), k, v, pages],
-      call: ([q, k, v, pages]) => [ops.attention(q, k, v, pages, { ...options, position: s.position })],
+      inputs: [
+        random.tensor([s.tokens, s.heads, s.headDim], 3),
+        rowsFor(random, s),
+        rowsFor(random, s),
+        pageTable(random, pageCount(s)),
+      ],
+      call: (inputs) => [ops.attention(inputs[0], ...caches(inputs), inputs[3], { ...options, position: s.position })],
       expect: (inputs) => [expected(s, Math.fround(scale), inputs)],
-      tolerance: { abs: 4e-6, rel: 1e-5 },
-      dense: [1, 2, 3],
-      chunks: ([q, k, v, pages]) =>
-        Array.from(
-          { length: s.tokens },
-          (_, t) => ops.attention(q.narrow(0, t, 1), k, v, pages, { ...options, position: s.position + t }),
-        ),
+      // Weights have 15 bits where values are quantised.
+      tolerance: isCoded ? { abs: 3e-4, rel: 1e-5 } : { abs: 4e-6, rel: 1e-5 },
+      dense: [3],
+      chunks: (inputs) => {
+        const [k, v] = caches(inputs);
+        const one = (_: unknown, t: number) =>
+          ops.attention(inputs[0].narrow(0, t, 1), k, v, inputs[3], { ...options, position: s.position + t });
+        return Array.from({ length: s.tokens }, one);
+      },
     };
   });
 }
 
+/** Every position is written once, then the last `tokens` again with other rows. */
 function appendCases(): OpCase[] {
   const random = new Random(42);
-  return shapes.map((s): OpCase => ({
-    name: describe(s),
-    inputs: [random.tensor([s.tokens, s.kvHeads, s.headDim]), pageTable(random, pageCount(s)), cacheOf(random, s)],
-    call: ([x, pages, cache]) => [ops.copy(ops.kvAppend(x, pages, cache, { position: s.position }))],
-    expect: ([x, pages, cache]) => {
-      const out = Array.from(cache);
-      for (let i = 0; i < x.length; i++) {
-        const [token, head] = [Math.floor(i / (s.kvHeads * s.headDim)), Math.floor(i / s.headDim) % s.kvHeads];
-        out[keyAt(s, pages, head, s.position + token) + (i % s.headDim)] = rounders[s.dtype](x[i]);
-      }
-      return [out];
-    },
-    tolerance: exact,
-    dense: [1, 2],
-  }));
+  return shapes.flatMap((s) => [{ ...s, values: s.keys }, { ...s, keys: valuesOf(s) }]).map((s, i): OpCase => {
+    const layout = i % 2 === 0 ? "kv_keys" : "kv_values";
+    const capacity = pageCount(s) * s.pageSize;
+    return {
+      name: `${describe(s)} ${layout}`,
+      inputs: [
+        random.tensor([s.tokens, s.kvHeads, s.headDim]),
+        random.tensor([capacity, s.kvHeads, s.headDim]),
+        pageTable(random, pageCount(s)),
+      ],
+      call: ([x, all, pages]) => {
+        const cache = ops.kvAppend(all, pages, emptyCache(x.backend, s, layout), { position: 0 });
+        return [ops.copy(ops.kvAppend(x, pages, cache, { position: s.position }))];
+      },
+      expect: ([x, all, pages]) => {
+        const out = new Array<number>(all.length);
+        for (let j = 0; j < capacity; j++) {
+          const token = j - s.position;
+          const [from, row] = token >= 0 && token < s.tokens ? [x, token] : [all, j];
+          for (let head = 0; head < s.kvHeads; head++) {
+            const start = (row * s.kvHeads + head) * s.headDim;
+            const values = stored(Array.from({ length: s.headDim }, (_, i) => from[start + i]), s.keys);
+            const page = pages[Math.floor(j / s.pageSize)] * s.kvHeads + head;
+            const at = (page * s.pageSize + (j % s.pageSize)) * s.headDim;
+            for (let i = 0; i < s.headDim; i++) out[at + i] = values[i];
+          }
+        }
+        return [out];
+      },
+      tolerance: exact,
+      dense: [2],
+    };
+  });
 }
 
 /** Cases by op. */

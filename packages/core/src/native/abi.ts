@@ -43,6 +43,10 @@ export const Layout = {
   strided: 0,
   /** Weights [N, K] of `linear`, packed by `pack_weight` in panels of 16 rows of N; see kernels/packed.zig. */
   panel16: 1,
+  /** Keys of a quantised KV cache [pages, kv_heads, page_size, head_dim]; see kernels/kv_page.zig. */
+  kv_keys: 2,
+  /** Values of a quantised KV cache of the same shape; see kernels/kv_page.zig. */
+  kv_values: 3,
 } as const;
 
 /** What the `data` field of a descriptor means. */
@@ -315,9 +319,9 @@ export const opTable = {
     id: 1,
     name: "copy",
     method: "copy",
-    doc: "Copies a strided view, converting between f32, f16 and bf16 (round to nearest even); dequantises block dtypes and packed weights to f32.",
+    doc: "Copies a strided view, converting between f32, f16 and bf16 (round to nearest even); dequantises block dtypes, packed weights and quantised caches to f32.",
     inputs: [
-      { name: "x", form: "any|packed [...]", doc: "blocks and packed weights give f32", optional: false, dtypes: ["any","packed"], dims: [], leading: true, free: false, order: "any" },
+      { name: "x", form: "any|packed|keys|values [...]", doc: "what is quantised gives f32", optional: false, dtypes: ["any","packed","keys","values"], dims: [], leading: true, free: false, order: "any" },
     ],
     outputs: [
       { name: "out", form: "any [...]", doc: "of the dtype of x, or a float when x is one", optional: false, dtypes: ["any"], dims: [], leading: true, free: false, order: "any" },
@@ -870,13 +874,13 @@ export const opTable = {
     id: 35,
     name: "kv_append",
     method: "kvAppend",
-    doc: "Writes rows into the paged cache at `position`, converting to its dtype.",
+    doc: "Writes rows into the paged cache at `position`, converting to its dtype. For q8_0 and q4_0 a row is first rotated by a Walsh-Hadamard transform (kernels/hadamard.zig), then quantised in blocks of 32 along head_dim.",
     inputs: [
       { name: "x", form: "f32 [tokens, kv_heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","kv_heads","head_dim"], leading: false, free: false, order: "any" },
       { name: "pages", form: "i32 [logical_pages] dense", doc: "physical page of each; one that is out of the cache fails the command", optional: false, dtypes: ["i32"], dims: ["logical_pages"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
+      { name: "cache", form: "f32|f16|keys|values [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16","keys","values"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
     ],
     ints: [
       { name: "position", doc: "position of token 0" },
@@ -888,11 +892,11 @@ export const opTable = {
     id: 36,
     name: "attention",
     method: "attention",
-    doc: "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, and with a window also j > position + t - window. Query head h reads kv head h / (heads / kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on the chunking nor on the threads.",
+    doc: "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, and with a window also j > position + t - window. Query head h reads kv head h / (heads / kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on the chunking nor on the threads. Quantised caches are read as they are: scores are int8 dots with q in int8 blocks of 32, sums of values are int8 dots with the weights in 15 bits (kernels/attention_quantised.zig).",
     inputs: [
       { name: "q", form: "f32 [tokens, heads, head_dim]", doc: "heads divide by kv_heads", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
-      { name: "k_cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
-      { name: "v_cache", form: "f32|f16 [pages, kv_heads, page_size, head_dim] dense", doc: "of the dtype of k_cache", optional: false, dtypes: ["f32","f16"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
+      { name: "k_cache", form: "f32|f16|keys [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16","keys"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
+      { name: "v_cache", form: "f32|f16|values [pages, kv_heads, page_size, head_dim] dense", doc: "of any such dtype", optional: false, dtypes: ["f32","f16","values"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
       { name: "pages", form: "i32 [logical_pages] dense", doc: "physical page of each; one that is out of the cache fails the command", optional: false, dtypes: ["i32"], dims: ["logical_pages"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
