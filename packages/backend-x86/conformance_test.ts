@@ -1,9 +1,7 @@
-import { MllmError, openBackend, probeBackend } from "@mllm/core";
+import { openBackend } from "@mllm/core";
 import { runConformance } from "@mllm/core/conformance";
-import { x86 } from "./mod.ts";
+import { testedLevels } from "../../tools/testing/x86_levels.ts";
 
-const { available, reason, levels } = await probeBackend(x86);
-if (!available) throw new MllmError("not_found", `the x86 backend is needed: ${reason}`);
-for (const level of levels) {
-  runConformance(`x86:${level}`, (threads) => openBackend(x86, { level, threads, activations: "f32" }));
+for (const { level, plugin } of await testedLevels()) {
+  runConformance(`x86:${level}`, (threads) => openBackend(plugin, { level, threads, activations: "f32" }));
 }

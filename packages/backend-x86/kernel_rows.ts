@@ -5,7 +5,10 @@
  * depends on the threads; these rows decide where it pays at all.
  * @module
  */
-import type { KernelRow } from "@mllm/core";
+import type { DType, KernelRow } from "@mllm/core";
+
+/** Types that weights in blocks have once packed. */
+const quantised: readonly DType[] = ["q8_0", "q4_0", "q5_0", "q4_k", "q6_k", "q8_g16"];
 
 /** First row that fits decides. */
 export const kernelRows: readonly KernelRow[] = [
@@ -15,6 +18,14 @@ export const kernelRows: readonly KernelRow[] = [
     variant: 1,
     threads: 0,
     reason: "GEMV: one row is bound by reading the packed weights: all threads read their panels",
+  },
+  {
+    op: "linear",
+    level: "amx",
+    dtypes: quantised,
+    variant: 0,
+    threads: 0,
+    reason: "GEMM; from 64 rows of int8 activations on in bf16 on AMX tiles, with fewer as at avx512vnni, bit for bit",
   },
   {
     op: "linear",

@@ -1,5 +1,5 @@
 /**
- * The x86 backend: CPU kernels for x86-64 at four ISA levels in one library; the best one is chosen when it is opened.
+ * The x86 backend: CPU kernels for x86-64 at five ISA levels in one library; the best one is chosen when it is opened.
  *
  * @example
  * ```ts
@@ -36,8 +36,8 @@ function library(): Promise<string> {
 /** The plugin: pass it to `openBackend` or register it in a `BackendRegistry`. */
 export const x86: BackendPlugin = {
   name: "x86",
-  description: "x86-64 CPUs: portable vectors, AVX2, AVX-VNNI, AVX-512 VNNI",
-  levels: ["portable", "avx2", "avxvnni", "avx512vnni"],
+  description: "x86-64 CPUs: portable vectors, AVX2, AVX-VNNI, AVX-512 VNNI, AMX",
+  levels: ["portable", "avx2", "avxvnni", "avx512vnni", "amx"],
   library,
   kernelRows,
 };

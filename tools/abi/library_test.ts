@@ -161,7 +161,7 @@ describe("the x86 library over raw FFI", () => {
 
   it("says what is wrong", () => {
     assertEquals(openLevel("avx9", 1), 0n);
-    assertStringIncludes(errorText(0n), 'there is no level "avx9"; possible here: portable');
+    assertStringIncludes(errorText(0n), 'level "avx9": there is no such level; possible here: portable');
     const handle = openLevel("", 0);
     const x = alloc.call(handle, 64n);
     const bad = addCommand([{ data: x }, { data: x }, { data: 0n }], 2, 4);

@@ -175,8 +175,8 @@ export interface BackendReport {
   level: string;
   /** ISA levels of this machine. */
   levels: readonly string[];
-  /** ISA levels of the backend. */
-  allLevels: readonly string[];
+  /** Its other levels, each with the reason why it can't run here. */
+  missing: Readonly<Record<string, string>>;
   /** CPU features found. */
   features: readonly string[];
   /** Cores. */

@@ -186,9 +186,7 @@ function ownModel(model: LoadedModel): LanguageModel {
 }
 
 function report(plugin: BackendPlugin, device: DeviceInfo, choices: readonly string[]): BackendReport {
-  const { available, reason, cpu, level, levels, features, cores, memoryBytes } = device;
-  const { name, description, levels: allLevels } = plugin;
-  return { name, description, available, reason, cpu, level, levels, allLevels, features, cores, memoryBytes, choices };
+  return { ...device, name: plugin.name, description: plugin.description, choices };
 }
 
 /** Opens the backend to ask which kernels it chooses. A named level that this CPU lacks is the user's error. */

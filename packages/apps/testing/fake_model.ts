@@ -215,7 +215,7 @@ export class FakeEngine implements Engine {
     return Promise.resolve(this.model.tokenizer);
   }
   backends({ backend = "x86:avx2" }: RunOptions): Promise<BackendReport[]> {
-    const none = { levels: [], features: [], cores: 0, memoryBytes: 0, choices: [], level: "" };
+    const none = { levels: [], missing: {}, features: [], cores: 0, memoryBytes: 0, choices: [], level: "" };
     return Promise.resolve([
       {
         name: "x86",
@@ -224,7 +224,7 @@ export class FakeEngine implements Engine {
         cpu: "Fake CPU",
         level: backend.split(":")[1],
         levels: ["portable", "avx2"],
-        allLevels: ["portable", "avx2", "avx512vnni"],
+        missing: { amx: "this CPU lacks AMX" },
         features: ["avx2", "fma"],
         cores: 2,
         memoryBytes: 8 * 2 ** 30,
@@ -234,7 +234,6 @@ export class FakeEngine implements Engine {
         ...none,
         name: "qnn",
         description: "Qualcomm NPUs",
-        allLevels: [],
         available: false,
         reason: "no library here",
       },

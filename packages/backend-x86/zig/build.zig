@@ -3,27 +3,15 @@
 //!   zig build                    the library for this machine's system, in zig-out/lib
 //!   zig build -Dtarget=…         for another system
 //!   zig build test               unit tests of the runtime, of the kernels (this CPU's features) and of the dispatcher
+//!   zig build emulated           a variant for tests that has level amx on any CPU with AVX-512, in software
 //!   zig build check-cross        compiles and links for every supported system, installs nothing
 
 const std = @import("std");
+const mllm_native = @import("mllm_native");
 const Target = std.Target;
+const Level = mllm_native.Level;
 
 const native = "../../core/native/";
-
-/// One ISA level: the CPU features that its kernels are compiled with.
-const Level = struct {
-    name: []const u8,
-    model: *const Target.Cpu.Model,
-    add: []const Target.x86.Feature = &.{},
-};
-
-/// From the lowest to the highest. AVX-512 VNNI is named by features, not as znver4, to run from Cascade Lake on.
-const x86_levels = [_]Level{
-    .{ .name = "portable", .model = &Target.x86.cpu.x86_64 },
-    .{ .name = "avx2", .model = &Target.x86.cpu.x86_64_v3 },
-    .{ .name = "avxvnni", .model = &Target.x86.cpu.x86_64_v3, .add = &.{.avxvnni} },
-    .{ .name = "avx512vnni", .model = &Target.x86.cpu.x86_64_v4, .add = &.{.avx512vnni} },
-};
 
 /// The oldest C library that Deno itself runs on.
 const glibc: std.SemanticVersion = .{ .major = 2, .minor = 27, .patch = 0 };
@@ -32,15 +20,26 @@ pub fn build(b: *std.Build) void {
     const optimize = b.option(std.builtin.OptimizeMode, "optimize", "Debug, ReleaseSafe, ReleaseFast (default) or ReleaseSmall") orelse
         .ReleaseFast;
     const target = b.standardTargetOptions(.{});
-    const lib = addLibrary(b, target.query, optimize);
-    b.getInstallStep().dependOn(&b.addInstallArtifact(lib, .{ .dest_dir = .{ .override = .lib } }).step);
+    addInstall(b, b.getInstallStep(), addLibrary(b, target.query, optimize, .real));
+    const host = b.graph.host.result;
+    if (host.cpu.arch == .x86_64 and host.os.tag == .linux) {
+        const step = b.step("emulated", "Build the variant with emulated AMX, for tests");
+        addInstall(b, step, addLibrary(b, .{}, optimize, .emulated));
+    }
     addTests(b, optimize);
     const cross = b.step("check-cross", "Compile and link for every supported system");
     for (cross_targets) |triple| {
         const query = Target.Query.parse(.{ .arch_os_abi = triple }) catch unreachable;
-        cross.dependOn(&addLibrary(b, query, optimize).step);
+        cross.dependOn(&addLibrary(b, query, optimize, .real).step);
     }
 }
+
+fn addInstall(b: *std.Build, step: *std.Build.Step, lib: *std.Build.Step.Compile) void {
+    step.dependOn(&b.addInstallArtifact(lib, .{ .dest_dir = .{ .override = .lib } }).step);
+}
+
+/// Whether AMX is what the CPU has, or done in software where it has none.
+const Amx = enum { real, emulated };
 
 const cross_targets = [_][]const u8{
     "x86_64-linux-gnu",
@@ -104,48 +103,66 @@ fn addRuntime(b: *std.Build, target: std.Build.ResolvedTarget, optimize: std.bui
     return runtime;
 }
 
-fn addRoot(b: *std.Build, query: Target.Query, optimize: std.builtin.OptimizeMode) *std.Build.Module {
+fn addRoot(b: *std.Build, query: Target.Query, optimize: std.builtin.OptimizeMode, amx: Amx) *std.Build.Module {
     const base = b.resolveTargetQuery(baseline(b, query));
     const modules = addDefinitions(b, base, optimize);
     const root = createModule(b, "root.zig", base, optimize);
     addImports(root, modules);
     root.addImport("kernels", addKernels(b, base, optimize, modules));
     root.addImport("runtime", addRuntime(b, base, optimize, modules));
+    root.addImport("tile_permission", createModule(b, native ++ "kernels/tile_permission.zig", base, optimize));
     const portable: []const Level = &.{.{ .name = "portable", .model = base.result.cpu.model }};
-    const levels: []const Level = if (base.result.cpu.arch == .x86_64) &x86_levels else portable;
-    var names: [x86_levels.len][]const u8 = undefined;
+    const is_x86 = base.result.cpu.arch == .x86_64;
+    const levels: []const Level = if (is_x86) &mllm_native.x86_levels else portable;
+    var names: [mllm_native.x86_levels.len][]const u8 = undefined;
     for (levels, 0..) |level, i| {
         names[i] = level.name;
         root.addObject(addLevel(b, base, optimize, level));
     }
     const options = b.addOptions();
-    options.addOption([]const []const u8, "levels", names[0..levels.len]);
+    options.addOption([]const []const u8, "names", names[0..levels.len]);
+    options.addOption(bool, "emulates_amx", amx == .emulated);
     root.addOptions("levels", options);
+    if (amx == .emulated) root.addObject(addEmulator(b, base, optimize));
     return root;
 }
 
 fn addLevel(b: *std.Build, base: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode, level: Level) *std.Build.Step.Compile {
     var query = base.query;
-    if (base.result.cpu.arch == .x86_64) {
-        query.cpu_model = .{ .explicit = level.model };
-        query.cpu_features_add = Target.x86.featureSet(level.add);
-    }
+    if (base.result.cpu.arch == .x86_64) level.apply(&query);
     const target = b.resolveTargetQuery(query);
     const modules = addDefinitions(b, target, optimize);
-    const module = createModule(b, "level.zig", target, optimize);
+    const module = createModule(b, if (level.over == null) "level.zig" else "level_over.zig", target, optimize);
     addImports(module, modules);
-    module.addImport("kernels", addKernels(b, target, optimize, modules));
+    if (level.over == null) {
+        module.addImport("kernels", addKernels(b, target, optimize, modules));
+    } else {
+        const kernels = createModule(b, native ++ "kernels/linear_amx.zig", target, optimize);
+        addImports(kernels, modules);
+        module.addImport("linear_amx", kernels);
+    }
     const options = b.addOptions();
-    options.addOption([]const u8, "level", level.name);
+    options.addOption([]const u8, "name", level.name);
+    options.addOption([]const u8, "over", level.over orelse "");
     module.addOptions("level", options);
     return b.addObject(.{ .name = b.fmt("kernels_{s}", .{level.name}), .root_module = module, .use_llvm = true });
 }
 
-fn addLibrary(b: *std.Build, query: Target.Query, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
+/// An object of its own, as it needs the vectors of the level that it serves.
+fn addEmulator(b: *std.Build, base: std.Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
+    var query = base.query;
+    mllm_native.x86_levels[mllm_native.x86_levels.len - 1].apply(&query);
+    const target = b.resolveTargetQuery(query);
+    const module = createModule(b, "emulator.zig", target, optimize);
+    module.addImport("amx_emulator", createModule(b, native ++ "kernels/amx_emulator.zig", target, optimize));
+    return b.addObject(.{ .name = "amx_emulator", .root_module = module, .use_llvm = true });
+}
+
+fn addLibrary(b: *std.Build, query: Target.Query, optimize: std.builtin.OptimizeMode, amx: Amx) *std.Build.Step.Compile {
     return b.addLibrary(.{
-        .name = "mllm_x86",
+        .name = if (amx == .real) "mllm_x86" else "mllm_x86_emulated",
         .linkage = .dynamic,
-        .root_module = addRoot(b, query, optimize),
+        .root_module = addRoot(b, query, optimize, amx),
         .use_llvm = true,
     });
 }
@@ -159,7 +176,7 @@ fn addTests(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
     const roots = [_]struct { name: []const u8, module: *std.Build.Module }{
         .{ .name = "test-runtime", .module = runtime },
         .{ .name = "test-kernels", .module = kernels },
-        .{ .name = "test-root", .module = addRoot(b, .{}, optimize) },
+        .{ .name = "test-root", .module = addRoot(b, .{}, optimize, .real) },
     };
     for (roots) |root| {
         const compile = b.addTest(.{ .name = root.name, .root_module = root.module, .use_llvm = true });

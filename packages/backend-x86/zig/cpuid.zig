@@ -5,6 +5,9 @@ const builtin = @import("builtin");
 
 const is_x86 = builtin.cpu.arch == .x86_64;
 
+/// The levels by name, as packages/core/native/build.zig lists them.
+pub const Level = enum { portable, avx2, avxvnni, avx512vnni, amx };
+
 /// What the levels need, and what `doctor` prints.
 pub const Features = struct {
     sse42: bool = false,
@@ -19,17 +22,28 @@ pub const Features = struct {
     avx512: bool = false,
     avx512vnni: bool = false,
     avx512bf16: bool = false,
+    avx512vbmi: bool = false,
+    /// The system saves the tiles, which AMX counts for nothing without.
+    tiles: bool = false,
     amx_int8: bool = false,
     amx_bf16: bool = false,
 
-    /// Whether kernels compiled for the level of this name may run.
-    pub fn has(self: Features, level: []const u8) bool {
-        const v3 = self.avx2 and self.fma and self.f16c and self.v3_integer;
-        if (std.mem.eql(u8, level, "portable")) return true;
-        if (std.mem.eql(u8, level, "avx2")) return v3;
-        if (std.mem.eql(u8, level, "avxvnni")) return v3 and self.avxvnni;
-        if (std.mem.eql(u8, level, "avx512vnni")) return v3 and self.avx512 and self.avx512vnni;
-        return false;
+    /// Why kernels compiled for a level can't run on this CPU; null when they can.
+    pub fn whyNot(self: Features, level: Level) ?[]const u8 {
+        if (level == .portable) return null;
+        if (!self.avx2) return "this CPU lacks AVX2";
+        if (!(self.fma and self.f16c and self.v3_integer)) return "this CPU lacks FMA, F16C, BMI or MOVBE";
+        switch (level) {
+            .portable, .avx2 => {},
+            .avxvnni => if (!self.avxvnni) return "AVX-VNNI",
+            .avx512vnni, .amx => {
+                if (!self.avx512) return "this CPU lacks AVX-512 F, CD, BW, DQ and VL";
+                if (!self.avx512vnni) return "this CPU lacks AVX-512 VNNI";
+            },
+        }
+        if (level != .amx) return null;
+        if (!(self.avx512bf16 and self.avx512vbmi)) return "this CPU lacks AVX-512 BF16 and VBMI";
+        return if (self.tiles and self.amx_int8 and self.amx_bf16) null else "this CPU lacks AMX";
     }
 };
 
@@ -75,7 +89,6 @@ pub fn detect() Features {
     const state = xgetbv();
     const ymm = state & 0x6 == 0x6;
     const zmm = state & 0xe6 == 0xe6;
-    const tiles = state & 0x60000 == 0x60000;
     const extended = if (highest >= 7) cpuid(7, 0) else Registers{};
     const extended1 = if (highest >= 7 and extended.a >= 1) cpuid(7, 1) else Registers{};
     const amd = cpuid(0x8000_0001, 0);
@@ -89,8 +102,10 @@ pub fn detect() Features {
         bit(extended.b, 30) and bit(extended.b, 31);
     features.avx512vnni = features.avx512 and bit(extended.c, 11);
     features.avx512bf16 = features.avx512 and bit(extended1.a, 5);
-    features.amx_int8 = tiles and bit(extended.d, 24) and bit(extended.d, 25);
-    features.amx_bf16 = tiles and bit(extended.d, 24) and bit(extended.d, 22);
+    features.avx512vbmi = features.avx512 and bit(extended.c, 1);
+    features.tiles = state & 0x60000 == 0x60000 and bit(extended.d, 24);
+    features.amx_int8 = features.tiles and bit(extended.d, 25);
+    features.amx_bf16 = features.tiles and bit(extended.d, 22);
     return features;
 }
 
@@ -116,10 +131,12 @@ pub fn threadsPerCore() u32 {
 
 test "detected features are consistent" {
     const features = detect();
-    try std.testing.expect(features.has("portable"));
-    try std.testing.expect(!features.has("avx9"));
-    if (features.has("avx512vnni")) try std.testing.expect(features.has("avx2"));
-    if (features.has("avxvnni")) try std.testing.expect(features.has("avx2"));
+    try std.testing.expectEqual(null, features.whyNot(.portable));
+    for ([_]Level{ .avx512vnni, .avxvnni, .amx }) |level| {
+        if (features.whyNot(level) == null) try std.testing.expectEqual(null, features.whyNot(.avx2));
+    }
+    if (features.whyNot(.amx) == null) try std.testing.expectEqual(null, features.whyNot(.avx512vnni));
+    try std.testing.expectEqualStrings("this CPU lacks AVX2", (Features{}).whyNot(.amx).?);
     var buffer: [48]u8 = undefined;
     try std.testing.expect(brand(&buffer).len > 0);
     try std.testing.expect(threadsPerCore() >= 1);

@@ -9,5 +9,5 @@ fn table() callconv(.c) *const context.KernelTable {
 }
 
 comptime {
-    @export(&table, .{ .name = "mllm_kernels_" ++ options.level, .visibility = .hidden });
+    @export(&table, .{ .name = "mllm_kernels_" ++ options.name, .visibility = .hidden });
 }

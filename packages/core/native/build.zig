@@ -1,37 +1,61 @@
-//! Tests and micro-benchmarks of the CPU kernels, at every CPU level that this machine can run.
+//! The ISA levels of x86-64, and tests and micro-benchmarks of the CPU kernels at every one that this machine can run.
 //!
-//!     zig build test                      kernel tests at portable, avx2, avxvnni and avx512vnni
+//!     zig build test                      kernel tests at all levels; amx emulated on a CPU without it
 //!     zig build bench -- [name…]          micro-benchmarks whose name contains one of the words
 //!     zig build bench -Dlevel=avx2        at one level; -Dthreads=2 for more threads
 //!     zig build peaks                     what the machine can do at most, as JSON; -Dlevel, -Dthreads
 
 const std = @import("std");
+const Target = std.Target;
+const Feature = Target.x86.Feature;
 
-const Feature = std.Target.x86.Feature;
-const Level = struct { name: []const u8, model: ?*const std.Target.Cpu.Model, needs: []const Feature = &.{}, add: []const Feature = &.{} };
+/// One ISA level: the CPU features that its kernels are compiled with.
+pub const Level = struct {
+    name: []const u8,
+    /// Null for whatever this machine has.
+    model: ?*const Target.Cpu.Model,
+    add: []const Feature = &.{},
+    /// What a machine must have to run its tests.
+    needs: []const Feature = &.{},
+    /// The level whose kernels it takes over where it has none of its own.
+    over: ?[]const u8 = null,
 
-/// The levels of packages/backend-x86/zig/build.zig.
-const x86_levels = [_]Level{
-    .{ .name = "portable", .model = &std.Target.x86.cpu.x86_64 },
-    .{ .name = "avx2", .model = &std.Target.x86.cpu.x86_64_v3, .needs = &.{ .avx2, .fma, .f16c } },
-    .{ .name = "avxvnni", .model = &std.Target.x86.cpu.x86_64_v3, .needs = &.{ .avx2, .fma, .f16c, .avxvnni }, .add = &.{.avxvnni} },
+    /// Names this level's CPU in a target query.
+    pub fn apply(level: Level, query: *Target.Query) void {
+        query.cpu_model = if (level.model) |model| .{ .explicit = model } else .determined_by_arch_os;
+        query.cpu_features_add = Target.x86.featureSet(level.add);
+    }
+};
+
+const avx2: []const Feature = &.{ .avx2, .fma, .f16c };
+const avx512: []const Feature = &.{ .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512vnni };
+/// What all CPUs with AMX have beside it.
+const amx_base: []const Feature = &.{ .avx512vnni, .avx512bf16, .avx512vbmi };
+
+/// From the lowest to the highest. AVX-512 VNNI is named by features, not as znver4, to run from Cascade Lake on.
+pub const x86_levels = [_]Level{
+    .{ .name = "portable", .model = &Target.x86.cpu.x86_64 },
+    .{ .name = "avx2", .model = &Target.x86.cpu.x86_64_v3, .needs = avx2 },
+    .{ .name = "avxvnni", .model = &Target.x86.cpu.x86_64_v3, .needs = avx2 ++ .{.avxvnni}, .add = &.{.avxvnni} },
+    .{ .name = "avx512vnni", .model = &Target.x86.cpu.x86_64_v4, .needs = avx512, .add = &.{.avx512vnni} },
     .{
-        .name = "avx512vnni",
-        .model = &std.Target.x86.cpu.x86_64_v4,
-        .needs = &.{ .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512vnni },
-        .add = &.{.avx512vnni},
+        .name = "amx",
+        .model = &Target.x86.cpu.x86_64_v4,
+        .needs = avx512 ++ amx_base,
+        .add = amx_base ++ .{ .amx_tile, .amx_int8, .amx_bf16 },
+        .over = "avx512vnni",
     },
 };
 const native_level = [_]Level{.{ .name = "native", .model = null }};
 
 fn runsHere(b: *std.Build, level: Level) bool {
-    for (level.needs) |feature| if (!std.Target.x86.featureSetHas(b.graph.host.result.cpu.features, feature)) return false;
-    return true;
+    for (level.needs) |feature| if (!Target.x86.featureSetHas(b.graph.host.result.cpu.features, feature)) return false;
+    return level.over == null or b.graph.host.result.os.tag == .linux;
 }
 
 fn kernelModule(b: *std.Build, root: []const u8, level: Level, optimize: std.builtin.OptimizeMode) *std.Build.Module {
-    var query: std.Target.Query = if (level.model) |m| .{ .cpu_model = .{ .explicit = m } } else .{};
-    for (level.add) |feature| query.cpu_features_add.addFeature(@intFromEnum(feature));
+    var query: Target.Query = .{};
+    level.apply(&query);
     const target = b.resolveTargetQuery(query);
     const module = b.createModule(.{ .root_source_file = b.path(root), .target = target, .optimize = optimize, .link_libc = true });
     const abi = b.createModule(.{ .root_source_file = b.path("abi.zig") });
@@ -56,9 +80,9 @@ pub fn build(b: *std.Build) void {
     for (levels) |level| {
         if (wanted) |w| if (!std.mem.eql(u8, w, level.name)) continue;
         if (!runsHere(b, level)) continue;
-        best = level;
-        const tested = kernelModule(b, "kernels/test.zig", level, optimize);
-        const tests = b.addTest(.{ .name = level.name, .root_module = tested, .use_llvm = true });
+        if (wanted != null or level.over == null) best = level;
+        const root = if (level.over == null) "kernels/test.zig" else "kernels/amx_test.zig";
+        const tests = b.addTest(.{ .name = level.name, .root_module = kernelModule(b, root, level, optimize), .use_llvm = true });
         test_step.dependOn(&b.addRunArtifact(tests).step);
     }
     const options = b.addOptions();

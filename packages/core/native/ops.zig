@@ -320,7 +320,8 @@ pub const table = [_]Op{
         .id = 33,
         .name = "linear",
         .doc = "x @ w^T + bias. x q8a: integer dot products per block; x f32: weights are widened, nothing " ++
-            "is rounded. A row's bits depend neither on the number of rows nor on the threads.",
+            "is rounded. A row's bits depend neither on the number of rows nor on the threads; but level amx " ++
+            "rounds both factors to bf16 when there are 64 rows of q8a or more.",
         .inputs = &.{
             .{ .name = "x", .form = "f32|q8a [rows, k] rows; f32 for float weights" },
             .{ .name = "w", .form = "packed [n, k]" },

@@ -45,6 +45,8 @@ export interface DeviceInfo {
   readonly level: string;
   /** Levels this machine can run, lowest first. */
   readonly levels: readonly string[];
+  /** The library's other levels, each with the reason why it can't run here. */
+  readonly missing: Readonly<Record<string, string>>;
   /** What the device can do, for `doctor`. */
   readonly features: readonly string[];
   /** Physical cores: the default number of threads. 0 when unavailable. */
@@ -131,6 +133,7 @@ function describe(library: NativeLibrary): DeviceInfo {
     cpu: json.cpu || undefined,
     level: json.level ?? "",
     levels: json.levels ?? [],
+    missing: json.missing ?? {},
     features: json.features ?? [],
     cores: json.cores ?? 1,
     memoryBytes: json.memory_bytes ?? 0,
@@ -155,6 +158,7 @@ export async function probeBackend(plugin: BackendPlugin): Promise<DeviceInfo> {
       reason,
       level: "",
       levels: [],
+      missing: {},
       features: [],
       cores: 0,
       memoryBytes: 0,
@@ -184,7 +188,8 @@ export async function openBackend(plugin: BackendPlugin, options: BackendOptions
     );
   }
   if (level !== undefined && !device.levels.includes(level)) {
-    throw new MllmError("unsupported", `backend ${plugin.name} can't run at level "${level}" on this machine`, {
+    const reason = device.missing[level] ?? "there is no such level";
+    throw new MllmError("unsupported", `backend ${plugin.name} can't run at level "${level}" here: ${reason}`, {
       next: `It has ${device.levels.join(", ")}`,
     });
   }

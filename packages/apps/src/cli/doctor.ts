@@ -6,15 +6,14 @@ import { type Command, JSON_OPTION } from "./command.ts";
 function reportText(report: BackendReport): string {
   const head = `${report.name}: ${report.description}`;
   if (!report.available) return `${head}\n  not available: ${report.reason ?? "no reason given"}`;
-  const missing = report.allLevels.filter((level) => !report.levels.includes(level));
   return [
     head,
     `  cpu       ${report.cpu ?? "unknown"}, ${report.cores} cores, ${(report.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
     `  features  ${report.features.join(" ") || "none"}`,
     `  levels    ${
       report.levels.map((level) => level === report.level ? `[${level}]` : level).join(" ") || report.level
-    }` +
-    (missing.length > 0 ? `  (this CPU lacks ${missing.join(", ")})` : ""),
+    }`,
+    ...Object.entries(report.missing).map(([level, reason]) => `    not ${level}: ${reason}`),
     ...(report.choices.length > 0 ? ["  kernels", ...report.choices.map((choice) => `    ${choice}`)] : []),
   ].join("\n");
 }

@@ -68,7 +68,7 @@ fn isF32(desc: *const abi.TensorDesc) bool {
     return desc.dtype == @intFromEnum(abi.Dtype.f32);
 }
 
-fn problemOf(cmd: *const abi.Command) Problem {
+pub fn problemOf(cmd: *const abi.Command) Problem {
     const x = &cmd.inputs[0];
     const w = &cmd.inputs[1];
     const out = &cmd.outputs[0];

@@ -58,7 +58,7 @@ const Slot = struct {
     }
 };
 
-/// Builds the table of functions. `platform` gives `name`, `levels` (lowest first), `isSupported(level) bool`,
+/// Builds the table of functions. `platform` gives `name`, `levels` (lowest first), `whyNot(level) ?[]const u8`,
 /// `cpuName(buffer) []const u8`, `threadsPerCore() u32`, `writeFeatures(json) !void` and
 /// `packedBytes(dtype, n, k, *packed_dtype) u64`.
 pub fn Library(comptime platform: type) type {
@@ -109,7 +109,7 @@ pub fn Library(comptime platform: type) type {
 
         fn best() usize {
             var index = platform.levels.len - 1;
-            while (index > 0 and !platform.isSupported(platform.levels[index].name)) index -= 1;
+            while (index > 0 and platform.whyNot(platform.levels[index].name) != null) index -= 1;
             return index;
         }
 
@@ -136,8 +136,15 @@ pub fn Library(comptime platform: type) type {
             try json.write(platform.levels[best()].name);
             try json.objectField("levels");
             try json.beginArray();
-            for (platform.levels) |level| if (platform.isSupported(level.name)) try json.write(level.name);
+            for (platform.levels) |level| if (platform.whyNot(level.name) == null) try json.write(level.name);
             try json.endArray();
+            try json.objectField("missing");
+            try json.beginObject();
+            for (platform.levels) |level| if (platform.whyNot(level.name)) |reason| {
+                try json.objectField(level.name);
+                try json.write(reason);
+            };
+            try json.endObject();
             try json.objectField("features");
             try json.beginArray();
             try platform.writeFeatures(json);
@@ -152,19 +159,16 @@ pub fn Library(comptime platform: type) type {
         /// The level of a name, the best one for an empty name; null and a text when it can't be.
         fn findLevel(name: []const u8) ?*const Level {
             if (name.len == 0) return &platform.levels[best()];
-            var is_known = false;
-            for (&platform.levels) |*level| {
-                if (!std.mem.eql(u8, level.name, name)) continue;
-                if (platform.isSupported(name)) return level;
-                is_known = true;
-            }
+            var problem: []const u8 = "there is no such level";
+            for (&platform.levels) |*level| if (std.mem.eql(u8, level.name, name)) {
+                problem = platform.whyNot(name) orelse return level;
+            };
             var buffer: [256]u8 = undefined;
             var writer: std.Io.Writer = .fixed(&buffer);
             for (platform.levels) |level| {
-                if (platform.isSupported(level.name)) writer.print("{s}{s}", .{ if (writer.end > 0) ", " else "", level.name }) catch break;
+                if (platform.whyNot(level.name) == null) writer.print("{s}{s}", .{ if (writer.end > 0) ", " else "", level.name }) catch break;
             }
-            const problem = if (is_known) "this CPU lacks the instructions of level" else "there is no level";
-            errors.global.set("open: {s} \"{s}\"; possible here: {s}", .{ problem, name, writer.buffered() });
+            errors.global.set("open: level \"{s}\": {s}; possible here: {s}", .{ name, problem, writer.buffered() });
             return null;
         }
 

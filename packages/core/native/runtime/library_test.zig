@@ -97,8 +97,8 @@ fn getTable() callconv(.c) *const context.KernelTable {
 const backend = library.Library(struct {
     pub const name = "test";
     pub const levels = [_]library.Level{ .{ .name = "low", .kernels = getTable }, .{ .name = "high", .kernels = getTable } };
-    pub fn isSupported(level: []const u8) bool {
-        return std.mem.eql(u8, level, "low");
+    pub fn whyNot(level: []const u8) ?[]const u8 {
+        return if (std.mem.eql(u8, level, "low")) null else "this CPU is too low";
     }
     pub fn cpuName(_: *[64]u8) []const u8 {
         return "a \"quoted\" CPU";
@@ -166,9 +166,9 @@ fn addCommand(a: abi.TensorDesc, b: abi.TensorDesc, out: abi.TensorDesc) abi.Com
 
 test "open says what is wrong with a level" {
     try expectEqual(0, open(1, "high"));
-    try expectText(0, "this CPU lacks the instructions of level \"high\"; possible here: low");
+    try expectText(0, "level \"high\": this CPU is too low; possible here: low");
     try expectEqual(0, open(1, "odd"));
-    try expectText(0, "there is no level \"odd\"; possible here: low");
+    try expectText(0, "level \"odd\": there is no such level; possible here: low");
     const handle = open(2, "low");
     try expect(handle != 0);
     backend.close(handle);
@@ -182,12 +182,13 @@ test "describe is JSON and says its length" {
     var buffer: [2048]u8 = undefined;
     const length = backend.describe(@intFromPtr(&buffer), buffer.len);
     try expectEqual(length, backend.describe(0, 0));
-    const Description = struct { name: []u8, available: bool, cpu: []u8, level: []u8, levels: [][]u8, cores: u32, memory_bytes: u64 };
+    const Description = struct { name: []u8, available: bool, cpu: []u8, level: []u8, levels: [][]u8, cores: u32, memory_bytes: u64, missing: struct { high: []u8 } };
     const text = buffer[0..@intCast(length)];
     const parsed = try std.json.parseFromSlice(Description, std.testing.allocator, text, .{ .ignore_unknown_fields = true });
     defer parsed.deinit();
     try expectEqual(1, parsed.value.levels.len);
     try std.testing.expectEqualStrings("low", parsed.value.level);
+    try std.testing.expectEqualStrings("this CPU is too low", parsed.value.missing.high);
     try std.testing.expectEqualStrings("a \"quoted\" CPU", parsed.value.cpu);
 }
 

@@ -86,6 +86,7 @@ function linearCases(): OpCase[] {
         if (dtypes[dtype].quantized) cases.push(quantisedLinear(random, dtype, rows, n, k));
       }
     });
+    if (dtypes[dtype].quantized) cases.push(manyRows(random, dtype));
   }
   return cases;
 }
@@ -104,6 +105,18 @@ function quantisedLinear(random: Random, dtype: DType, rows: number, n: number, 
     dense: [1],
     wholeRows: [0],
     rowInputs: [0],
+  };
+}
+
+/** As many rows as a level may round more for (see the op table): still the same bits in any parts of that many. */
+function manyRows(random: Random, dtype: DType): OpCase {
+  const [rows, n, k] = [130, 33, rowLengths(dtype)[1]];
+  const { tolerance: _, rowInputs: __, ...one } = quantisedLinear(random, dtype, rows, n, k);
+  return {
+    ...one,
+    // What rounding both factors to bf16 may do; all weights of a block may be rounded the same way.
+    tolerance: { abs: 6e-3 * Math.sqrt(k), rel: 2 ** -8 },
+    chunks: ([x, w, bias]) => [[0, 66], [66, 64]].map(([at, count]) => one.call([x.narrow(0, at, count), w, bias])[0]),
   };
 }
 

@@ -36,7 +36,8 @@ export function packWeight(w: Tensor): Tensor {
 }
 
 /**
- * x wᵀ + bias. A row's bits depend neither on the number of rows nor on the threads.
+ * x wᵀ + bias. A row's bits depend neither on the number of rows nor on the threads; but at level `amx` x86 rounds both
+ * factors to bf16 when there are 64 q8a rows or more, and a row's bits then depend on that.
  *
  * With quantised weights and a backend opened with activations "i8", x is quantised to int8 per block of 32 first; the
  * quantised form is remembered on x, so linears that share x share it.

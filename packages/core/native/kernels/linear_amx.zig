@@ -1,0 +1,363 @@
+//! `linear` with activations in q8a and at least `rows_min` rows, on AMX tiles: products of bf16, sums in f32.
+//!
+//! Activations (scale * code) and weights (as the reference dequantises them) are rounded to bf16, to nearest even. A
+//! sum starts at the bias and takes 32 elements of K at a time, in order of K: so its bits depend neither on the number
+//! of rows, as long as there are `rows_min`, nor on threads or blocks. Fewer rows are not taken; linear_i8.zig has them.
+//!
+//! Tiles: two of 16 rows times two panels of 16 columns, eight steps of 32 along K. The weights of one such block, 16 KiB,
+//! stay in the first cache while all rows pass by; sums wait in scratch from one eight steps to the next.
+
+const std = @import("std");
+const abi = @import("abi");
+const context = @import("context");
+const amx = @import("amx.zig");
+const dot = @import("dot.zig");
+const packed_weights = @import("packed.zig");
+const quantize = @import("quantize.zig");
+const linear = @import("linear.zig");
+
+const F = dot.F;
+const U = dot.U;
+const Kind = packed_weights.Kind;
+const Problem = linear.Problem;
+
+/// With fewer rows unpacking the weights costs more than the tiles save.
+pub const rows_min = 64;
+
+/// Elements of K in a row of a tile of activations: one block of q8a.
+const step_k = 32;
+/// Steps before the sums go to scratch.
+const block_steps = 8;
+/// Most rows, and columns, that a thread's sums are kept for: 512 KiB.
+const task_rows_max = 512;
+const task_columns_max = 256;
+
+pub fn takes(cmd: *const abi.Command) bool {
+    return cmd.inputs[0].dtype == @intFromEnum(abi.Dtype.q8a) and cmd.inputs[0].shape[0] >= rows_min;
+}
+
+/// Runs a command that `takes` said yes to.
+pub fn run(ctx: *context.Context, cmd: *const abi.Command) void {
+    const problem = linear.problemOf(cmd);
+    std.debug.assert(ctx.scratch.len >= scratchBytes(cmd, ctx.threads));
+    switch (problem.kind) {
+        .f32, .f16, .bf16 => unreachable, // q8a goes with quantised weights only
+        inline else => |kind| gemm(kind, ctx, &problem),
+    }
+}
+
+/// Scratch of a command that `takes` says yes to.
+pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
+    const x = &cmd.inputs[0];
+    const n: usize = @intCast(cmd.inputs[1].shape[0]);
+    const k: usize = @intCast(cmd.inputs[1].shape[1]);
+    var most: u64 = 0;
+    for (1..threads + 1) |t| { // fewer threads may each need more
+        const plan = Plan.init(@intCast(x.shape[0]), n, k, t);
+        most = @max(most, plan.rowsBytes() + t * plan.threadBytes());
+    }
+    return most;
+}
+
+/// How a product is cut. A group is some pairs of panels, a task is a group and a run of pairs of row tiles.
+const Plan = struct {
+    /// Blocks of 32 along K.
+    steps: usize,
+    row_tiles: usize,
+    panels: usize,
+    group_pairs: usize,
+    task_row_pairs: usize,
+
+    fn init(rows: usize, n: usize, k: usize, threads: usize) Plan {
+        const row_tiles = divCeil(rows, amx.rows);
+        const pairs = divCeil(divCeil(n, packed_weights.panel), 2);
+        const group_pairs = std.math.clamp(pairs / (4 * threads), 1, task_columns_max / 32);
+        // Rows are shared out only where columns are too few: each part unpacks the weights again.
+        const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, group_pairs));
+        const parts = @max(spare, divCeil(rows, task_rows_max));
+        return .{
+            .steps = k / step_k,
+            .row_tiles = row_tiles,
+            .panels = divCeil(n, packed_weights.panel),
+            .group_pairs = group_pairs,
+            .task_row_pairs = divCeil(divCeil(row_tiles, 2), parts),
+        };
+    }
+
+    fn groups(self: Plan) usize {
+        return divCeil(divCeil(self.panels, 2), self.group_pairs);
+    }
+
+    fn rowParts(self: Plan) usize {
+        return divCeil(divCeil(self.row_tiles, 2), self.task_row_pairs);
+    }
+
+    /// Activations as tiles: [blocks of steps][pairs of row tiles][steps][tiles of the pair].
+    fn rowsBytes(self: Plan) usize {
+        return self.row_tiles * self.steps * amx.tile_bytes;
+    }
+
+    /// The tile of step s and row tile t; the last pair may have one tile only.
+    fn rowTile(self: Plan, s: usize, t: usize) usize {
+        const block = s / block_steps * block_steps;
+        const steps = @min(block_steps, self.steps - block);
+        const pair_tiles: usize = @min(2, self.row_tiles - t / 2 * 2);
+        return (block * self.row_tiles + t / 2 * 2 * steps + (s - block) * pair_tiles + t % 2) * amx.tile_bytes;
+    }
+
+    /// Of each thread: weights of a group as tiles [pairs][steps][panels of the pair], its first sums [panels][16] f32,
+    /// and the sums of a task [pairs of row tiles][pairs of panels][2][2] tiles.
+    fn threadBytes(self: Plan) usize {
+        return self.weightsBytes() + self.startBytes() + self.task_row_pairs * self.group_pairs * 4 * amx.tile_bytes;
+    }
+
+    fn weightsBytes(self: Plan) usize {
+        return self.group_pairs * block_steps * 2 * amx.tile_bytes;
+    }
+
+    fn startBytes(self: Plan) usize {
+        return self.group_pairs * 2 * amx.row_bytes;
+    }
+};
+
+fn divCeil(a: usize, b: usize) usize {
+    return (a + b - 1) / b;
+}
+
+fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
+    const plan = Plan.init(problem.rows, problem.n, problem.k, ctx.threads);
+    const rows = ctx.scratch.ptr;
+    if (ctx.phase == 0) {
+        const share = ctx.range(plan.row_tiles, 1);
+        for (share.start..share.end) |t| packRows(problem, &plan, t, rows);
+        return ctx.again();
+    }
+    const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes());
+    amx.configure(&amx.Config.full);
+    defer amx.release();
+    while (true) {
+        const number = ctx.take();
+        if (number >= plan.groups() * plan.rowParts()) return;
+        const first_panel = number / plan.rowParts() * plan.group_pairs * 2;
+        const first_tile = number % plan.rowParts() * plan.task_row_pairs * 2;
+        const task: Task = .{
+            .problem = problem,
+            .plan = &plan,
+            .rows = rows,
+            .weights = own,
+            .start = @ptrCast(@alignCast(own + plan.weightsBytes())),
+            .sums = @alignCast(own + plan.weightsBytes() + plan.startBytes()),
+            .panels = .{ .start = first_panel, .end = @min(plan.panels, first_panel + plan.group_pairs * 2) },
+            .tiles = .{ .start = first_tile, .end = @min(plan.row_tiles, first_tile + plan.task_row_pairs * 2) },
+        };
+        task.run(kind);
+    }
+}
+
+/// 16 rows of x as tiles of bf16; rows beyond the last are zeros.
+fn packRows(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(64) u8) void {
+    const present = @min(amx.rows, problem.rows - t * amx.rows);
+    for (0..plan.steps) |s| {
+        const tile: [*]align(64) U = @ptrCast(@alignCast(out + plan.rowTile(s, t)));
+        for (present..amx.rows) |m| tile[m] = @splat(0);
+    }
+    for (0..present) |m| {
+        const x = quantize.Row.init(problem.xRow(t * amx.rows + m), problem.k);
+        for (0..plan.steps) |s| {
+            const tile: [*]align(64) U = @ptrCast(@alignCast(out + plan.rowTile(s, t)));
+            const scale: F = @splat(x.scales[s]);
+            const codes: [*]const i8 = x.codes + s * step_k;
+            const low: @Vector(16, i8) = codes[0..16].*;
+            const high: @Vector(16, i8) = codes[16..32].*;
+            tile[m] = roundPairs(@as(F, @floatFromInt(high)) * scale, @as(F, @floatFromInt(low)) * scale);
+        }
+    }
+}
+
+/// 32 bf16, those of `low` first; to nearest even, denormals to zero.
+inline fn roundPairs(high: F, low: F) U {
+    return asm ("vcvtne2ps2bf16 %[low], %[high], %[out]"
+        : [out] "=v" (-> U),
+        : [high] "v" (high),
+          [low] "v" (low),
+    );
+}
+
+/// The weights of a panel in a block of steps as tiles of bf16: row = two elements of K, in it column by column.
+fn unpackPanel(comptime kind: Kind, base: [*]const u8, k: usize, first: usize, steps: usize, out: [*]align(64) u8, tile_stride: usize) void {
+    @setEvalBranchQuota(20_000);
+    const f = comptime packed_weights.form(kind);
+    const panel = packed_weights.Panel(kind).init(base, k);
+    for (0..steps) |s| {
+        const tile: [*]align(64) U = @ptrCast(@alignCast(out + s * tile_stride));
+        const codes = panel.blockCodes(first + s, 0);
+        const scales = panel.blockScales(first + s, 0);
+        inline for (0..comptime f.groups()) |g| {
+            const zero: F = @splat(-f.zero);
+            const offset = if (f.has_min) @mulAdd(F, zero, scales.scale[g], scales.min[g]) else zero * scales.scale[g];
+            const scale = [2]F{ inPairs(scales.scale[g], 0), inPairs(scales.scale[g], 8) };
+            const offsets = [2]F{ inPairs(offset, 0), inPairs(offset, 8) };
+            inline for (g * f.group / 4..(g + 1) * f.group / 4) |four| inline for (0..2) |pair| {
+                var halves: [2]F = undefined;
+                inline for (0..2) |h| halves[h] = @mulAdd(F, pickCodes(codes[four], pair, h * 8), scale[h], offsets[h]);
+                tile[four * 2 + pair] = roundPairs(halves[1], halves[0]);
+            };
+        }
+    }
+}
+
+/// Columns from `first` on, each twice.
+inline fn inPairs(x: F, comptime first: comptime_int) F {
+    const order = comptime blk: {
+        var lanes: [16]i32 = undefined;
+        for (&lanes, 0..) |*lane, i| lane.* = first + i / 2;
+        break :blk lanes;
+    };
+    return @shuffle(f32, x, undefined, order);
+}
+
+/// Codes 2 * pair and 2 * pair + 1 of each of eight columns from `first` on, of four codes a column.
+/// Assembly, because the compiler takes a shuffle of 64 bytes apart.
+inline fn pickCodes(codes: U, comptime pair: comptime_int, comptime first: comptime_int) F {
+    const from = comptime blk: {
+        var bytes: [64]u8 = @splat(0);
+        for (0..16) |i| bytes[i * 4] = (first + i / 2) * 4 + 2 * pair + i % 2;
+        break :blk @as(U, bytes);
+    };
+    const lanes = asm ("vpermb %[codes], %[from], %[out] {%[mask]} {z}"
+        : [out] "=v" (-> U),
+        : [codes] "v" (codes),
+          [from] "v" (from),
+          [mask] "^Yk" (@as(u64, 0x1111_1111_1111_1111)),
+    );
+    return @floatFromInt(@as(dot.I, @bitCast(lanes)));
+}
+
+/// A group of columns and some of the rows.
+const Task = struct {
+    problem: *const Problem,
+    plan: *const Plan,
+    /// Activations of all rows.
+    rows: [*]align(64) const u8,
+    weights: [*]align(64) u8,
+    start: [*]align(64) f32,
+    sums: [*]align(64) u8,
+    panels: context.Context.Range,
+    tiles: context.Context.Range,
+
+    fn run(task: *const Task, comptime kind: Kind) void {
+        task.prepareStart();
+        var first: usize = 0;
+        while (first < task.plan.steps) : (first += block_steps) {
+            const steps = @min(block_steps, task.plan.steps - first);
+            for (task.panels.start..task.panels.end) |p| {
+                const place, const stride = task.weightTile(p, steps);
+                unpackPanel(kind, task.problem.panelAt(p), task.problem.k, first, steps, place, stride);
+            }
+            task.multiply(first, steps);
+        }
+    }
+
+    /// The bias of each column, zeros where there is none.
+    fn prepareStart(task: *const Task) void {
+        const first = task.panels.start * 16;
+        const columns = (task.panels.end - task.panels.start) * 16;
+        for (task.start[0..columns], first..) |*value, c| {
+            value.* = if (c < task.problem.n) if (task.problem.bias) |bias| bias[c] else 0 else 0;
+        }
+    }
+
+    /// Where the first step of a panel goes, and the bytes from step to step.
+    fn weightTile(task: *const Task, p: usize, steps: usize) struct { [*]align(64) u8, usize } {
+        const i = p - task.panels.start;
+        const together: usize = @min(2, task.panels.end - (p - i % 2));
+        const tile = i / 2 * 2 * steps + i % 2;
+        return .{ @alignCast(task.weights + tile * amx.tile_bytes), together * amx.tile_bytes };
+    }
+
+    /// All tiles of the task in a block of steps.
+    fn multiply(task: *const Task, first: usize, steps: usize) void {
+        var p = task.panels.start;
+        while (p < task.panels.end) : (p += 2) {
+            var t = task.tiles.start;
+            while (t < task.tiles.end) : (t += 2) {
+                const wide = p + 1 < task.panels.end;
+                if (t + 1 < task.tiles.end) {
+                    if (wide) task.multiplyBlock(2, 2, first, steps, t, p) else task.multiplyBlock(2, 1, first, steps, t, p);
+                } else {
+                    if (wide) task.multiplyBlock(1, 2, first, steps, t, p) else task.multiplyBlock(1, 1, first, steps, t, p);
+                }
+            }
+        }
+    }
+
+    fn multiplyBlock(task: *const Task, comptime tm: usize, comptime tn: usize, first: usize, steps: usize, t: usize, p: usize) void {
+        const problem = task.problem;
+        const is_last = first + steps == task.plan.steps;
+        const row = t * amx.rows;
+        const column = p * packed_weights.panel;
+        const is_whole = row + tm * 16 <= problem.rows and column + tn * 16 <= problem.n;
+        const pair = (t - task.tiles.start) / 2 * task.plan.group_pairs + (p - task.panels.start) / 2;
+        const kept = task.sums + pair * 4 * amx.tile_bytes;
+        const out: [*]u8 = @ptrCast(problem.out + row * problem.out_row + column);
+        const weights, _ = task.weightTile(p, steps);
+        const start: [*]const u8 = @ptrCast(task.start + (p - task.panels.start) * 16);
+        const in_place: Sums = .{ .base = kept, .row = amx.row_bytes, .tile_row = 2 * amx.tile_bytes, .tile_column = amx.tile_bytes };
+        const from: Sums = if (first > 0) in_place else .{ .base = @constCast(start), .row = 0, .tile_row = 0, .tile_column = 64 };
+        const row_bytes = problem.out_row * 4;
+        const to: Sums = if (!is_last or !is_whole) in_place else .{ .base = out, .row = row_bytes, .tile_row = 16 * row_bytes, .tile_column = 64 };
+        multiplyTiles(tm, tn, steps, task.rows + task.plan.rowTile(first, t), weights, from, to);
+        if (is_last and !is_whole) copyOut(tm, tn, problem, row, column, @ptrCast(@alignCast(kept)));
+    }
+};
+
+/// Where a block of tiles of sums lies; distances in bytes.
+const Sums = struct {
+    base: [*]u8,
+    row: usize,
+    tile_row: usize,
+    tile_column: usize,
+
+    inline fn at(self: Sums, comptime i: usize, comptime j: usize) [*]u8 {
+        return self.base + i * self.tile_row + j * self.tile_column;
+    }
+};
+
+/// Sums of tm by tn tiles over some steps. Tiles 0 to 3 are the sums, 4 and 5 the activations, 6 and 7 the weights.
+fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, from: Sums, to: Sums) void {
+    inline for (0..tm) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
+    var a = x;
+    var b = w;
+    for (1..steps) |_| {
+        multiplyStep(tm, tn, a, b, null);
+        a += tm * amx.tile_bytes;
+        b += tn * amx.tile_bytes;
+    }
+    multiplyStep(tm, tn, a, b, to);
+}
+
+/// One step; with `to`, each tile of sums is stored while the next one is at work.
+inline fn multiplyStep(comptime tm: usize, comptime tn: usize, a: [*]const u8, b: [*]const u8, to: ?Sums) void {
+    inline for (0..tm) |i| {
+        amx.load(4 + i, a + i * amx.tile_bytes, amx.row_bytes);
+        inline for (0..tn) |j| {
+            if (i == 0) amx.load(6 + j, b + j * amx.tile_bytes, amx.row_bytes);
+            amx.dotBf16(i * 2 + j, 4 + i, 6 + j);
+            if (to) |sums| if (i + j > 0) {
+                const before = if (j > 0) .{ i, j - 1 } else .{ i - 1, tn - 1 };
+                amx.store(before[0] * 2 + before[1], sums.at(before[0], before[1]), sums.row);
+            };
+        }
+    }
+    if (to) |sums| amx.store((tm - 1) * 2 + tn - 1, sums.at(tm - 1, tn - 1), sums.row);
+}
+
+/// Copies the part of a block of tiles that lies within the output.
+fn copyOut(comptime tm: usize, comptime tn: usize, problem: *const Problem, row: usize, column: usize, tiles: [*]const f32) void {
+    for (row..@min(row + tm * 16, problem.rows)) |r| inline for (0..tn) |j| {
+        const first = column + j * 16;
+        const columns = @min(16, problem.n -| first);
+        const from = tiles + ((r - row) / 16 * 2 + j) * 256 + (r - row) % 16 * 16;
+        @memcpy(problem.out[r * problem.out_row + first ..][0..columns], from[0..columns]);
+    };
+}

@@ -1,0 +1,90 @@
+/**
+ * What level amx promises of a whole model, on this CPU's tiles or on emulated ones: below 64 rows the bits of
+ * avx512vnni; from there on bf16 products, whose bits depend neither on the number of rows, threads nor capture.
+ */
+import { openBackend } from "@mllm/core";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { embeddedModelPath, type Evaluation, loadModel, type LoadOptions, perplexity } from "./mod.ts";
+import { maxAbsDifference, sameBits } from "./testing/oracle.ts";
+import { amxLevel } from "../../tools/testing/x86_levels.ts";
+
+const ROWS_MIN = 64;
+const amx = await amxLevel();
+const skip = amx === undefined ? "needs AVX-512 with VNNI, BF16 and VBMI" : false;
+
+type Run = Partial<LoadOptions> & { level?: string; threads?: number; activations?: "i8" | "f32" };
+
+async function withModel<T>(run: Run, use: (model: Awaited<ReturnType<typeof loadModel>>) => T) {
+  const { level = "amx", threads = 2, activations = "i8", ...options } = run;
+  using backend = await openBackend(amx!.plugin, { level, threads, activations });
+  using model = await loadModel(embeddedModelPath, { ...options, backend });
+  return await use(model);
+}
+
+async function logitsOf(ids: number[], run: Run): Promise<{ logits: Float32Array; vocabSize: number }> {
+  return await withModel(run, async (model) => {
+    const { logits }: Evaluation = await model.evaluate(ids);
+    return { logits, vocabSize: model.network.config.vocabSize };
+  });
+}
+
+/** About 150 tokens of the kind that the demonstration model knows. */
+async function textIds(): Promise<number[]> {
+  const text = [
+    "What is this project?",
+    "How do I use a real model here?",
+    "What does --backend do?",
+    "What is 14 plus 5?",
+  ]
+    .map((question) => `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\nYou can run`).join(
+      " it.<|im_end|>\n",
+    );
+  return await withModel({}, (model) => model.tokenizer.encode(text));
+}
+
+describe("level amx", { skip }, () => {
+  it("has the bits of avx512vnni below 64 rows, and others from there on", async () => {
+    const ids = await textIds();
+    for (const [count, equal] of [[ROWS_MIN - 1, true], [ROWS_MIN, false]] as const) {
+      const [tiles, vectors] = [
+        await logitsOf(ids.slice(0, count), {}),
+        await logitsOf(ids.slice(0, count), { level: "avx512vnni" }),
+      ];
+      assertEquals(sameBits(tiles.logits, vectors.logits), equal, `${count} rows`);
+    }
+  });
+
+  it("gives a row the same bits in every run of at least 64 rows", async () => {
+    const ids = (await textIds()).slice(0, 110);
+    const whole = await logitsOf(ids, { threads: 1 });
+    for (const run of [{ threads: 2 }, { eager: true }, { chunk: 110 }]) {
+      assert(sameBits(whole.logits, (await logitsOf(ids, run)).logits), JSON.stringify(run));
+    }
+    const parts = await logitsOf(ids, { chunk: ROWS_MIN }); // 64 rows, and 46 that differ by what rounding does
+    const head = ROWS_MIN * whole.vocabSize;
+    assert(sameBits(whole.logits.subarray(0, head), parts.logits.subarray(0, head)));
+    assertNotEquals(sameBits(whole.logits, parts.logits), true);
+    const difference = maxAbsDifference(whole.logits, parts.logits);
+    const largest = whole.logits.reduce((most, logit) => Math.max(most, Math.abs(logit)), 0);
+    assert(difference < 0.02 * largest, `logits of up to ${largest} differ by ${difference}`);
+  });
+
+  it("is as accurate as int8 activations have to be", async () => {
+    const ids = await textIds();
+    const score = async (run: Run) => (await withModel(run, (m) => perplexity(m, ids, 128))).ppl;
+    const exact = await score({ activations: "f32" });
+    const tiles = await score({});
+    console.log(exact, tiles, await score({ level: "avx512vnni" }));
+    assert(Math.abs(tiles / exact - 1) < 0.005, `perplexity ${tiles}, with f32 activations ${exact}`);
+  });
+
+  it("has the bits of avx512vnni with f32 activations", async () => {
+    const ids = (await textIds()).slice(0, 80);
+    const [amx, vectors] = [
+      await logitsOf(ids, { activations: "f32" }),
+      await logitsOf(ids, { activations: "f32", level: "avx512vnni" }),
+    ];
+    assert(sameBits(amx.logits, vectors.logits));
+  });
+});
