@@ -9,9 +9,9 @@ export interface TestedLevel {
   plugin: BackendPlugin;
 }
 
-const FOLDER = `${repositoryRoot()}/packages/backend-x86/zig`;
+const FOLDER = "packages/backend-x86/zig";
 /** Not in zig-out: this library is for tests only, and what is in zig-out ships. */
-const PREFIX = ".zig-cache/emulated";
+const PREFIX = `${FOLDER}/.zig-cache/emulated`;
 
 /** Lowest first. Builds the emulated variant of the library when it is needed (seconds, then cached). */
 export async function testedLevels(): Promise<TestedLevel[]> {
@@ -33,9 +33,11 @@ function lacksOnlyAmx({ levels, features }: DeviceInfo): boolean {
 }
 
 async function emulatedPlugin(): Promise<BackendPlugin> {
-  const args = ["build", "emulated", "--prefix", PREFIX];
-  const { success, stderr } = await new Deno.Command(zigBinary(repositoryRoot()), { args, cwd: FOLDER, stdin: "null" })
-    .output();
+  const cwd = repositoryRoot();
+  // Called as the nx target `build` calls it, so that the objects it has compiled are found in the cache.
+  const paths = ["--build-file", `${FOLDER}/build.zig`, "--prefix", PREFIX, "--cache-dir", `${FOLDER}/.zig-cache`];
+  const command = new Deno.Command(zigBinary(cwd), { args: ["build", "emulated", ...paths], cwd, stdin: "null" });
+  const { success, stderr } = await command.output();
   if (!success) throw new Error(new TextDecoder().decode(stderr).slice(0, 4000));
-  return { ...x86, library: () => Promise.resolve(`${FOLDER}/${PREFIX}/lib/libmllm_x86_emulated.so`) };
+  return { ...x86, library: () => Promise.resolve(`${cwd}/${PREFIX}/lib/libmllm_x86_emulated.so`) };
 }
