@@ -68,7 +68,8 @@ class ProjectEngine implements Engine {
 
   async load(path: string, options: RunOptions): Promise<LoadedModel> {
     const { plugin, level } = this.#plugin(options.backend);
-    const { threads, activations, context, chunk, eager, modeling, kvDtype, keyDtype, valueDtype, onProgress } = options;
+    const { threads, activations, context, chunk, eager, modeling, kvDtype, keyDtype, valueDtype, onProgress } =
+      options;
     return await loadModel(path, {
       backend: plugin,
       level,

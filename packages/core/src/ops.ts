@@ -8,4 +8,4 @@ export * from "./ops/softmax.ts";
 export * from "./ops/rows.ts";
 export * from "./ops/linear.ts";
 export * from "./ops/attention.ts";
-export type { OutOption } from "./ops/call.ts";
+export type { OutOption, QuantizedOption } from "./ops/call.ts";

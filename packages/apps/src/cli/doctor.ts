@@ -29,11 +29,7 @@ export const doctorCommand: Command = {
     const { v8, deno } = Deno.version;
     if (options.has("json")) {
       const system = { os: Deno.build.os, arch: Deno.build.arch, deno };
-      const backends = reports.map(({ allLevels, memoryBytes, ...rest }) => ({
-        ...rest,
-        all_levels: allLevels,
-        memory_bytes: memoryBytes,
-      }));
+      const backends = reports.map(({ memoryBytes, ...rest }) => ({ ...rest, memory_bytes: memoryBytes }));
       const json = { system, default_backend: program.engine.defaultBackend, backends };
       host.stdout.write(`${JSON.stringify(json)}\n`);
       return;

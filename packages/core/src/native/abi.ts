@@ -190,7 +190,7 @@ export const Backend = {
     abiVersion: 0,
     /** Size of this struct in bytes. */
     size: 4,
-    /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
+    /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
     describe: 8,
     /** Returns a handle, or 0. */
     open: 16,
@@ -255,7 +255,7 @@ export const backendSymbols = { mllm_backend: { parameters: [], result: "pointer
  * (the calls are synchronous); handles and addresses are "u64".
  */
 export const backendFunctions = {
-  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
+  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
   describe: { parameters: ["buffer", "u64"], result: "u64" },
   /** Returns a handle, or 0. */
   open: { parameters: ["buffer"], result: "u64" },
@@ -841,7 +841,7 @@ export const opTable = {
     id: 33,
     name: "linear",
     method: "linear",
-    doc: "x @ w^T + bias. x q8a: integer dot products per block; x f32: weights are widened, nothing is rounded. A row's bits depend neither on the number of rows nor on the threads.",
+    doc: "x @ w^T + bias. x q8a: integer dot products per block; x f32: weights are widened, nothing is rounded. A row's bits depend neither on the number of rows nor on the threads; but level amx rounds both factors to bf16 when there are 64 rows of q8a or more.",
     inputs: [
       { name: "x", form: "f32|q8a [rows, k] rows", doc: "f32 for float weights", optional: false, dtypes: ["f32","q8a"], dims: ["rows","k"], leading: false, free: false, order: "rows" },
       { name: "w", form: "packed [n, k]", doc: "", optional: false, dtypes: ["packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
