@@ -1,8 +1,8 @@
 /**
  * The kernel selector's built-in rows for x86 CPUs.
  *
- * Native code never uses more threads than there is work for (8,192 elements or multiply-adds each), and no result
- * depends on the threads; these rows decide where it pays at all.
+ * "All threads" means as many as there is work for: how much that is, `native/runtime/executor.zig` of core says, for all
+ * ops. No result depends on it.
  * @module
  */
 import type { DType, KernelRow } from "@mllm/core";
@@ -44,13 +44,6 @@ export const kernelRows: readonly KernelRow[] = [
     variant: 0,
     threads: 0,
     reason: "panels are independent: all threads",
-  },
-  {
-    op: "*",
-    maxElements: 16384,
-    variant: 0,
-    threads: 1,
-    reason: "at most 16,384 elements take less time than two barriers between threads",
   },
   { op: "*", variant: 0, threads: 0, reason: "rows are independent: all threads" },
 ];

@@ -15,14 +15,16 @@ pub const Step = struct {
     threads: u32 = 1,
 };
 
-/// Multiply-adds (or elements) that are worth a thread of their own.
-const work_per_thread = 8192;
+/// Multiply-adds, and elements of the other ops, that are worth a thread of their own: some microseconds. Giving out a
+/// command's shares, and fetching what another core wrote, costs about one.
+const macs_per_thread = 1 << 17;
+const elements_per_thread = 1 << 13;
 
 /// How many threads a command gets: as many as it says, fewer when there is too little to do. No result depends on it.
 fn threadsFor(cmd: *const abi.Command, pool_threads: u32) u32 {
     const asked = if (cmd.threads == 0) pool_threads else @min(cmd.threads, pool_threads);
     if (asked == 1) return 1;
-    return @max(1, @min(asked, std.math.lossyCast(u32, work(cmd) / work_per_thread)));
+    return @max(1, @min(asked, std.math.lossyCast(u32, worthThreads(cmd))));
 }
 
 fn elements(desc: *const abi.TensorDesc) u64 {
@@ -31,15 +33,15 @@ fn elements(desc: *const abi.TensorDesc) u64 {
     return count;
 }
 
-/// A rough count of what a command does.
-fn work(cmd: *const abi.Command) u64 {
+/// How many threads a command could keep busy, by a rough count of what it does.
+fn worthThreads(cmd: *const abi.Command) u64 {
     const op: OpId = @enumFromInt(cmd.op);
     const out = elements(&cmd.outputs[0]);
     return switch (op) {
-        .linear, .matmul => out *| @as(u64, @intCast(cmd.inputs[0].shape[cmd.inputs[0].rank - 1])),
-        .attention => out *| @as(u64, @intCast(@max(1, cmd.ints[0] +| cmd.inputs[0].shape[0]))) *| 2,
-        .embedding, .take_rows, .kv_append => @max(out / 4, 1),
-        else => @max(out, elements(&cmd.inputs[0])),
+        .linear, .matmul => out *| @as(u64, @intCast(cmd.inputs[0].shape[cmd.inputs[0].rank - 1])) / macs_per_thread,
+        .attention => out *| @as(u64, @intCast(@max(1, cmd.ints[0] +| cmd.inputs[0].shape[0]))) *| 2 / macs_per_thread,
+        .embedding, .take_rows, .kv_append => out / 4 / elements_per_thread,
+        else => @max(out, elements(&cmd.inputs[0])) / elements_per_thread,
     };
 }
 

@@ -149,11 +149,15 @@ pub const Pool = struct {
             if (now == done) break;
             self.done.waitBeyond(now);
         }
-        const now_ns = os.nowNs();
-        // Alone the caller would have needed about as long again as it was busy.
-        if (now_ns - from_ns < from_ns - begin_ns) return;
+        self.rest(away, from_ns - begin_ns, os.nowNs() - from_ns);
+    }
+
+    /// After a wait for `away` threads that lost their processors: does without so many for a while, if the wait was longer
+    /// than the caller was busy, for alone it would have needed about that long.
+    fn rest(self: *Pool, away: u32, busy_ns: u64, waited_ns: u64) void {
+        if (waited_ns < busy_ns) return;
         self.invited.store(@max(1, self.invited.load(.monotonic) -| away), .monotonic);
-        self.call_at_ns = now_ns + rest_factor * (now_ns - from_ns);
+        self.call_at_ns = os.nowNs() + rest_factor * waited_ns;
     }
 
     fn spinUntil(self: *Pool, done: u32, end_ns: u64) bool {
@@ -291,21 +295,34 @@ const Gate = struct {
     }
 };
 
-test "a job waits for the share of an absent worker, and the pool then does without workers for a while" {
+test "a job waits for the share of an absent worker" {
     const gpa = std.testing.allocator;
     var pool: Pool = undefined;
     try pool.init(gpa, 2, 0);
     defer pool.deinit(gpa);
     for (0..5) |_| {
-        while (pool.turnout(2) < 2) try std.Thread.yield(); // until the rest is over
+        pool.invited.store(2, .release); // whatever the last round did
         var gate: Gate = .{ .pool = &pool, .caller = std.Thread.getCurrentId() };
         const opener = try std.Thread.spawn(.{}, Gate.openLater, .{&gate});
         pool.run(Gate.go, &gate, 2);
         opener.join();
         try std.testing.expectEqual(2, gate.ended.load(.acquire));
-        try std.testing.expect(pool.call_at_ns > os.nowNs());
-        try std.testing.expectEqual(1, pool.turnout(2));
     }
+}
+
+test "threads that held the others up longer than they helped rest" {
+    const gpa = std.testing.allocator;
+    var pool: Pool = undefined;
+    try pool.init(gpa, 5, 0);
+    defer pool.deinit(gpa);
+    pool.rest(2, 3_000_000, 2_999_999);
+    try std.testing.expectEqual(5, pool.turnout(9));
+    pool.rest(2, 0, std.time.ns_per_hour);
+    try std.testing.expectEqual(3, pool.turnout(9));
+    pool.rest(9, 0, std.time.ns_per_hour);
+    try std.testing.expectEqual(1, pool.turnout(9));
+    pool.call_at_ns = 0; // the rest is over
+    while (pool.turnout(9) < 5) try std.Thread.yield(); // until those who rest are asleep and can be called
 }
 
 test "a worker that comes late finds nothing to do" {
