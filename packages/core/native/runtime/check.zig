@@ -175,7 +175,7 @@ pub const Checker = struct {
 
     /// Pages of a quantised cache, as kernels/kv_page.zig lays them out.
     fn pages(self: Checker, name: []const u8, desc: *const abi.TensorDesc, dtype: abi.Dtype) Error!void {
-        if (desc.rank != 4 or !isDense(desc)) {
+        if (desc.rank != 4 or !desc.isDense()) {
             return self.fail("{s} is {f}, not dense [pages, kv_heads, page_size, head_dim]", .{ name, show(desc) });
         }
         if (dtype != .q8_0 and dtype != .q4_0) return self.unsupported("{s} is {f}: caches are q8_0 or q4_0", .{ name, show(desc) });
