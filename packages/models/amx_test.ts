@@ -3,22 +3,23 @@
  * avx512vnni; from there on bf16 products, whose bits depend neither on the number of rows, threads nor capture.
  */
 import { openBackend } from "@mllm/core";
-import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { embeddedModelPath, type Evaluation, loadModel, type LoadOptions, perplexity } from "./mod.ts";
-import { maxAbsDifference, sameBits } from "./testing/oracle.ts";
+import { maxAbsDifference, Oracle, sameBits } from "./testing/oracle.ts";
+import { testdata } from "./testing/testdata.ts";
 import { amxLevel } from "../../tools/testing/x86_levels.ts";
 
 const ROWS_MIN = 64;
 const amx = await amxLevel();
 const skip = amx === undefined ? "needs AVX-512 with VNNI, BF16 and VBMI" : false;
 
-type Run = Partial<LoadOptions> & { level?: string; threads?: number; activations?: "i8" | "f32" };
+type Run = Partial<LoadOptions> & { path?: string; level?: string; threads?: number; activations?: "i8" | "f32" };
 
 async function withModel<T>(run: Run, use: (model: Awaited<ReturnType<typeof loadModel>>) => T) {
-  const { level = "amx", threads = 2, activations = "i8", ...options } = run;
+  const { path = embeddedModelPath, level = "amx", threads = 2, activations = "i8", ...options } = run;
   using backend = await openBackend(amx!.plugin, { level, threads, activations });
-  using model = await loadModel(embeddedModelPath, { ...options, backend });
+  using model = await loadModel(path, { ...options, backend });
   return await use(model);
 }
 
@@ -56,13 +57,13 @@ describe("level amx", { skip }, () => {
   it("gives a row the same bits in every run of at least 64 rows", async () => {
     const ids = (await textIds()).slice(0, 110);
     const whole = await logitsOf(ids, { threads: 1 });
-    for (const run of [{ threads: 2 }, { eager: true }, { chunk: 110 }]) {
+    for (const run of [{ threads: 2 }, { eager: true }]) {
       assert(sameBits(whole.logits, (await logitsOf(ids, run)).logits), JSON.stringify(run));
     }
     const parts = await logitsOf(ids, { chunk: ROWS_MIN }); // 64 rows, and 46 that differ by what rounding does
     const head = ROWS_MIN * whole.vocabSize;
     assert(sameBits(whole.logits.subarray(0, head), parts.logits.subarray(0, head)));
-    assertNotEquals(sameBits(whole.logits, parts.logits), true);
+    assert(!sameBits(whole.logits, parts.logits));
     const difference = maxAbsDifference(whole.logits, parts.logits);
     const largest = whole.logits.reduce((most, logit) => Math.max(most, Math.abs(logit)), 0);
     assert(difference < 0.02 * largest, `logits of up to ${largest} differ by ${difference}`);
@@ -76,12 +77,14 @@ describe("level amx", { skip }, () => {
     assert(Math.abs(tiles / exact - 1) < 0.005, `perplexity ${tiles}, with f32 activations ${exact}`);
   });
 
-  it("has the bits of avx512vnni with f32 activations", async () => {
+  it("has the bits of avx512vnni with f32 activations, and the reference logits", async () => {
     const ids = (await textIds()).slice(0, 80);
-    const [amx, vectors] = [
-      await logitsOf(ids, { activations: "f32" }),
-      await logitsOf(ids, { activations: "f32", level: "avx512vnni" }),
-    ];
-    assert(sameBits(amx.logits, vectors.logits));
+    const f32: Run = { activations: "f32" };
+    const vectors = await logitsOf(ids, { ...f32, level: "avx512vnni" });
+    assert(sameBits((await logitsOf(ids, f32)).logits, vectors.logits));
+    const oracle = await Oracle.open(testdata("qwen2-legacyq.oracle.safetensors"));
+    const { logits } = await logitsOf(oracle.ints("ids.33"), { ...f32, path: testdata("qwen2-legacyq.gguf") });
+    const difference = maxAbsDifference(logits, oracle.floats("logits.33"));
+    assert(difference <= 2e-4, `logits differ by ${difference}`);
   });
 });

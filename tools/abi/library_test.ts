@@ -81,7 +81,16 @@ function readFloats(handle: bigint, address: bigint, count: number): Float32Arra
   return values;
 }
 
-function describeJson(): { level: string; levels: string[]; cores: number; memory_bytes: number; cpu: string } {
+interface Description {
+  level: string;
+  levels: string[];
+  missing: Record<string, string>;
+  cores: number;
+  memory_bytes: number;
+  cpu: string;
+}
+
+function describeJson(): Description {
   const bytes = new Uint8Array(8192);
   const length = Number(describeBackend.call(bytes, BigInt(bytes.length)));
   return JSON.parse(new TextDecoder().decode(bytes.subarray(0, length)));
@@ -96,11 +105,12 @@ describe("the x86 library over raw FFI", () => {
   });
 
   it("describes the machine", () => {
-    const { level, levels, cores, memory_bytes, cpu } = describeJson();
+    const { level, levels, missing, cores, memory_bytes, cpu } = describeJson();
     assertEquals(levels[0], "portable");
     assertEquals(levels.at(-1), level);
     assert(cores >= 1 && memory_bytes > 2 ** 26 && cpu.length > 0);
-    assert(levels.every((name) => x86.levels.includes(name)));
+    assertEquals(x86.levels.filter((name) => !levels.includes(name)), Object.keys(missing));
+    assert(Object.values(missing).every((reason) => reason.length > 10));
   });
 
   it("runs an op and a program at every level, on any number of threads", async () => {

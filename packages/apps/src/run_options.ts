@@ -1,4 +1,5 @@
 /** The options that every command with a model has, and what they mean to the engine. */
+import { x86 } from "@mllm/backend-x86";
 import { kvDTypes } from "@mllm/core";
 import type { RunOptions } from "./engine.ts";
 import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
@@ -15,7 +16,7 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
   {
     name: "backend",
     value: "NAME",
-    doc: "x86 (default; the best level here), or a level of it: x86:portable, x86:avx2, x86:avxvnni, x86:avx512vnni",
+    doc: `x86 (default; the best level here), or a level of it: ${x86.levels.map((name) => `x86:${name}`).join(", ")}`,
   },
   { name: "threads", short: "t", value: "N", doc: "threads to use (default: one per core)" },
   {

@@ -35,7 +35,7 @@ pub const Features = struct {
         if (!(self.fma and self.f16c and self.v3_integer)) return "this CPU lacks FMA, F16C, BMI or MOVBE";
         switch (level) {
             .portable, .avx2 => {},
-            .avxvnni => if (!self.avxvnni) return "AVX-VNNI",
+            .avxvnni => if (!self.avxvnni) return "this CPU lacks AVX-VNNI",
             .avx512vnni, .amx => {
                 if (!self.avx512) return "this CPU lacks AVX-512 F, CD, BW, DQ and VL";
                 if (!self.avx512vnni) return "this CPU lacks AVX-512 VNNI";

@@ -54,7 +54,7 @@ describe("shape inference", () => {
       ["x must not be empty", "silu", [view([0, 3])]],
       ["weight is missing", "rmsnorm", [view([2, 4])]],
       ["x must be f32 [..., queries, keys]", "causal_softmax", [view([4])]],
-      ["up must have the shape of gate", "swiglu", [view([2, 4]), view([2, 3])]],
+      ["up must be f32 [..., n], and n is 4 in gate", "swiglu", [view([2, 4]), view([2, 3])]],
       ["b must have the leading dims of a", "matmul", [view([2, 3, 4]), view([3, 4, 5])]],
       ["b must be f32 [..., k, n], and k is 4 in a", "matmul", [view([3, 4]), view([5, 4])]],
       ["b must have the shape of a or of its trailing dims", "add", [view([2, 4]), view([2])]],

@@ -309,7 +309,9 @@ pub const Tile = struct {
         switch (p.keys) {
             inline .f32, .f16 => |form| {
                 if (t.rows <= floats.direct_rows) {
-                    floats.scoreDirect(floatOf(form), t.rows, t.q, @ptrCast(@alignCast(keys)), p.head_dim, .{ .low = t.low[0], .high = live }, t.scores, p.page_width, ahead);
+                    const source: [*]const floatOf(form) = @ptrCast(@alignCast(keys));
+                    const seen: kv_page.Range = .{ .low = t.low[0], .high = live };
+                    floats.scoreDirect(floatOf(form), t.rows, t.q, source, p.head_dim, seen, t.scores, p.page_width, ahead);
                 } else {
                     var r = first;
                     while (r < end) : (r += floats.rows_max) t.scoreFloats(first, r, @min(end, r + floats.rows_max));
