@@ -42,7 +42,7 @@ import { nearest } from "./suggest.ts";
 /** Ops and element types that `doctor` explains. */
 const EXPLAINED: readonly { op: OpName; dtypes: readonly DType[] }[] = [
   { op: "linear", dtypes: ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "q4_k", "q6_k"] },
-  { op: "attention", dtypes: ["f32"] },
+  { op: "attention", dtypes: ["f16", "f32"] },
 ];
 /** A weight matrix of a usual size, 2048 x 2048. */
 const EXPLAINED_ELEMENTS = 1 << 22;

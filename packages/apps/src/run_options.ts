@@ -37,7 +37,12 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
     value: "TYPE",
     doc: `element type of the KV cache: ${kvDTypes.join(", ")} (default f16; f32 with f32 activations)`,
   },
-  { name: "kv-type-k", aliases: ["cache-type-k"], value: "TYPE", doc: "of the keys alone (default: --kv-type)" },
+  {
+    name: "kv-type-k",
+    aliases: ["cache-type-k"],
+    value: "TYPE",
+    doc: "of the keys alone (default: --kv-type, but q8_0 where that is q4_0)",
+  },
   { name: "kv-type-v", aliases: ["cache-type-v"], value: "TYPE", doc: "of the values alone (default: --kv-type)" },
   { name: "eager", doc: "run op by op instead of replaying a captured program" },
   {

@@ -26,7 +26,7 @@ const SPECS: readonly SettingSpec[] = [
     max: 100,
     doc: "0 always takes the likeliest token",
   },
-  { name: "top_k", field: "topK", kind: "integer", min: 0, doc: "the k likeliest tokens; 0: all" },
+  { name: "top_k", field: "topK", kind: "integer", min: 0, max: 2 ** 31 - 1, doc: "the k likeliest tokens; 0: all" },
   {
     name: "top_p",
     field: "topP",
@@ -56,6 +56,7 @@ const SPECS: readonly SettingSpec[] = [
     field: "penaltyLastN",
     kind: "integer",
     min: -1,
+    max: 2 ** 31 - 1,
     doc: "tokens that penalties see; -1: all",
   },
   {

@@ -15,13 +15,13 @@ export type Phase = "decode" | "prefill";
 export interface KernelRow {
   /** The op, or "*" for all. */
   readonly op: OpName | "*";
-  /** Element types of the deciding operand: the weight of `linear` and `embedding`, else the first input. */
+  /** Element types of the deciding operand, as `chooseKernel` says. */
   readonly dtypes?: readonly DType[];
   /** ISA level by name, one of the plugin's `levels`. */
   readonly level?: string;
   /** One row of activations, or more. */
   readonly phase?: Phase | "any";
-  /** At least this many elements in the largest operand (for `linear`, multiply-adds). */
+  /** At least this size, as `chooseKernel` counts it. */
   readonly minElements?: number;
   /** At most this many of them. */
   readonly maxElements?: number;
@@ -37,11 +37,11 @@ export interface KernelRow {
 export interface KernelQuery {
   /** Row of the op table. */
   readonly op: OpName;
-  /** Types of the deciding operand: the weight where there is one, else the first input. */
+  /** Types of the deciding operand, as `chooseKernel` says. */
   readonly dtypes: readonly DType[];
   /** One row of activations, or more. */
   readonly phase: Phase;
-  /** Elements of the largest operand; for `linear`, multiply-adds. */
+  /** Size of the op, as `chooseKernel` counts it. */
   readonly elements: number;
 }
 

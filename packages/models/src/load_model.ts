@@ -27,7 +27,7 @@ export interface LoadOptions {
    * 53 % and 28 % of the memory of f16 and need heads of a multiple of 32 elements.
    */
   kvDtype?: KvDType;
-  /** Element type of the keys alone. Default: `kvDtype`. */
+  /** Element type of the keys alone. Default: `kvDtype`, but "q8_0" where that is "q4_0": keys lose too much in 4 bits. */
   keyDtype?: KvDType;
   /** Element type of the values alone. Default: `kvDtype`. */
   valueDtype?: KvDType;
@@ -87,11 +87,13 @@ export function resolveSettings(
   };
   const limit = config.maxPositionEmbeddings;
   const kvDtype = options.kvDtype ?? (activations === "f32" ? "f32" : "f16");
+  // Keys lose too much in 4 bits (perplexity more than doubles on Qwen2.5): "q4_0" for both is about the values.
+  const keyDtype = kvDtype === "q4_0" ? "q8_0" : kvDtype;
   return {
     context: whole("the context", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
     chunk: whole("the chunk", options.chunk ?? CHUNK_DEFAULT, 1, 1 << 16),
     eager: options.eager ?? false,
-    keyDtype: options.keyDtype ?? kvDtype,
+    keyDtype: options.keyDtype ?? keyDtype,
     valueDtype: options.valueDtype ?? kvDtype,
   };
 }
@@ -100,7 +102,8 @@ export function resolveSettings(
 function availableMemory(backend: Backend): number {
   // Asked for only where it is granted: a prompt in the middle of loading would be no help.
   const { state } = Deno.permissions.querySync({ name: "sys", kind: "systemMemoryInfo" });
-  return state === "granted" ? Deno.systemMemoryInfo().available : backend.device.memoryBytes;
+  const limit = backend.device.memoryBytes || Infinity; // of the control group too
+  return state === "granted" ? Math.min(Deno.systemMemoryInfo().available, limit) : limit;
 }
 
 function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, options: LoadOptions) {

@@ -51,7 +51,7 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     tile.softcap = cmd.floats[1];
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
     // Heads alone keep the threads busy when each has the same number of them.
-    const split = plan.tokens <= split_tokens and ctx.threads > 1 and tiles * plan.kv_heads % ctx.threads != 0;
+    const split = tiles == 1 and plan.tokens <= split_tokens and ctx.threads > 1 and tiles * plan.kv_heads % ctx.threads != 0;
     if (split) return runSplit(ctx, cmd, &tile, scratch + ctx.threads * plan.threadFloats(), position);
     while (true) {
         const task = ctx.take();
@@ -69,7 +69,7 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     }
 }
 
-/// Few tokens: tasks are spans of one kv head; their partial results are merged in order in a second phase.
+/// Few tokens, all in one tile: tasks are spans of one kv head; their partial results are merged in order in a second phase.
 fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32, position: usize) void {
     const plan = &tile.plan;
     const rows = plan.tokens * plan.group;

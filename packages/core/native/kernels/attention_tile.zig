@@ -209,6 +209,7 @@ pub const Tile = struct {
     /// quantised keys.
     pub fn begin(t: *Tile, q: *const abi.TensorDesc, first: usize, end: usize, head: usize, position: usize, scale: f32) void {
         t.aim(first, end, head, position);
+        std.debug.assert(t.rows <= t.plan.tile_rows);
         const n = t.plan.head_dim;
         for (0..t.rows) |r| {
             const from = views.addressOf(q, &.{ first + r / t.plan.group, head * t.plan.group + r % t.plan.group });
@@ -310,8 +311,8 @@ pub const Tile = struct {
             inline .f32, .f16 => |form| {
                 if (t.rows <= floats.direct_rows) {
                     const source: [*]const floatOf(form) = @ptrCast(@alignCast(keys));
-                    const seen: kv_page.Range = .{ .low = t.low[0], .high = live };
-                    floats.scoreDirect(floatOf(form), t.rows, t.q, source, p.head_dim, seen, t.scores, p.page_width, ahead);
+                    const visible: Range = .{ .low = t.low[0], .high = live };
+                    floats.scoreDirect(floatOf(form), t.rows, t.q, source, p.head_dim, visible, t.scores, p.page_width, ahead);
                 } else {
                     var r = first;
                     while (r < end) : (r += floats.rows_max) t.scoreFloats(first, r, @min(end, r + floats.rows_max));

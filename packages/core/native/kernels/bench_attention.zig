@@ -1,6 +1,7 @@
 //! Rows of the compute-bound kernels: attention (decode by the bytes of keys and values read, prefill by operations) and matmul.
 
 const std = @import("std");
+const abi = @import("abi");
 const testing = @import("testing.zig");
 const Bench = @import("bench.zig").Bench;
 const attention = @import("attention.zig");

@@ -80,6 +80,7 @@ pub const Pool = struct {
             worker.* = .{};
             worker.thread = std.Thread.spawn(.{ .stack_size = stack_bytes }, work, .{ self, worker, @as(u32, @intCast(number)) }) catch {
                 self.threads = @intCast(number);
+                self.invited.store(self.threads, .release);
                 break;
             };
         }

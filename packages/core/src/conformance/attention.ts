@@ -88,6 +88,10 @@ const shapes: readonly Shape[] = [
   { tokens: 9, heads: 4, kvHeads: 2, headDim: 16, pageSize: 8, position: 30, keys: "f16", window: 16 },
   { tokens: 9, heads: 2, kvHeads: 1, headDim: 32, pageSize: 16, position: 5, keys: "f32", softcap: 2 },
   { tokens: 1, heads: 14, kvHeads: 2, headDim: 64, pageSize: 64, position: 300, keys: "f16" },
+  // More query heads per kv head than a tile has rows for few tokens.
+  { tokens: 3, heads: 64, kvHeads: 1, headDim: 128, pageSize: 16, position: 60, keys: "f32" },
+  { tokens: 3, heads: 64, kvHeads: 1, headDim: 128, pageSize: 16, position: 60, keys: "q8_0" },
+  { tokens: 2, heads: 100, kvHeads: 1, headDim: 8, pageSize: 16, position: 20, keys: "f16" },
   { tokens: 1, heads: 14, kvHeads: 2, headDim: 64, pageSize: 64, position: 300, keys: "q8_0" },
   { tokens: 7, heads: 1, kvHeads: 1, headDim: 32, pageSize: 16, position: 0, keys: "q8_0" },
   { tokens: 65, heads: 4, kvHeads: 2, headDim: 128, pageSize: 64, position: 65, keys: "q8_0" },

@@ -149,13 +149,17 @@ function checkPart(file: GgufFile, part: number, count: number): void {
   }
 }
 
+/** "GGUF" */
+const magic = 0x46554747;
+
 function parseGguf(source: ByteSource): GgufFile {
   const file = source.name;
   const cursor = new GgufCursor(source);
   if (source.size < 24) {
-    fail(`${source.size} bytes are too few for a GGUF file`, file, 0, describeContent(source) ?? again);
+    const other = source.size >= 4 && cursor.u32() === magic ? undefined : describeContent(source);
+    fail(`${source.size} bytes are too few for a GGUF file`, file, 0, other ?? again);
   }
-  if (cursor.u32() !== 0x46554747) {
+  if (cursor.u32() !== magic) {
     fail("not a GGUF file: it does not start with GGUF", file, 0, describeContent(source) ?? models);
   }
   const version = cursor.u32();

@@ -28,9 +28,11 @@ const damaged = "The file is damaged or not JSON: download or write it again";
  * @throws MllmError `invalid_file` with file and byte offset
  */
 export function parseJson(bytes: Uint8Array, file: string, limits: JsonLimits = {}): Json {
-  const { depthMax = 64, valuesMax = 20_000_000, uniqueKeys = false, baseOffset = 0 } = limits;
-  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
-    return parseJson(bytes.subarray(3), file, { ...limits, baseOffset: baseOffset + 3 });
+  const { depthMax = 64, valuesMax = 20_000_000, uniqueKeys = false } = limits;
+  let { baseOffset = 0 } = limits;
+  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) { // a byte-order mark; a second one is no JSON
+    bytes = bytes.subarray(3);
+    baseOffset += 3;
   }
   scanBounds(bytes, file, depthMax, valuesMax, baseOffset);
   if (uniqueKeys) return new StrictParser(bytes, file, baseOffset).parse();

@@ -69,7 +69,10 @@ export function callOne(
   return callOp(op, inputs, ints, floats, options, out === undefined ? none : [out])[0];
 }
 
-/** Picks the kernel for an op by its deciding operand: the weight where there is one, else the first input. */
+/**
+ * Picks the kernel for an op by the type of its deciding operand (weights, for attention the keys, else the first input)
+ * and its size: multiply-adds of `linear`, elements of the result of `embedding`, else elements of the first input.
+ */
 export function chooseKernel(
   selector: KernelSelector,
   op: OpName,
@@ -81,6 +84,7 @@ export function chooseKernel(
   let elements = elementCount(first.shape);
   const rows = first.shape.length === 0 ? 1 : maxDim(first.shape[0]);
   if (op === "linear") elements = Math.max(elements, elementCount(deciding.shape) * rows);
+  if (op === "embedding") elements *= maxDim(deciding.shape[1]);
   return selector.choose(op, deciding.dtype, rows === 1 ? "decode" : "prefill", elements);
 }
 
