@@ -76,7 +76,7 @@ describe("shape inference", () => {
       ]],
       ["no conversion from i32 to f32", "copy", [view([5], "i32")], { dtype: "f32" }],
       ["q4_0 is copied to f32 only, not f16", "copy", [packed], { dtype: "f16" }],
-      ["x must be any|packed [...]", "copy", [view([2, 32], "q8a")]],
+      ["x must be any|packed|keys|values [...]", "copy", [view([2, 32], "q8a")]],
       ["w must be weights [n, k]", "pack_weight", [view([2, 32], "i8")]],
       ["the cache is missing", "kv_append", [view([1, 2, 32]), pages]],
       ["cache must be f32|f16", "kv_append", [view([1, 2, 32]), pages], { cache: view([3, 2, 16, 32], "bf16") }],
