@@ -81,7 +81,7 @@ describe("shape inference", () => {
       ["the cache is missing", "kv_append", [view([1, 2, 32]), pages]],
       ["cache must be f32|f16", "kv_append", [view([1, 2, 32]), pages], { cache: view([3, 2, 16, 32], "bf16") }],
       ["and kv_heads is 1 in x", "kv_append", [view([1, 1, 32]), pages], { cache }],
-      ["v_cache must be like k_cache", "attention", [
+      ["v_cache must be f32|f16", "attention", [
         view([1, 6, 32]),
         cache,
         view([3, 2, 16, 32]),
