@@ -84,7 +84,7 @@ describe("shape inference", () => {
       ["v_cache must be f32|f16", "attention", [
         view([1, 6, 32]),
         cache,
-        view([3, 2, 16, 32]),
+        view([3, 2, 16, 32], "bf16"),
         pages,
       ]],
       ["heads of q are no multiple of kv_heads", "attention", [view([1, 5, 32]), cache, cache, pages]],
