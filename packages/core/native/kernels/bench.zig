@@ -1,12 +1,13 @@
 //! Micro-benchmarks of the kernels: `zig build bench -- [words…]` runs the rows whose name contains one of the words.
 //!
 //! A figure is the best of many runs (one thread: CPU time of that thread, so that other work on the machine counts
-//! little; more: wall time, thread start included). New families: a file with `pub fn run(b: *Bench) !void`, named in `suites`.
+//! little; more: wall time). New families: a file with `pub fn run(b: *Bench) !void`, named in `suites`.
 
 const std = @import("std");
 const abi = @import("abi");
 const context = @import("context");
 const options = @import("options");
+const pool = @import("pool");
 
 const suites = .{
     @import("bench_rows.zig"),
@@ -17,8 +18,37 @@ const suites = .{
 /// What one call does, for the unit of its figure.
 pub const Work = union(enum) { bytes: usize, flops: usize };
 
+/// Threads that run a job together, and the time it takes.
+pub const Team = struct {
+    pool: pool.Pool,
+
+    pub fn init(self: *Team) !void {
+        try self.pool.init(std.heap.page_allocator, options.threads, 1 << 20);
+    }
+
+    pub fn threads(self: *const Team) usize {
+        return self.pool.threads;
+    }
+
+    /// Nanoseconds of one run on all threads.
+    pub fn time(self: *Team, job: pool.Job, state: *anyopaque) u64 {
+        const clock: std.os.linux.clockid_t = if (self.pool.threads == 1) .THREAD_CPUTIME_ID else .MONOTONIC;
+        const start = nanoseconds(clock);
+        self.pool.run(job, state, self.pool.threads);
+        return nanoseconds(clock) - start;
+    }
+};
+
+/// Pages as the runtime maps weights.
+pub fn hugePages(bytes: usize) ![]align(std.heap.page_size_min) u8 {
+    const pages = try std.posix.mmap(null, bytes, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
+    std.posix.madvise(pages.ptr, pages.len, std.os.linux.MADV.HUGEPAGE) catch {};
+    return pages;
+}
+
 pub const Bench = struct {
     gpa: std.mem.Allocator,
+    team: *Team,
     words: []const []const u8,
 
     /// A dense tensor of the given dtype filled with normal numbers (zeros for integers); lives until the program ends.
@@ -89,7 +119,7 @@ pub const Bench = struct {
     }
 };
 
-fn nanoseconds(clock: std.os.linux.clockid_t) u64 {
+pub fn nanoseconds(clock: std.os.linux.clockid_t) u64 {
     var t: std.os.linux.timespec = undefined;
     _ = std.os.linux.clock_gettime(clock, &t);
     return @as(u64, @intCast(t.sec)) * 1_000_000_000 + @as(u64, @intCast(t.nsec));
@@ -102,6 +132,8 @@ pub fn main(init: std.process.Init.Minimal) !void {
     _ = args.skip();
     while (args.next()) |word| try words.append(gpa, word);
     std.debug.print("level {s}, threads {d}\n", .{ options.level, options.threads });
-    var b: Bench = .{ .gpa = gpa, .words = words.items };
+    var team: Team = undefined;
+    try team.init();
+    var b: Bench = .{ .gpa = gpa, .team = &team, .words = words.items };
     inline for (suites) |suite| try suite.run(&b);
 }

@@ -1,22 +1,61 @@
-//! Rows of `linear` and `quantize_rows`: GFLOPS (2 * rows * n * k) of GEMM, GB/s of packed weights with few rows.
+//! Rows of `linear` and `quantize_rows`: operations (2 * rows * n * k) and bytes of packed weights per second, and their
+//! share of what the machine can do (bench_peak.zig).
 
 const std = @import("std");
 const abi = @import("abi");
+const context = @import("context");
+const bench = @import("bench.zig");
+const bench_peak = @import("bench_peak.zig");
 const linear = @import("linear.zig");
 const quantize = @import("quantize.zig");
 const testing = @import("linear_testing.zig");
-const Bench = @import("bench.zig").Bench;
 
-const Case = struct { dtype: abi.Dtype, i8_mode: bool };
+const Bench = bench.Bench;
 
-const cases = [_]Case{
-    .{ .dtype = .q4_0, .i8_mode = true },  .{ .dtype = .q8_0, .i8_mode = true },  .{ .dtype = .q5_0, .i8_mode = true },
-    .{ .dtype = .q4_k, .i8_mode = true },  .{ .dtype = .q6_k, .i8_mode = true },  .{ .dtype = .iq4_nl, .i8_mode = true },
-    .{ .dtype = .q4_0, .i8_mode = false }, .{ .dtype = .q8_0, .i8_mode = false }, .{ .dtype = .q4_k, .i8_mode = false },
-    .{ .dtype = .f32, .i8_mode = false },  .{ .dtype = .f16, .i8_mode = false },  .{ .dtype = .bf16, .i8_mode = false },
+/// A dtype of each packed kind; block kinds also run with f32 activations.
+const dtypes = [_]abi.Dtype{ .q4_0, .q8_0, .q5_0, .q4_k, .q6_k, .iq4_nl, .f32, .f16, .bf16 };
+
+/// The matrices [n, k] of Qwen3-0.6B and Qwen2.5-0.5B.
+const shapes = [_][2]usize{
+    .{ 1024, 1024 }, .{ 2048, 1024 }, .{ 3072, 1024 }, .{ 1024, 3072 },
+    .{ 896, 896 },   .{ 4864, 896 },  .{ 896, 4864 },  .{ 151_936, 896 },
 };
 
+const row_counts = [_]usize{ 1, 2, 4, 8, 16, 32, 64, 128, 512 };
+
+/// Copies of the weights are used in turn, so that they come from memory as in a model.
+const copies_bytes = 192 << 20;
+/// Operations of one turn through the copies are bounded; with many rows weights are read seldom anyway.
+const turn_operations = 20_000_000_000;
+
 pub fn run(b: *Bench) !void {
+    try quantizeRow(b);
+    var peaks: ?bench_peak.Peaks = null;
+    for (dtypes) |dtype| for ([_]bool{ true, false }) |i8_mode| {
+        if (i8_mode and abi.blockInfo(dtype).?.elements == 1) continue;
+        for (shapes) |shape| {
+            if (shape[1] % abi.blockInfo(dtype).?.elements != 0) continue; // 896 is in no whole blocks of 256
+            var wanted: std.ArrayList(usize) = .empty;
+            for (row_counts) |rows| {
+                if (b.wants(try title(b, dtype, i8_mode, rows, shape))) try wanted.append(b.gpa, rows);
+            }
+            if (wanted.items.len == 0) continue;
+            if (peaks == null) {
+                peaks = try bench_peak.measure(b.team);
+                const format = "peaks: int8 {d:.0} GOPS, f32 {d:.1} GFLOPS, DRAM read {d:.2} GB/s\n";
+                std.debug.print(format, .{ peaks.?.int8, peaks.?.f32, peaks.?.read });
+            }
+            try linearRows(b, dtype, i8_mode, shape, wanted.items, peaks.?);
+        }
+    };
+}
+
+fn title(b: *Bench, dtype: abi.Dtype, i8_mode: bool, rows: usize, shape: [2]usize) ![]const u8 {
+    const mode = if (i8_mode) "i8" else "f32";
+    return std.fmt.allocPrint(b.gpa, "linear {t} {s} {d}x{d}x{d}", .{ dtype, mode, rows, shape[0], shape[1] });
+}
+
+fn quantizeRow(b: *Bench) !void {
     const x = try b.tensor(f32, &.{ 512, 1024 });
     var codes = testing.describe(.q8a, 0, &.{ 512, 1024 });
     codes.data = @intFromPtr((try b.gpa.alignedAlloc(u8, .@"64", 512 * abi.q8aRowBytes(1024))).ptr);
@@ -24,42 +63,76 @@ pub fn run(b: *Bench) !void {
     cmd.inputs[0] = x;
     cmd.outputs[0] = codes;
     try b.row("quantize_rows 512x1024", .{ .bytes = 512 * (1024 * 4 + abi.q8aRowBytes(1024)) }, quantize.quantize_rows, null, &cmd);
-    for (cases) |case| {
-        try rowsOfCase(b, case, 512, 3072, 1024);
-        // Weights of about 200 MB, so that they come from memory.
-        const n = 200_000_000 / bytesPerWeightRow(case.dtype, 2048) / 16 * 16;
-        for ([_]usize{ 1, 2, 4, 8, 16 }) |rows| try rowsOfCase(b, case, rows, n, 2048);
+}
+
+/// One command on each copy of the weights, as a decoder's layers follow each other.
+const Turn = struct {
+    cmd: abi.Command,
+    copies: usize,
+    stride: usize,
+    scratch: []align(64) u8,
+    threads: u32,
+    shared: context.Shared = .{},
+
+    fn go(state: *anyopaque, thread: u32) void {
+        const self: *Turn = @ptrCast(@alignCast(state));
+        var ctx: context.Context = .{ .thread = thread, .threads = self.threads, .scratch = self.scratch, .shared = &self.shared };
+        var cmd = self.cmd;
+        for (0..self.copies) |_| {
+            linear.linear(&ctx, &cmd);
+            ctx.restartTasks();
+            cmd.inputs[1].data += self.stride;
+        }
     }
-}
+};
 
-fn bytesPerWeightRow(dtype: abi.Dtype, k: usize) usize {
-    const info = abi.blockInfo(dtype).?;
-    return k / info.elements * info.bytes;
-}
-
-fn rowsOfCase(b: *Bench, case: Case, rows: usize, n: usize, k: usize) !void {
-    const mode = if (case.i8_mode) "i8" else "f32";
-    const name = try std.fmt.allocPrint(b.gpa, "linear {t} {s} {d}x{d}x{d}", .{ case.dtype, mode, rows, n, k });
-    if (!b.wants(name)) return;
+fn linearRows(b: *Bench, dtype: abi.Dtype, i8_mode: bool, shape: [2]usize, wanted: []const usize, peaks: bench_peak.Peaks) !void {
+    const n, const k = shape;
     var random = std.Random.DefaultPrng.init(1);
-    var w = try testing.Weights.init(b.gpa, case.dtype, n, k, random.random(), false);
+    var w = try testing.Weights.init(b.gpa, dtype, n, k, random.random(), false);
     defer w.deinit();
     try w.pack(1);
-    var cmd: abi.Command = .{ .input_count = 2, .output_count = 1 };
-    cmd.inputs[0] = try b.tensor(f32, &.{ rows, k });
-    if (case.i8_mode) {
-        const bytes = try b.gpa.alignedAlloc(u8, .@"64", rows * abi.q8aRowBytes(k));
-        cmd.outputs[0] = testing.describe(.q8a, @intFromPtr(bytes.ptr), &.{ rows, k });
-        try testing.run(quantize.quantize_rows, null, &cmd, 1);
-        cmd.inputs[0] = cmd.outputs[0];
-    }
-    cmd.inputs[1] = w.packed_desc;
-    const out = try b.gpa.alignedAlloc(f32, .@"64", rows * n);
-    defer b.gpa.free(out);
-    cmd.outputs[0] = testing.describe(.f32, @intFromPtr(out.ptr), &.{ rows, n });
-    if (rows > 16) {
-        try b.row(name, .{ .flops = 2 * rows * n * k }, linear.linear, linear.linear_workspace, &cmd);
-    } else {
-        try b.row(name, .{ .bytes = w.packed_bytes.len }, linear.linear, linear.linear_workspace, &cmd);
+    const bytes = w.packed_bytes.len;
+    const copies = @max(1, copies_bytes / bytes);
+    const memory = try bench.hugePages(copies * bytes);
+    defer std.posix.munmap(memory);
+    for (0..copies) |i| @memcpy(memory[i * bytes ..][0..bytes], w.packed_bytes);
+    for (wanted) |rows| {
+        var arena: std.heap.ArenaAllocator = .init(b.gpa);
+        defer arena.deinit();
+        const gpa = arena.allocator();
+        var cmd: abi.Command = .{ .input_count = 2, .output_count = 1 };
+        const x = try gpa.alignedAlloc(f32, .@"64", rows * k);
+        for (x) |*value| value.* = random.random().floatNorm(f32);
+        cmd.inputs[0] = testing.describe(.f32, @intFromPtr(x.ptr), &.{ rows, k });
+        if (i8_mode) {
+            const codes = try gpa.alignedAlloc(u8, .@"64", rows * abi.q8aRowBytes(k));
+            cmd.outputs[0] = testing.describe(.q8a, @intFromPtr(codes.ptr), &.{ rows, k });
+            try testing.run(quantize.quantize_rows, null, &cmd, 1);
+            cmd.inputs[0] = cmd.outputs[0];
+        }
+        cmd.inputs[1] = w.packed_desc;
+        cmd.inputs[1].data = @intFromPtr(memory.ptr);
+        cmd.outputs[0] = testing.describe(.f32, @intFromPtr((try gpa.alignedAlloc(f32, .@"64", rows * n)).ptr), &.{ rows, n });
+        const threads: u32 = @intCast(b.team.threads());
+        const operations = 2 * rows * n * k;
+        var turn: Turn = .{
+            .cmd = cmd,
+            .copies = std.math.clamp(turn_operations / operations, 1, copies),
+            .stride = bytes,
+            .scratch = @alignCast(try bench.hugePages(@max(4096, linear.linear_workspace(&cmd, threads)))),
+            .threads = threads,
+        };
+        defer std.posix.munmap(@alignCast(turn.scratch));
+        var best: u64 = std.math.maxInt(u64);
+        const end = bench.nanoseconds(.MONOTONIC) + 300_000_000;
+        while (bench.nanoseconds(.MONOTONIC) < end) best = @min(best, b.team.time(Turn.go, &turn) / turn.copies);
+        const ns: f64 = @floatFromInt(best);
+        const speed = @as(f64, @floatFromInt(operations)) / ns;
+        const read = @as(f64, @floatFromInt(bytes)) / ns;
+        const peak = if (i8_mode) peaks.int8 else peaks.f32;
+        const format = "{s:<36} {d:>11.1} us {d:>8.1} GOPS {d:>5.1} % {d:>8.2} GB/s {d:>5.1} %\n";
+        const name = try title(b, dtype, i8_mode, rows, shape);
+        std.debug.print(format, .{ name, ns / 1000, speed, speed / peak * 100, read, read / peaks.read * 100 });
     }
 }

@@ -140,7 +140,7 @@ fn packedChunk(kind: packed_weights.Kind, base: [*]const u8, r: usize, k: usize,
             return n;
         },
         inline else => |quantised| {
-            packed_weights.Panel(quantised).init(panel, k).column(at / 32, column, values[0..32]);
+            packed_weights.Panel(quantised).init(panel).column(at / 32, column, values[0..32]);
             return 32;
         },
     }

@@ -22,7 +22,7 @@ pub fn decodePackedRow(kind: packed_weights.Kind, base: [*]const u8, n: usize, k
             for (out[0..k], 0..) |*value, i| value.* = weights.loadFloat(dtype, panel + (i * packed_weights.panel + column) * size);
         },
         inline else => |quantised| {
-            const p = packed_weights.Panel(quantised).init(panel, k);
+            const p = packed_weights.Panel(quantised).init(panel);
             for (0..k / 32) |b| p.column(b, column, out[b * 32 ..][0..32]);
         },
     }

@@ -84,8 +84,8 @@ fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize,
         var buffer: [panels][32 * 16]f32 align(64) = undefined;
         for (0..problem.k / 32) |b| {
             inline for (0..panels) |p| {
-                const panel = packed_weights.Panel(kind).init(base[p], problem.k);
-                inline for (0..f.code_bytes / 64) |line| @prefetch(panel.codes + b * f.code_bytes + 1024 + line * 64, .{});
+                const panel = packed_weights.Panel(kind).init(base[p]);
+                inline for (0..f.code_bytes / 64) |line| @prefetch(panel.block(b) + 1024 + line * 64, .{});
                 panel.dequantize(b, &buffer[p]);
             }
             for (0..32) |k| {
@@ -169,7 +169,7 @@ fn widenPanel(comptime kind: Kind, base: [*]const u8, k: usize, out: [*]f32) voi
             out[i * 16 + v * dot.width ..][0..dot.width].* = loadWeights(kind, base, i, v);
         };
     } else {
-        const panel = packed_weights.Panel(kind).init(base, k);
+        const panel = packed_weights.Panel(kind).init(base);
         for (0..k / 32) |b| panel.dequantize(b, out + b * 32 * 16);
     }
 }

@@ -94,16 +94,16 @@ fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, 
 }
 
 /// Bytes between the codes in use and those asked from memory.
-const prefetch_ahead = 2048;
+pub var prefetch_ahead: usize = 2048;
 
 fn gemvPanel(comptime kind: Kind, comptime rows: usize, base: [*]const u8, k: usize, x: *const [rows]quantize.Row) [rows][dot.per_panel]F {
     @setEvalBranchQuota(20000);
     const f = comptime packed_weights.form(kind);
     const start_factor = comptime dot.startFactor(f.zero, f.code_max);
-    const panel = packed_weights.Panel(kind).init(base, k);
+    const panel = packed_weights.Panel(kind).init(base);
     var acc: [rows][dot.per_panel]F = @splat(@splat(@splat(0)));
     for (0..k / 32) |b| {
-        inline for (0..f.code_bytes / 64) |line| @prefetch(panel.codes + b * f.code_bytes + prefetch_ahead + line * 64, .{});
+        inline for (0..comptime (f.blockBytes() + 63) / 64) |line| @prefetch(panel.block(b) + prefetch_ahead + line * 64, .{});
         inline for (0..dot.per_panel) |v| {
             const codes = panel.blockCodes(b, v);
             const scales = panel.blockScales(b, v);
@@ -219,9 +219,9 @@ fn unpackPanels(comptime kind: Kind, problem: *const Problem, group: usize, out:
     inline for (0..tile_panels) |i| {
         // The last group may lack a panel: its place repeats the last one and is not stored.
         const p = @min(group * tile_panels + i, problem.panels() - 1);
-        const panel = packed_weights.Panel(kind).init(problem.panelAt(p), problem.k);
+        const panel = packed_weights.Panel(kind).init(problem.panelAt(p));
         for (0..problem.k / 32) |b| {
-            inline for (0..f.code_bytes / 64) |line| @prefetch(panel.codes + b * f.code_bytes + prefetch_ahead + line * 64, .{});
+            inline for (0..comptime (f.blockBytes() + 63) / 64) |line| @prefetch(panel.block(b) + prefetch_ahead + line * 64, .{});
             const record = out + b * weightBlockBytes(f);
             const vectors: [*]dot.U = @ptrCast(@alignCast(record));
             inline for (0..dot.per_panel) |v| {
@@ -252,7 +252,7 @@ const TileCodes = struct {
     }
 };
 
-fn runTile(
+pub fn runTile(
     comptime f: packed_weights.Form,
     problem: *const Problem,
     t: usize,

@@ -21,7 +21,7 @@ fn oracleI8(w: *const testing.Weights, r: usize, x: quantize.Row, k: usize) f32 
         .f32, .f16, .bf16 => unreachable,
         inline else => |q| {
             const f = comptime packed_weights.form(q);
-            const panel = packed_weights.Panel(q).init(base, k);
+            const panel = packed_weights.Panel(q).init(base);
             var acc: f32 = 0;
             for (0..k / 32) |b| for (0..32 / f.group) |g| {
                 const scale, const min, const codes = panel.columnGroup(b, r % 16, g);

@@ -29,28 +29,20 @@ fn packPanel(w: *const Rows, kind: Kind, p: usize, out: []u8) void {
         .f16, .bf16 => packFloats(u16, w, p, columns, out),
         inline else => |k| {
             @memset(out, 0); // missing columns and the padding of a panel
-            const f = comptime packed_weights.form(k);
-            const parts: Parts = .{
-                .codes = out.ptr,
-                .scales = out.ptr + w.k / 32 * f.code_bytes,
-                .supers = out.ptr + w.k / 32 * (f.code_bytes + f.scale_bytes),
-            };
             for (0..columns) |c| {
                 const row = w.row(p * panel + c);
                 switch (k) {
-                    .q4_0, .q5_0 => packNibbles(k, row, w.k, c, parts),
-                    .q8_0 => packBytes(row, w.k, c, parts),
-                    .q4_k => packQ4K(row, w.k, c, parts),
-                    .q6_k => packQ6K(row, w.k, c, parts),
-                    .q8_g16 => packGroups(w.dtype, row, w.k, c, parts),
+                    .q4_0, .q5_0 => packNibbles(k, row, w.k, c, out.ptr),
+                    .q8_0 => packBytes(row, w.k, c, out.ptr),
+                    .q4_k => packQ4K(row, w.k, c, out.ptr),
+                    .q6_k => packQ6K(row, w.k, c, out.ptr),
+                    .q8_g16 => packGroups(w.dtype, row, w.k, c, out.ptr),
                     else => comptime unreachable,
                 }
             }
         },
     }
 }
-
-const Parts = struct { codes: [*]u8, scales: [*]u8, supers: [*]u8 };
 
 fn packFloats(comptime T: type, w: *const Rows, p: usize, columns: usize, out: []u8) void {
     const values: [*]T = @ptrCast(@alignCast(out.ptr));
@@ -73,13 +65,13 @@ inline fn store32(p: [*]u8, value: u32) void {
 }
 
 /// q4_0 and q5_0: the source's nibble pairs (elements i and 16 + i) are the packed pairs (k-steps j and j + 4).
-fn packNibbles(comptime kind: Kind, row: [*]const u8, k: usize, c: usize, out: Parts) void {
+fn packNibbles(comptime kind: Kind, row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(kind);
     const header = if (kind == .q5_0) 6 else 2;
     for (0..k / 32) |b| {
         const block = row + b * (header + 16);
-        const codes = out.codes + b * f.code_bytes + c * 4;
-        @memcpy(out.scales[b * 32 + c * 2 ..][0..2], block[0..2]);
+        const codes = out + f.blockAt(b) + c * 4;
+        @memcpy((out + f.blockAt(b) + f.code_bytes + c * 2)[0..2], block[0..2]);
         for (0..4) |j| store32(codes + j * 64, load32(block + header + j * 4));
         if (kind == .q5_0) {
             const high = load32(block + 2);
@@ -92,45 +84,47 @@ fn packNibbles(comptime kind: Kind, row: [*]const u8, k: usize, c: usize, out: P
     }
 }
 
-fn packBytes(row: [*]const u8, k: usize, c: usize, out: Parts) void {
+fn packBytes(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+    const f = comptime packed_weights.form(.q8_0);
     for (0..k / 32) |b| {
         const block = row + b * 34;
-        @memcpy(out.scales[b * 32 + c * 2 ..][0..2], block[0..2]);
-        for (0..8) |s| store32(out.codes + b * 512 + s * 64 + c * 4, load32(block + 2 + s * 4) ^ 0x80808080);
+        @memcpy((out + f.blockAt(b) + f.code_bytes + c * 2)[0..2], block[0..2]);
+        for (0..8) |s| store32(out + f.blockAt(b) + s * 64 + c * 4, load32(block + 2 + s * 4) ^ 0x80808080);
     }
 }
 
 /// A source chunk of 32 bytes holds sub-block 2n in its low and 2n + 1 in its high nibbles.
-fn packQ4K(row: [*]const u8, k: usize, c: usize, out: Parts) void {
+fn packQ4K(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+    const f = comptime packed_weights.form(.q4_k);
     for (0..k / 256) |super| {
         const block = row + super * 144;
-        @memcpy(out.supers[super * 64 + c * 2 ..][0..2], block[0..2]);
-        @memcpy(out.supers[super * 64 + 32 + c * 2 ..][0..2], block[2..4]);
+        const super_record = out + f.superAt(super * 8) + c * 2;
+        @memcpy(super_record[0..2], block[0..2]);
+        @memcpy((super_record + 32)[0..2], block[2..4]);
         for (0..8) |sub| {
-            const b = super * 8 + sub;
-            const sc, const m = blocks.scaleMin(block + 4, sub);
-            out.scales[b * 32 + c] = sc;
-            out.scales[b * 32 + 16 + c] = m;
+            const target = out + f.blockAt(super * 8 + sub);
+            target[f.code_bytes + c], target[f.code_bytes + 16 + c] = blocks.scaleMin(block + 4, sub);
             const shift: u5 = @intCast(sub % 2 * 4);
             for (0..4) |j| {
                 const chunk = block + 16 + sub / 2 * 32 + j * 4;
                 const low = (load32(chunk) >> shift) & 0x0f0f0f0f;
                 const high = (load32(chunk + 16) >> shift) & 0x0f0f0f0f;
-                store32(out.codes + b * 256 + j * 64 + c * 4, low | high << 4);
+                store32(target + j * 64 + c * 4, low | high << 4);
             }
         }
     }
 }
 
-fn packQ6K(row: [*]const u8, k: usize, c: usize, out: Parts) void {
+fn packQ6K(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+    const f = comptime packed_weights.form(.q6_k);
     for (0..k / 256) |super| {
         const block = row + super * 210;
-        @memcpy(out.supers[super * 32 + c * 2 ..][0..2], block[208..210]);
+        @memcpy((out + f.superAt(super * 8) + c * 2)[0..2], block[208..210]);
         for (0..8) |sub| {
-            const b = super * 8 + sub;
-            out.scales[b * 32 + c] = block[192 + sub * 2];
-            out.scales[b * 32 + 16 + c] = block[192 + sub * 2 + 1];
-            const codes = out.codes + b * 384 + c * 4;
+            const target = out + f.blockAt(super * 8 + sub);
+            target[f.code_bytes + c] = block[192 + sub * 2];
+            target[f.code_bytes + 16 + c] = block[192 + sub * 2 + 1];
+            const codes = target + c * 4;
             const nibbles = block + sub / 4 * 64 + sub % 2 * 32;
             const shift: u5 = @intCast(sub % 4 / 2 * 4);
             const planes = block + 128 + sub / 4 * 32;
@@ -149,21 +143,22 @@ fn packQ6K(row: [*]const u8, k: usize, c: usize, out: Parts) void {
     }
 }
 
-fn packGroups(dtype: abi.Dtype, row: [*]const u8, k: usize, c: usize, out: Parts) void {
+fn packGroups(dtype: abi.Dtype, row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+    const f = comptime packed_weights.form(.q8_g16);
     const info = abi.blockInfo(dtype).?;
     var block: blocks.Affine = undefined;
     for (0..k / info.elements) |source| {
         blocks.affine(dtype, row + source * info.bytes, &block);
         for (0..info.elements / 32) |sub| {
-            const b = source * (info.elements / 32) + sub;
+            const target = out + f.blockAt(source * (info.elements / 32) + sub);
             for (0..2) |g| {
-                const record = out.scales + b * 256 + g * 128 + c * 4;
+                const record = target + f.code_bytes + g * 128 + c * 4;
                 store32(record, @bitCast(block.scale[sub * 2 + g]));
                 store32(record + 64, @bitCast(block.min[sub * 2 + g]));
             }
             for (0..8) |s| {
                 const four: u32 = @bitCast(block.codes[sub * 32 + s * 4 ..][0..4].*);
-                store32(out.codes + b * 512 + s * 64 + c * 4, four ^ 0x80808080);
+                store32(target + s * 64 + c * 4, four ^ 0x80808080);
             }
         }
     }
@@ -194,7 +189,7 @@ test "packed weights dequantise to the bits of the decoders" {
                             try testing.expectBits(want[i], got);
                         },
                         inline else => |q| for (0..k / 32) |b| {
-                            const p = packed_weights.Panel(q).init(base, k);
+                            const p = packed_weights.Panel(q).init(base);
                             var column: [32]f32 = undefined;
                             p.column(b, r % 16, &column);
                             var all: [32 * 16]f32 = undefined;

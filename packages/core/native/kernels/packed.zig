@@ -4,13 +4,14 @@
 //! Every panel starts 64-byte aligned and has `panelBytes` bytes:
 //!
 //! - f32, f16, bf16: [K][16] elements of the source type.
-//! - quantised, K divides by 32: three arrays, [K/32] code records, [K/32] scale records, [K/256] super records.
+//! - quantised, K divides by 32: K/32 blocks, each its codes and its scales; in front of every 8 blocks a super record
+//!   where the kind has one. So one stream of reading goes through a panel, and on into the next.
 //!
-//! A code record holds 32 steps of K of 16 columns. Its codes are unsigned (source code + zero) and lie in 8 k-steps of
+//! A block's codes are 32 steps of K of 16 columns. They are unsigned (source code + zero) and lie in 8 k-steps of
 //! 64 bytes where byte column*4 + i is element 4*step + i of K, which is what u8*i8 dots of four want. In nibble forms
 //! the byte at 64*j + column*4 + i has k-step j in its low and k-step j+4 in its high nibble; planes add higher bits.
 //!
-//! | kind   | code record                                         | scale record             | super record  | zero |
+//! | kind   | codes                                               | scales                   | super record  | zero |
 //! | ------ | --------------------------------------------------- | ------------------------ | ------------- | ---- |
 //! | q8_0   | 8 x 64 bytes                                        | 16 f16                   |               | 128  |
 //! | q4_0   | 4 x 64 nibble pairs                                 | 16 f16                   |               | 8    |
@@ -61,6 +62,20 @@ pub const Form = struct {
     pub fn groups(comptime f: Form) usize {
         return 32 / f.group;
     }
+
+    pub fn blockBytes(comptime f: Form) usize {
+        return f.code_bytes + f.scale_bytes;
+    }
+
+    /// Bytes from the start of a panel to block `b`.
+    pub inline fn blockAt(comptime f: Form, b: usize) usize {
+        return b * f.blockBytes() + (b / 8 + 1) * f.super_bytes;
+    }
+
+    /// Bytes from the start of a panel to the super record of block `b`.
+    pub inline fn superAt(comptime f: Form, b: usize) usize {
+        return b / 8 * (8 * f.blockBytes() + f.super_bytes);
+    }
 };
 
 pub fn form(kind: Kind) Form {
@@ -96,7 +111,10 @@ pub fn panelBytes(kind: Kind, k: usize) usize {
     const bytes = switch (kind) {
         .f32 => k * panel * 4,
         .f16, .bf16 => k * panel * 2,
-        else => k / 32 * (form(kind).code_bytes + form(kind).scale_bytes) + k / 256 * form(kind).super_bytes,
+        inline else => |q| blk: {
+            const f = comptime form(q);
+            break :blk k / 32 * f.blockBytes() + k / 256 * f.super_bytes;
+        },
     };
     return std.mem.alignForward(usize, bytes, 64);
 }
@@ -119,24 +137,25 @@ pub fn Panel(comptime kind: Kind) type {
     return struct {
         const f = form(kind);
         const groups = f.groups();
-        codes: [*]const u8,
-        scales: [*]const u8,
-        supers: [*]const u8,
+        base: [*]const u8,
 
-        pub inline fn init(base: [*]const u8, k: usize) @This() {
-            const scales = base + k / 32 * f.code_bytes;
-            return .{ .codes = base, .scales = scales, .supers = scales + k / 32 * f.scale_bytes };
+        pub inline fn init(base: [*]const u8) @This() {
+            return .{ .base = base };
+        }
+
+        pub inline fn block(self: @This(), b: usize) [*]const u8 {
+            return self.base + f.blockAt(b);
         }
 
         /// The codes of vector `v` of columns in block `b`, one vector per k-step.
         pub inline fn blockCodes(self: @This(), b: usize, comptime v: usize) [8]dot.U {
-            return unpackCodes(kind, self.codes + b * f.code_bytes, v);
+            return unpackCodes(kind, self.block(b), v);
         }
 
         /// Scales and minima (already negated for K-quants: value = scale * code + min) of vector `v` of columns.
         pub inline fn blockScales(self: @This(), b: usize, comptime v: usize) Scales(groups) {
-            const s = self.scales + b * f.scale_bytes;
-            const d = self.supers + b / 8 * f.super_bytes;
+            const s = self.block(b) + f.code_bytes;
+            const d = self.base + f.superAt(b);
             const at = v * dot.width;
             switch (kind) {
                 .q8_0, .q4_0, .q5_0 => return .{ .scale = .{loadHalf(s + at * 2)} },
@@ -188,7 +207,7 @@ pub fn Panel(comptime kind: Kind) type {
 
         /// Scale, minimum and codes (zero point taken off) of group `g` of block `b` of one column.
         pub fn columnGroup(self: @This(), b: usize, c: usize, g: usize) struct { f32, f32, [f.group]i32 } {
-            const record = self.codes + b * f.code_bytes;
+            const record = self.block(b);
             var codes: [f.group]i32 = undefined;
             for (&codes, g * f.group..) |*code, i| {
                 const step = i / 4;
@@ -211,8 +230,8 @@ pub fn Panel(comptime kind: Kind) type {
         }
 
         fn columnScale(self: @This(), b: usize, c: usize, g: usize) struct { f32, f32 } {
-            const s = self.scales + b * f.scale_bytes;
-            const d = self.supers + b / 8 * f.super_bytes;
+            const s = self.block(b) + f.code_bytes;
+            const d = self.base + f.superAt(b);
             switch (kind) {
                 .q8_0, .q4_0, .q5_0 => return .{ scalarHalf(s + c * 2), 0 },
                 .q4_k => return .{
