@@ -90,8 +90,9 @@ pub fn build(b: *std.Build) void {
     options.addOption([]const u8, "level", if (best) |l| l.name else "none");
     const module = kernelModule(b, "kernels/bench.zig", best orelse return, .ReleaseFast);
     module.addImport("options", options.createModule());
-    const pool = b.createModule(.{ .root_source_file = b.path("runtime/pool.zig"), .link_libc = true });
-    module.addImport("pool", pool);
+    const runtime = b.createModule(.{ .root_source_file = b.path("runtime/runtime.zig"), .link_libc = true });
+    for ([_][]const u8{ "abi", "ops", "context" }) |name| runtime.addImport(name, module.import_table.get(name).?);
+    module.addImport("runtime", runtime);
     const bench = b.addExecutable(.{ .name = "kernel-bench", .root_module = module, .use_llvm = true });
     b.installArtifact(bench);
     const run = b.addRunArtifact(bench);

@@ -7,7 +7,7 @@ const std = @import("std");
 const abi = @import("abi");
 const context = @import("context");
 const options = @import("options");
-const pool = @import("pool");
+const runtime = @import("runtime");
 
 const suites = .{
     @import("bench_rows.zig"),
@@ -18,23 +18,26 @@ const suites = .{
 /// What one call does, for the unit of its figure.
 pub const Work = union(enum) { bytes: usize, flops: usize };
 
-/// Threads that run a job together, and the time it takes.
+/// Threads that run commands as a program does, and the time it takes.
 pub const Team = struct {
-    pool: pool.Pool,
+    pool: runtime.Pool,
+    executor: runtime.Executor,
 
+    /// The team must not move.
     pub fn init(self: *Team) !void {
-        try self.pool.init(std.heap.page_allocator, options.threads, 1 << 20);
+        try self.pool.init(std.heap.page_allocator, options.threads, 1_000_000);
+        self.executor = .{ .pool = &self.pool };
     }
 
-    pub fn threads(self: *const Team) usize {
+    pub fn threads(self: *const Team) u32 {
         return self.pool.threads;
     }
 
-    /// Nanoseconds of one run on all threads.
-    pub fn time(self: *Team, job: pool.Job, state: *anyopaque) u64 {
+    /// Nanoseconds of running the steps, one after the other.
+    pub fn time(self: *Team, steps: []const runtime.Step, scratch: []align(64) u8) !u64 {
         const clock: std.os.linux.clockid_t = if (self.pool.threads == 1) .THREAD_CPUTIME_ID else .MONOTONIC;
         const start = nanoseconds(clock);
-        self.pool.run(job, state, self.pool.threads);
+        if (self.executor.run(steps, scratch, null) != null) return error.KernelFailed;
         return nanoseconds(clock) - start;
     }
 };
@@ -90,24 +93,18 @@ pub const Bench = struct {
         cmd: *const abi.Command,
     ) !void {
         if (!b.wants(name)) return;
-        const bytes: usize = if (workspace) |w| @intCast(w(cmd, options.threads)) else 0;
+        const threads = b.team.threads();
+        const bytes: usize = if (workspace) |w| @intCast(w(cmd, threads)) else 0;
         const scratch = try b.gpa.alignedAlloc(u8, .@"64", bytes);
         @memset(scratch, 0);
         defer b.gpa.free(scratch);
-        var best: u64 = std.math.maxInt(u64);
+        // Short kernels repeat, so that reading the clock does not count.
+        const many: [64]runtime.Step = @splat(.{ .command = cmd, .kernel = kernel, .threads = threads });
+        const first = try b.team.time(many[0..1], scratch);
+        const repeats = std.math.clamp(50_000 / @max(1, first), 1, many.len);
+        var best: u64 = first;
         const end = nanoseconds(.MONOTONIC) + 300_000_000;
-        while (nanoseconds(.MONOTONIC) < end) {
-            const clock: std.os.linux.clockid_t = if (options.threads == 1) .THREAD_CPUTIME_ID else .MONOTONIC;
-            // Short kernels repeat, so that reading the clock does not count.
-            var repeats: usize = 1;
-            while (true) : (repeats *= 4) {
-                const start = nanoseconds(clock);
-                for (0..repeats) |_| try context.runForTest(kernel, cmd, options.threads, scratch);
-                const took = nanoseconds(clock) - start;
-                best = @min(best, took / repeats);
-                if (took > 50_000) break;
-            }
-        }
+        while (nanoseconds(.MONOTONIC) < end) best = @min(best, try b.team.time(many[0..repeats], scratch) / repeats);
         const rate = switch (work) {
             inline else => |n| @as(f64, @floatFromInt(n)) / @as(f64, @floatFromInt(@max(1, best))),
         };

@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const abi = @import("abi");
-const context = @import("context");
+const runtime = @import("runtime");
 const bench = @import("bench.zig");
 const bench_peak = @import("bench_peak.zig");
 const linear = @import("linear.zig");
@@ -41,7 +41,7 @@ pub fn run(b: *Bench) !void {
             }
             if (wanted.items.len == 0) continue;
             if (peaks == null) {
-                peaks = try bench_peak.measure(b.team);
+                peaks = try bench_peak.measure(b.team.threads());
                 const format = "peaks: int8 {d:.0} GOPS, f32 {d:.1} GFLOPS, DRAM read {d:.2} GB/s\n";
                 std.debug.print(format, .{ peaks.?.int8, peaks.?.f32, peaks.?.read });
             }
@@ -64,27 +64,6 @@ fn quantizeRow(b: *Bench) !void {
     cmd.outputs[0] = codes;
     try b.row("quantize_rows 512x1024", .{ .bytes = 512 * (1024 * 4 + abi.q8aRowBytes(1024)) }, quantize.quantize_rows, null, &cmd);
 }
-
-/// One command on each copy of the weights, as a decoder's layers follow each other.
-const Turn = struct {
-    cmd: abi.Command,
-    copies: usize,
-    stride: usize,
-    scratch: []align(64) u8,
-    threads: u32,
-    shared: context.Shared = .{},
-
-    fn go(state: *anyopaque, thread: u32) void {
-        const self: *Turn = @ptrCast(@alignCast(state));
-        var ctx: context.Context = .{ .thread = thread, .threads = self.threads, .scratch = self.scratch, .shared = &self.shared };
-        var cmd = self.cmd;
-        for (0..self.copies) |_| {
-            linear.linear(&ctx, &cmd);
-            ctx.restartTasks();
-            cmd.inputs[1].data += self.stride;
-        }
-    }
-};
 
 fn linearRows(b: *Bench, dtype: abi.Dtype, i8_mode: bool, shape: [2]usize, wanted: []const usize, peaks: bench_peak.Peaks) !void {
     const n, const k = shape;
@@ -114,19 +93,19 @@ fn linearRows(b: *Bench, dtype: abi.Dtype, i8_mode: bool, shape: [2]usize, wante
         cmd.inputs[1] = w.packed_desc;
         cmd.inputs[1].data = @intFromPtr(memory.ptr);
         cmd.outputs[0] = testing.describe(.f32, @intFromPtr((try gpa.alignedAlloc(f32, .@"64", rows * n)).ptr), &.{ rows, n });
-        const threads: u32 = @intCast(b.team.threads());
         const operations = 2 * rows * n * k;
-        var turn: Turn = .{
-            .cmd = cmd,
-            .copies = std.math.clamp(turn_operations / operations, 1, copies),
-            .stride = bytes,
-            .scratch = @alignCast(try bench.hugePages(@max(4096, linear.linear_workspace(&cmd, threads)))),
-            .threads = threads,
-        };
-        defer std.posix.munmap(@alignCast(turn.scratch));
+        const cmds = try gpa.alloc(abi.Command, std.math.clamp(turn_operations / operations, 1, copies));
+        const steps = try gpa.alloc(runtime.Step, cmds.len);
+        for (cmds, steps, 0..) |*copy, *step, i| {
+            copy.* = cmd;
+            copy.inputs[1].data += i * bytes;
+            step.* = .{ .command = copy, .kernel = linear.linear, .threads = b.team.threads() };
+        }
+        const scratch = try bench.hugePages(@max(4096, linear.linear_workspace(&cmd, b.team.threads())));
+        defer std.posix.munmap(scratch);
         var best: u64 = std.math.maxInt(u64);
         const end = bench.nanoseconds(.MONOTONIC) + 300_000_000;
-        while (bench.nanoseconds(.MONOTONIC) < end) best = @min(best, b.team.time(Turn.go, &turn) / turn.copies);
+        while (bench.nanoseconds(.MONOTONIC) < end) best = @min(best, try b.team.time(steps, @alignCast(scratch)) / steps.len);
         const ns: f64 = @floatFromInt(best);
         const speed = @as(f64, @floatFromInt(operations)) / ns;
         const read = @as(f64, @floatFromInt(bytes)) / ns;

@@ -120,21 +120,32 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
     return std.math.floorPowerOfTwo(usize, @min(max, n));
 }
 
-/// Runs of neighbouring panels that the threads of a GEMV take one after another.
+/// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
+/// gather way at the start of each, short ones at last, so that all threads end together.
 pub const PanelRuns = struct {
     ctx: *context.Context,
     panels: usize,
-    run: usize,
+    /// Runs are of whole multiples of this.
+    grain: usize,
+    /// The run that `start` belongs to.
+    index: usize = 0,
+    start: usize = 0,
 
     pub fn init(ctx: *context.Context, panels: usize, grain: usize) PanelRuns {
-        const share = panels / (@as(usize, ctx.threads) * 8) / grain * grain;
-        return .{ .ctx = ctx, .panels = panels, .run = if (ctx.threads == 1) panels else @max(grain, share) };
+        return .{ .ctx = ctx, .panels = panels, .grain = grain };
     }
 
     pub fn next(self: *PanelRuns) ?context.Context.Range {
-        const start = self.ctx.take() * self.run;
-        if (start >= self.panels) return null;
-        return .{ .start = start, .end = @min(self.panels, start + self.run) };
+        const wanted = self.ctx.take();
+        while (self.index < wanted) : (self.index += 1) self.start += self.length();
+        if (self.start >= self.panels) return null;
+        return .{ .start = self.start, .end = @min(self.panels, self.start + self.length()) };
+    }
+
+    fn length(self: *const PanelRuns) usize {
+        if (self.ctx.threads == 1) return self.panels;
+        const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
+        return @max(self.grain, share / self.grain * self.grain);
     }
 };
 

@@ -94,7 +94,7 @@ fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, 
 }
 
 /// Bytes between the codes in use and those asked from memory.
-pub var prefetch_ahead: usize = 2048;
+const prefetch_ahead = 4096;
 
 fn gemvPanel(comptime kind: Kind, comptime rows: usize, base: [*]const u8, k: usize, x: *const [rows]quantize.Row) [rows][dot.per_panel]F {
     @setEvalBranchQuota(20000);
@@ -252,7 +252,7 @@ const TileCodes = struct {
     }
 };
 
-pub fn runTile(
+fn runTile(
     comptime f: packed_weights.Form,
     problem: *const Problem,
     t: usize,

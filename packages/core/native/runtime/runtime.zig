@@ -2,6 +2,9 @@
 
 pub const Library = @import("library.zig").Library;
 pub const Level = @import("library.zig").Level;
+pub const Executor = @import("executor.zig").Executor;
+pub const Pool = @import("pool.zig").Pool;
+pub const Step = @import("executor.zig").Step;
 
 test {
     _ = @import("check.zig");
