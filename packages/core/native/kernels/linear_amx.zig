@@ -184,10 +184,10 @@ inline fn roundPairs(high: F, low: F) U {
 }
 
 /// The weights of a panel in a block of steps as tiles of bf16: row = two elements of K, in it column by column.
-fn unpackPanel(comptime kind: Kind, base: [*]const u8, k: usize, first: usize, steps: usize, out: [*]align(64) u8, tile_stride: usize) void {
+fn unpackPanel(comptime kind: Kind, base: [*]const u8, first: usize, steps: usize, out: [*]align(64) u8, tile_stride: usize) void {
     @setEvalBranchQuota(20_000);
     const f = comptime packed_weights.form(kind);
-    const panel = packed_weights.Panel(kind).init(base, k);
+    const panel = packed_weights.Panel(kind).init(base);
     for (0..steps) |s| {
         const tile: [*]align(64) U = @ptrCast(@alignCast(out + s * tile_stride));
         const codes = panel.blockCodes(first + s, 0);
@@ -252,7 +252,7 @@ const Task = struct {
             const steps = @min(block_steps, task.plan.steps - first);
             for (task.panels.start..task.panels.end) |p| {
                 const place, const stride = task.weightTile(p, steps);
-                unpackPanel(kind, task.problem.panelAt(p), task.problem.k, first, steps, place, stride);
+                unpackPanel(kind, task.problem.panelAt(p), first, steps, place, stride);
             }
             task.multiply(first, steps);
         }

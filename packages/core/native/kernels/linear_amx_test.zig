@@ -77,7 +77,7 @@ const Problem = struct {
             .f32, .f16, .bf16 => unreachable,
             inline else => |q| {
                 const f = comptime packed_weights.form(q);
-                const panel = packed_weights.Panel(q).init(base, self.case.k);
+                const panel = packed_weights.Panel(q).init(base);
                 for (out, 0..) |*value, i| {
                     const scale, const min, const codes = panel.columnGroup(i / 32, c % 16, i % 32 / f.group);
                     const zero: f32 = f.zero;
