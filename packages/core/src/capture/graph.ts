@@ -5,7 +5,7 @@
 import type { Backend } from "../backend.ts";
 import type { OpName } from "../native/abi.ts";
 import type { Scalar, TokenDim } from "../scalar.ts";
-import type { MemoryStorage, Storage } from "../storage.ts";
+import type { Storage } from "../storage.ts";
 import type { View } from "../view.ts";
 
 /**
@@ -42,8 +42,6 @@ export class Graph {
   nodes: GraphNode[] = [];
   readonly inputs: Map<string, View> = new Map<string, View>();
   readonly outputs: Map<string, View> = new Map<string, View>();
-  /** Memory outside the graph that nodes read or write: kept alive by the program. */
-  readonly externals: Set<MemoryStorage> = new Set<MemoryStorage>();
   /** Set when recording is over: ops on its tensors fail from then on. */
   sealed = false;
   #buffers = 0;
@@ -58,9 +56,6 @@ export class Graph {
   /** Appends a node in program order. */
   push(node: GraphNode): void {
     this.nodes.push(node);
-    for (const view of [...node.inputs, ...node.outputs]) {
-      if (view?.storage.kind === "memory") this.externals.add(view.storage);
-    }
     for (const view of node.outputs) view.storage.version++;
   }
 }
