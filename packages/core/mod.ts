@@ -10,6 +10,7 @@ export * from "./src/scalar.ts";
 export * from "./src/backend.ts";
 export * from "./src/registry.ts";
 export * from "./src/kernel_selector.ts";
+export * from "./src/linear_variant.ts";
 export * from "./src/tensor.ts";
 export { keep, tidy } from "./src/tidy.ts";
 export type { Owner } from "./src/storage.ts";

@@ -28,6 +28,10 @@ function headerProgram(): string {
       check(`offsetof(${name}, ${snake}) == ${at}`);
     }
   }
+  for (const [field, { shift, bits }] of Object.entries(abi.LinearVariant)) {
+    const name = `MLLM_LINEAR_VARIANT_${field.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+    check(`${name}_SHIFT == ${shift} && ${name}_BITS == ${bits}`);
+  }
   return lines.join("\n") + "\n";
 }
 

@@ -122,6 +122,7 @@ pub const Register = enum(u8) {
 pub const Command = extern struct {
     op: u32 = 0,
     /// Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding.
+    /// Of `linear` a LinearVariant; the other ops have one kernel each, and 0.
     variant: u32 = 0,
     /// Threads to use at most; 0 means all of the pool.
     threads: u32 = 0,
@@ -137,6 +138,34 @@ pub const Command = extern struct {
     /// Whether an optional input is there.
     pub fn given(self: *const Command, input: usize) bool {
         return input < self.input_count and self.inputs[input].rank != 0;
+    }
+};
+
+/// Kernels of `linear`: `auto` takes GEMV for few rows of activations and GEMM for more.
+pub const LinearMode = enum(u2) { auto = 0, gemv = 1, gemm = 2, _ };
+
+/// The `variant` of a `linear` command, in bits from the lowest on. Everywhere 0 is the level's own choice, and nothing
+/// changes a bit of the result.
+pub const LinearVariant = packed struct(u32) {
+    /// Which kernel: a LinearMode.
+    mode: LinearMode = .auto,
+    /// Rows up to which `auto` is GEMV.
+    few_rows: u8 = 0,
+    /// Rows of GEMM's register tile; where there is none of so many, the next smaller one.
+    tile_rows: u6 = 0,
+    /// Panels of 16 columns that a thread of a GEMV takes at a time.
+    run: u12 = 0,
+    /// 0.
+    reserved: u4 = 0,
+
+    /// The fields of a command's variant; null when it is none.
+    pub fn decode(bits: u32) ?LinearVariant {
+        const variant: LinearVariant = @bitCast(bits);
+        const known = switch (variant.mode) {
+            .auto, .gemv, .gemm => true,
+            _ => false,
+        };
+        return if (known and variant.reserved == 0) variant else null;
     }
 };
 

@@ -92,6 +92,13 @@ enum mllm_register {
   MLLM_REGISTER_CONTEXT = 4,
 };
 
+/** Kernels of `linear`: `auto` takes GEMV for few rows of activations and GEMM for more. */
+enum mllm_linear_mode {
+  MLLM_LINEAR_MODE_AUTO = 0,
+  MLLM_LINEAR_MODE_GEMV = 1,
+  MLLM_LINEAR_MODE_GEMM = 2,
+};
+
 /** Ids of the ops; docs/ops.md says what each takes. */
 enum mllm_op {
   MLLM_OP_COPY = 1,
@@ -133,6 +140,23 @@ enum mllm_op {
   MLLM_OP_SOFTMAX_TOPK = 37,
 };
 
+/** The `variant` of a `linear` command, in bits from the lowest on. Everywhere 0 is the level's own choice, and nothing changes a bit of the result. */
+/** Which kernel: a LinearMode. */
+#define MLLM_LINEAR_VARIANT_MODE_SHIFT 0
+#define MLLM_LINEAR_VARIANT_MODE_BITS 2
+/** Rows up to which `auto` is GEMV. */
+#define MLLM_LINEAR_VARIANT_FEW_ROWS_SHIFT 2
+#define MLLM_LINEAR_VARIANT_FEW_ROWS_BITS 8
+/** Rows of GEMM's register tile; where there is none of so many, the next smaller one. */
+#define MLLM_LINEAR_VARIANT_TILE_ROWS_SHIFT 10
+#define MLLM_LINEAR_VARIANT_TILE_ROWS_BITS 6
+/** Panels of 16 columns that a thread of a GEMV takes at a time. */
+#define MLLM_LINEAR_VARIANT_RUN_SHIFT 16
+#define MLLM_LINEAR_VARIANT_RUN_BITS 12
+/** 0. */
+#define MLLM_LINEAR_VARIANT_RESERVED_SHIFT 28
+#define MLLM_LINEAR_VARIANT_RESERVED_BITS 4
+
 /** A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for block-quantised dtypes the strides count elements too and are multiples of the block). */
 typedef struct {
   uint64_t data;
@@ -150,7 +174,7 @@ typedef struct {
 /** One op over descriptors; see ops.zig for what inputs, outputs, ints and floats each op takes. An optional input that is absent has rank 0 and data 0. */
 typedef struct {
   uint32_t op;
-  /** Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding. */
+  /** Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding. Of `linear` a LinearVariant; the other ops have one kernel each, and 0. */
   uint32_t variant;
   /** Threads to use at most; 0 means all of the pool. */
   uint32_t threads;

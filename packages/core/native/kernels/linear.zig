@@ -2,7 +2,7 @@
 //!
 //! Few rows (GEMV) read the packed codes once, straight into registers; more rows (GEMM) unpack a panel into scratch
 //! and run all rows over it. Both take every output element through the same float operations in the same order, so
-//! its bits depend neither on the number of rows nor on threads or tiles. Variants: 0 chooses, 1 GEMV, 2 GEMM.
+//! its bits depend neither on the number of rows nor on threads, tiles or variant (linear_variant.zig).
 
 const std = @import("std");
 const abi = @import("abi");
@@ -11,9 +11,11 @@ const dot = @import("dot.zig");
 const packed_weights = @import("packed.zig");
 const linear_f32 = @import("linear_f32.zig");
 const linear_i8 = @import("linear_i8.zig");
+const linear_variant = @import("linear_variant.zig");
 
 /// A linear command.
 pub const Problem = struct {
+    variant: abi.LinearVariant,
     rows: usize,
     n: usize,
     k: usize,
@@ -61,7 +63,7 @@ pub const Problem = struct {
 
 fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
     const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.few_rows else linear_i8.few_rows;
-    return cmd.variant == 2 or (cmd.variant != 1 and rows > few);
+    return linear_variant.isGemm(linear_variant.of(cmd), rows, few);
 }
 
 fn isF32(desc: *const abi.TensorDesc) bool {
@@ -75,6 +77,7 @@ pub fn problemOf(cmd: *const abi.Command) Problem {
     const kind = packed_weights.kindOf(w.dtype).?;
     const k: usize = @intCast(w.shape[1]);
     return .{
+        .variant = linear_variant.of(cmd),
         .rows = @intCast(x.shape[0]),
         .n = @intCast(w.shape[0]),
         .k = k,
@@ -121,18 +124,21 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
 }
 
 /// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
-/// gather way at the start of each, short ones at last, so that all threads end together.
+/// gather way at the start of each, short ones at last, so that all threads end together. A variant may name one length
+/// for all.
 pub const PanelRuns = struct {
     ctx: *context.Context,
     panels: usize,
     /// Runs are of whole multiples of this.
     grain: usize,
+    /// The length that the variant names; 0 for none.
+    named: usize,
     /// The run that `start` belongs to.
     index: usize = 0,
     start: usize = 0,
 
-    pub fn init(ctx: *context.Context, panels: usize, grain: usize) PanelRuns {
-        return .{ .ctx = ctx, .panels = panels, .grain = grain };
+    pub fn init(ctx: *context.Context, problem: *const Problem, grain: usize) PanelRuns {
+        return .{ .ctx = ctx, .panels = problem.panels(), .grain = grain, .named = problem.variant.run };
     }
 
     pub fn next(self: *PanelRuns) ?context.Context.Range {
@@ -145,7 +151,8 @@ pub const PanelRuns = struct {
     fn length(self: *const PanelRuns) usize {
         if (self.ctx.threads == 1) return self.panels;
         const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
-        return @max(self.grain, share / self.grain * self.grain);
+        const wanted = if (self.named == 0) share else self.named;
+        return @max(self.grain, wanted / self.grain * self.grain);
     }
 };
 

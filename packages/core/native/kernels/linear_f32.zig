@@ -43,7 +43,7 @@ const gemv_rows = 4;
 pub const few_rows = gemv_rows;
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem.panels(), 4);
+    var runs = linear.PanelRuns.init(ctx, problem, 4);
     while (runs.next()) |run| {
         var first: usize = 0;
         while (first < problem.rows) {

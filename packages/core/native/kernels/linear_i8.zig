@@ -63,7 +63,7 @@ const gemv_rows = if (dot.level == .avx512vnni) 8 else 4;
 pub const few_rows = 2 * gemv_rows;
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem.panels(), 1);
+    var runs = linear.PanelRuns.init(ctx, problem, 1);
     while (runs.next()) |run| {
         if (problem.rows == linear.powerOfTwo(gemv_rows, problem.rows)) {
             _ = gemvRun(kind, problem, 0, run);

@@ -9,6 +9,13 @@ const testing = @import("linear_testing.zig");
 const linear = @import("linear.zig");
 const Rows = @import("weights.zig").Rows;
 
+/// GEMV and GEMM of one level, and what the selector may ask of them; every one gives the same bits.
+const variants = [_]abi.LinearVariant{
+    .{},                                .{ .mode = .gemv },                 .{ .mode = .gemm },
+    .{ .few_rows = 2, .run = 1 },       .{ .few_rows = 255, .run = 4095 },  .{ .mode = .gemv, .run = 3 },
+    .{ .mode = .gemm, .tile_rows = 1 }, .{ .mode = .gemm, .tile_rows = 4 }, .{ .mode = .gemm, .tile_rows = 63 },
+};
+
 fn fma(a: f32, b: f32, c: f32) f32 {
     return if (dot.has_fma) @mulAdd(f32, a, b, c) else a * b + c;
 }
@@ -82,7 +89,8 @@ fn checkCase(case: Case, random: std.Random, i8_mode: bool) !void {
     }
     const out = try gpa.alloc(f32, rows_max * (n + 1));
     defer gpa.free(out);
-    for ([_]usize{ 1, 2, 3, 4, 5, 6, 7, 8, 9, 17 }) |rows| for ([_]u32{ 0, 1, 2 }) |variant| {
+    for ([_]usize{ 1, 2, 3, 4, 5, 6, 7, 8, 9, 17 }) |rows| for (variants) |asked| {
+        const variant: u32 = @bitCast(asked);
         const threads = random.intRangeAtMost(u32, 1, 3);
         @memset(out, 12345);
         var cmd: abi.Command = .{ .input_count = 3, .output_count = 1, .variant = variant };

@@ -10,6 +10,7 @@ test {
     _ = @import("kv_page.zig");
     _ = @import("attention_test.zig");
     _ = @import("matmul_test.zig");
+    _ = @import("linear_variant.zig");
     _ = @import("linear_test.zig");
     _ = @import("embedding.zig");
     _ = @import("copy.zig");

@@ -408,6 +408,21 @@ test "in programs: a symbolic length only where every length up to the largest k
     try expectRefused(&register, program, "int 2 can't come from register 1");
 }
 
+test "only variants that exist are taken" {
+    for (ops.table) |op| {
+        var cmd = commandOf(op);
+        const is_linear = std.mem.eql(u8, op.name, "linear");
+        for ([_]u32{ 1, 2, @bitCast(abi.LinearVariant{ .few_rows = 255, .tile_rows = 63, .run = 4095 }) }) |bits| {
+            cmd.variant = bits;
+            if (is_linear) try expectTaken(&cmd, .eager) else try expectRefused(&cmd, .eager, "this op has the variant 0 only");
+        }
+        for ([_]u32{ 3, 1 << 28, std.math.maxInt(u32) }) |bits| {
+            cmd.variant = bits;
+            for ([_]check.Scope{ .eager, .query, program }) |scope| try expectRefused(&cmd, scope, "the variant 0x");
+        }
+    }
+}
+
 test "an optional input is absent as a whole, or checked" {
     var cmd = byName("layernorm");
     cmd.inputs[2] = .{};

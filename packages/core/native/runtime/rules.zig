@@ -142,6 +142,7 @@ pub fn check(c: Checker) Error!void {
     }
     for (c.op.outputs, 0..) |operand, i| try matcher.operand(operand.name, c.output(i), &own.outputs[i]);
     const op: OpId = @enumFromInt(c.cmd.op);
+    try variant(c, op);
     switch (op) {
         .copy => try copy(c),
         .add, .mul => try broadcast(c),
@@ -154,6 +155,16 @@ pub fn check(c: Checker) Error!void {
         .attention => try attention(c),
         else => {},
     }
+}
+
+/// Kernels take the variant at its word.
+fn variant(c: Checker, op: OpId) Error!void {
+    const bits = c.cmd.variant;
+    if (op == .linear) {
+        if (abi.LinearVariant.decode(bits) != null) return;
+        return c.fail("the variant 0x{x} has a mode or bits that do not exist; 0 leaves the choice to the level", .{bits});
+    }
+    if (bits != 0) return c.fail("the variant 0x{x} does not exist: this op has the variant 0 only", .{bits});
 }
 
 fn dtypeOf(desc: *const Desc) abi.Dtype {

@@ -80,6 +80,27 @@ export const Register = {
   context: 4,
 } as const;
 
+/** Kernels of `linear`: `auto` takes GEMV for few rows of activations and GEMM for more. */
+export const LinearMode = {
+  auto: 0,
+  gemv: 1,
+  gemm: 2,
+} as const;
+
+/** The `variant` of a `linear` command, in bits from the lowest on. Everywhere 0 is the level's own choice, and nothing changes a bit of the result. */
+export const LinearVariant = {
+  /** Which kernel: a LinearMode. */
+  mode: { shift: 0, bits: 2 },
+  /** Rows up to which `auto` is GEMV. */
+  fewRows: { shift: 2, bits: 8 },
+  /** Rows of GEMM's register tile; where there is none of so many, the next smaller one. */
+  tileRows: { shift: 10, bits: 6 },
+  /** Panels of 16 columns that a thread of a GEMV takes at a time. */
+  run: { shift: 16, bits: 12 },
+  /** 0. */
+  reserved: { shift: 28, bits: 4 },
+} as const;
+
 /** A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for block-quantised dtypes the strides count elements too and are multiples of the block). */
 export const TensorDesc = {
   /** Bytes of the struct. */
@@ -106,7 +127,7 @@ export const Command = {
   /** Byte offset of each field. */
   offset: {
     op: 0,
-    /** Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding. */
+    /** Kernel variant chosen by the selector; 0 is the default of the backend's level. Never changes results beyond rounding. Of `linear` a LinearVariant; the other ops have one kernel each, and 0. */
     variant: 4,
     /** Threads to use at most; 0 means all of the pool. */
     threads: 8,
