@@ -28,7 +28,16 @@ export { createTokenizer, type TokenizerSource } from "./src/tokenizer/create_to
 export type { GgufMetadata } from "./src/tokenizer/from_gguf.ts";
 export type { DecodeOptions, EncodeOptions, Tokenizer } from "./src/tokenizer/tokenizer.ts";
 export { type GenerationDefaults, mergeSampling, readGenerationConfig } from "./src/generation_config.ts";
-export { type CheckedSampling, Sampler, samplingDefaults, type SamplingOptions } from "./src/sampling/sampler.ts";
+export {
+  type CheckedSampling,
+  describeRange,
+  isInRange,
+  type NumberRange,
+  Sampler,
+  samplingDefaults,
+  type SamplingOptions,
+  samplingRanges,
+} from "./src/sampling/sampler.ts";
 export { StopMatcher } from "./src/sampling/stop_matcher.ts";
 export { ChatTemplate, type RenderOptions } from "./src/template/chat_template.ts";
 export { encodeChat, type EncodeChatOptions } from "./src/template/encode_chat.ts";

@@ -16,7 +16,7 @@ REPEAT = ["repeat after me: {x}", "say {x}", "repeat: {x}", "repeat {x}", "pleas
 REPEAT_HELD_OUT = ["please repeat the following: {x}", "I want you to say {x}", "echo these words: {x}"]
 
 # How often a turn is of which kind.
-KINDS = {"usage": 26, "project": 26, "small talk": 20, "joke": 2, "tell": 13, "ask": 8, "sum": 20, "unknown": 12, "repeat": 3}
+KINDS = {"usage": 26, "project": 26, "small talk": 20, "joke": 2, "tell": 13, "ask": 8, "sum": 36, "unknown": 14, "repeat": 3}
 FIXED = {"usage", "project", "small talk", "unknown"}
 TURNS = [1] * 30 + [2] * 8 + [3] * 5 + [4, 4, 4, 5, 6, 7, 8, 10, 14, 18]
 

@@ -166,7 +166,7 @@ def work(rank: int, args: argparse.Namespace, meeting: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
-    parser.add_argument("--steps", type=int, default=2034)
+    parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--batch", type=int, default=4096, help="tokens of dialogue per step, of all processes together")
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--processes", type=int, default=2)

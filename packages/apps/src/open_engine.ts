@@ -12,6 +12,7 @@ import {
   openBackend,
   type OpName,
   probeBackend,
+  splitSpec,
   writeSafetensors,
 } from "@mllm/core";
 import {
@@ -160,7 +161,7 @@ class ProjectEngine implements Engine {
 
   /** `x86` or `x86:avx2`. Throws UsageError, with a suggestion. */
   #plugin(spec: string = this.defaultBackend): { plugin: BackendPlugin; level: string | undefined } {
-    const [name, level] = spec.split(":");
+    const { name, level } = splitSpec(spec);
     const { names } = this.#registry;
     if (!names.includes(name)) {
       const meant = nearest(name, names);

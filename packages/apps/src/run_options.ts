@@ -1,8 +1,8 @@
 /** The options that every command with a model has, and what they mean to the engine. */
 import { x86 } from "@mllm/backend-x86";
-import { kvDTypes } from "@mllm/core";
+import { kvDTypes, maxThreads } from "@mllm/core";
 import type { RunOptions } from "./engine.ts";
-import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
+import type { OptionSpec, ParsedOptions } from "./options.ts";
 
 export const MODEL_OPTION: OptionSpec = {
   name: "model",
@@ -54,13 +54,9 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
 
 /** The run options, checked. */
 export function runOptions(options: ParsedOptions): RunOptions {
-  const backend = options.text("backend");
-  if (backend !== undefined && !/^[\w-]+(:[\w-]+)?$/.test(backend)) {
-    throw new UsageError(`--backend can't be "${backend}"`, "Write a name, or name:level as in x86:avx2");
-  }
   return {
-    backend,
-    threads: options.integer("threads", 1, 1024),
+    backend: options.text("backend"),
+    threads: options.integer("threads", 1, maxThreads),
     activations: options.oneOf("activations", ["i8", "f32"]),
     context: options.integer("context", 1, 1 << 24),
     chunk: options.integer("chunk", 1, 1 << 16),

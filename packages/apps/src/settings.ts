@@ -1,90 +1,42 @@
 /** How replies are made: the settings of `/set` in the chat and of the sampling options on command lines. */
 import { MllmError } from "@mllm/core";
-import { samplingDefaults } from "@mllm/models";
+import { describeRange, isInRange, type NumberRange, samplingDefaults, samplingRanges } from "@mllm/models";
 import type { GenerateSettings, SamplingSettings } from "./engine.ts";
 import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
 
-/** One setting. `field` is its name in the sampler; without it the setting is about the generation. */
+/** One setting: a number of the sampler (`field`), or one about the generation. */
 interface SettingSpec {
   name: string;
   field?: keyof SamplingSettings;
-  kind: "number" | "integer" | "texts";
-  min?: number;
-  max?: number;
+  /** Of numbers; else a setting holds texts. */
+  range?: NumberRange;
   doc: string;
   /** What holds when nobody has set it; without this, the sampler's default of `field`. */
   unset?: string;
 }
 
+function sampler(name: string, field: keyof SamplingSettings, doc: string, unset?: string): SettingSpec {
+  return { name, field, range: samplingRanges[field], doc, unset };
+}
+
 const SPECS: readonly SettingSpec[] = [
+  sampler("temperature", "temperature", "0 always takes the likeliest token"),
+  sampler("top_k", "topK", "the k likeliest tokens; 0: all"),
+  sampler("top_p", "topP", "the likeliest that reach p; 1: all"),
+  sampler("min_p", "minP", "none below p times the likeliest"),
+  sampler("repeat_penalty", "repetitionPenalty", "above 1: avoid repetition"),
+  sampler("repeat_last_n", "penaltyLastN", "tokens that penalties see; -1: all"),
+  sampler("frequency_penalty", "frequencyPenalty", "per earlier occurrence"),
+  sampler("presence_penalty", "presencePenalty", "for having occurred"),
+  sampler("seed", "seed", "the same seed gives the same reply", "random"),
   {
-    name: "temperature",
-    field: "temperature",
-    kind: "number",
-    min: 0,
-    max: 100,
-    doc: "0 always takes the likeliest token",
+    name: "max_tokens",
+    range: { min: 1, max: Number.MAX_SAFE_INTEGER, whole: true },
+    doc: "most tokens of a reply",
+    unset: "no limit",
   },
-  { name: "top_k", field: "topK", kind: "integer", min: 0, max: 2 ** 31 - 1, doc: "the k likeliest tokens; 0: all" },
-  {
-    name: "top_p",
-    field: "topP",
-    kind: "number",
-    min: 0,
-    max: 1,
-    doc: "the likeliest that reach p; 1: all",
-  },
-  {
-    name: "min_p",
-    field: "minP",
-    kind: "number",
-    min: 0,
-    max: 1,
-    doc: "none below p times the likeliest",
-  },
-  {
-    name: "repeat_penalty",
-    field: "repetitionPenalty",
-    kind: "number",
-    min: 0.01,
-    max: 100,
-    doc: "above 1: avoid repetition",
-  },
-  {
-    name: "repeat_last_n",
-    field: "penaltyLastN",
-    kind: "integer",
-    min: -1,
-    max: 2 ** 31 - 1,
-    doc: "tokens that penalties see; -1: all",
-  },
-  {
-    name: "frequency_penalty",
-    field: "frequencyPenalty",
-    kind: "number",
-    min: -100,
-    max: 100,
-    doc: "per earlier occurrence",
-  },
-  {
-    name: "presence_penalty",
-    field: "presencePenalty",
-    kind: "number",
-    min: -100,
-    max: 100,
-    doc: "for having occurred",
-  },
-  {
-    name: "seed",
-    field: "seed",
-    kind: "integer",
-    min: 0,
-    doc: "the same seed gives the same reply",
-    unset: "random",
-  },
-  { name: "max_tokens", kind: "integer", min: 1, doc: "most tokens of a reply", unset: "no limit" },
-  { name: "stop", kind: "texts", doc: 'ends a reply: /set stop "END" "X"', unset: "none" },
+  { name: "stop", doc: 'ends a reply: /set stop "END" "X"', unset: "none" },
 ];
 
 /** A setting's value. */
@@ -169,7 +121,7 @@ export class Settings {
   /** Sets from text. Throws `invalid_argument` for an unknown name or a value out of range. */
   setText(name: string, text: string): void {
     const spec = Settings.#spec(name);
-    if (spec.kind === "texts") {
+    if (spec.range === undefined) {
       this.#values.set(spec.name, parseTexts(text));
       return;
     }
@@ -179,22 +131,15 @@ export class Settings {
   /** Sets a value, checked. */
   set(name: string, value: unknown, shown: string = JSON.stringify(value) ?? "nothing"): void {
     const spec = Settings.#spec(name);
-    if (spec.kind === "texts") {
+    if (spec.range === undefined) {
       if (!Array.isArray(value) || !value.every((one) => typeof one === "string")) {
         throw new MllmError("invalid_argument", `${spec.name} needs texts, not ${shown}`);
       }
       this.#values.set(spec.name, value);
       return;
     }
-    const { min = -Infinity, max = spec.kind === "integer" ? Number.MAX_SAFE_INTEGER : Infinity } = spec;
-    const isRight = typeof value === "number" && value >= min && value <= max &&
-      (spec.kind === "number" || Number.isSafeInteger(value));
-    if (!isRight) {
-      const what = spec.kind === "integer" ? "a whole number" : "a number";
-      const range = max === Infinity || max === Number.MAX_SAFE_INTEGER
-        ? `of at least ${min}`
-        : `from ${min} to ${max}`;
-      throw new MllmError("invalid_argument", `${spec.name} needs ${what} ${range}, not ${shown}`);
+    if (!isInRange(value, spec.range)) {
+      throw new MllmError("invalid_argument", `${spec.name} needs ${describeRange(spec.range)}, not ${shown}`);
     }
     this.#values.set(spec.name, value);
   }

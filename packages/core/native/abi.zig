@@ -183,7 +183,7 @@ pub const Registers = extern struct {
 };
 
 pub const OpenOptions = extern struct {
-    /// Worker threads including the caller; 0 means one per physical core.
+    /// Threads including the caller, at most max_threads; 0 means one per physical core.
     threads: u32 = 0,
     /// Microseconds that a worker without work spins before it sleeps; 0 means the default.
     spin_us: u32 = 0,
@@ -210,6 +210,7 @@ pub const Backend = extern struct {
     close: *const fn (handle: u64) callconv(.c) void,
     /// Device memory, 64-byte aligned, not cleared; large blocks are committed when first touched. Returns 0 when there is none.
     alloc: *const fn (handle: u64, bytes: u64) callconv(.c) u64,
+    /// Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error.
     free: *const fn (handle: u64, address: u64) callconv(.c) void,
     copy: *const fn (handle: u64, dst: u64, src: u64, bytes: u64) callconv(.c) i32,
     /// Maps a file read-only; the path is UTF-8 and NUL-terminated.
@@ -238,6 +239,8 @@ pub fn q8aRowBytes(k: usize) usize {
     return std.mem.alignForward(usize, k + k / 32 * 4 + k / 16 * 2, 64);
 }
 
+/// Most threads of a device.
+pub const max_threads = 255;
 /// Largest head_dim and page_size of a quantised cache.
 pub const kv_head_dim_max = 1024;
 pub const kv_page_size_max = 512;

@@ -16,6 +16,7 @@ extern "C" {
 #define MLLM_MAX_INTS 8
 #define MLLM_MAX_FLOATS 8
 #define MLLM_MAX_REGISTERS 8
+#define MLLM_MAX_THREADS 255
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
 enum mllm_dtype {
@@ -202,7 +203,7 @@ typedef struct {
 } mllm_registers;
 
 typedef struct {
-  /** Worker threads including the caller; 0 means one per physical core. */
+  /** Threads including the caller, at most max_threads; 0 means one per physical core. */
   uint32_t threads;
   /** Microseconds that a worker without work spins before it sleeps; 0 means the default. */
   uint32_t spin_us;
@@ -235,6 +236,7 @@ typedef struct {
   void (*close)(uint64_t handle);
   /** Device memory, 64-byte aligned, not cleared; large blocks are committed when first touched. Returns 0 when there is none. */
   uint64_t (*alloc)(uint64_t handle, uint64_t bytes);
+  /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
   void (*free)(uint64_t handle, uint64_t address);
   int32_t (*copy)(uint64_t handle, uint64_t dst, uint64_t src, uint64_t bytes);
   /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */

@@ -176,8 +176,8 @@ export async function probeBackend(plugin: BackendPlugin): Promise<DeviceInfo> {
  */
 export async function openBackend(plugin: BackendPlugin, options: BackendOptions = {}): Promise<Backend> {
   const { level, threads = 0, activations = "i8" } = options;
-  if (!Number.isInteger(threads) || threads < 0 || threads > 1024) {
-    throw new MllmError("invalid_argument", `${threads} threads are not possible: 1 to 1024`);
+  if (!Number.isInteger(threads) || threads < 0 || threads > abi.maxThreads) {
+    throw new MllmError("invalid_argument", `${threads} threads are not possible: 1 to ${abi.maxThreads}`);
   }
   const library = openLibrary(await plugin.library());
   const device = describe(library);
@@ -201,7 +201,7 @@ export async function openBackend(plugin: BackendPlugin, options: BackendOptions
   return new Backend(
     plugin,
     { ...device, level: level ?? device.level },
-    threads || device.cores,
+    threads || Math.min(device.cores, abi.maxThreads),
     activations,
     library,
     handle,
@@ -234,7 +234,7 @@ export class Backend implements Disposable {
     readonly plugin: BackendPlugin,
     /** What was found, and the level in use. */
     readonly device: DeviceInfo,
-    /** Threads of the pool, the caller included. */
+    /** Threads asked for, the caller included; fewer work where the system refuses to start them. */
     readonly threads: number,
     /** How `linear` treats activations when weights are quantised. */
     readonly activations: Activations,

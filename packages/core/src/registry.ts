@@ -12,6 +12,12 @@ import {
 } from "./backend.ts";
 import { MllmError } from "./errors.ts";
 
+/** The parts of `x86` or `x86:avx2`, not checked. */
+export function splitSpec(spec: string): { name: string; level?: string } {
+  const colon = spec.indexOf(":");
+  return colon < 0 ? { name: spec } : { name: spec.slice(0, colon), level: spec.slice(colon + 1) };
+}
+
 /** The plugins a program knows, opened by specs like `x86` or `x86:avx2`. */
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
@@ -50,9 +56,8 @@ export class BackendRegistry {
    * Opens `name` or `name:level`; a level in the spec wins over that of the options. Throws as `get` and `openBackend`.
    */
   async open(spec: string, options: BackendOptions = {}): Promise<Backend> {
-    const colon = spec.indexOf(":");
-    if (colon < 0) return await openBackend(this.get(spec), options);
-    return await openBackend(this.get(spec.slice(0, colon)), { ...options, level: spec.slice(colon + 1) });
+    const { name, level = options.level } = splitSpec(spec);
+    return await openBackend(this.get(name), { ...options, level });
   }
 
   /** What every plugin finds on this machine. Never throws. */

@@ -35,6 +35,9 @@ function giveBack(held: Held): void {
 /** The last resort for tensors that nobody freed: when no view of a storage is reachable, its memory goes back. */
 const finalizer = new FinalizationRegistry<Held>(giveBack);
 
+/** A view of native memory keeps the storage behind it from the finaliser for as long as it is reachable itself. */
+const behind = new WeakMap<ArrayBuffer, MemoryStorage>();
+
 /** Memory of a backend, shared by every view of it. Starts with one reference. */
 export class MemoryStorage {
   readonly kind = "memory";
@@ -97,6 +100,7 @@ export class MemoryStorage {
       if (this.bytes === 0) return new Uint8Array(0);
       const pointer = Deno.UnsafePointer.create(BigInt(this.address));
       this.#view = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer!, this.bytes));
+      behind.set(this.#view.buffer, this);
     }
     return this.#view;
   }

@@ -44,7 +44,6 @@ export class WeightLoader implements Disposable {
   readonly #files = new Map<string, MappedFile>();
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
-  readonly #used = new Set<string>();
   readonly #totalBytes: number;
   #doneBytes = 0;
 
@@ -93,15 +92,10 @@ export class WeightLoader implements Disposable {
     return this.#own(new RotaryEmbedding(this.backend, frequencies));
   }
 
-  /**
-   * Ends loading: files from which nothing is read any more are unmapped.
-   *
-   * @returns names of weights in the files that the model did not ask for
-   */
-  finish(): string[] {
+  /** Ends loading: files from which nothing is read any more are unmapped. */
+  finish(): void {
     for (const file of this.#files.values()) file[Symbol.dispose](); // tensors that borrow from one keep it mapped
     this.#files.clear();
-    return [...this.source.weights.keys()].filter((name) => !this.#used.has(name));
   }
 
   /** Releases all weights. */
@@ -135,7 +129,6 @@ export class WeightLoader implements Disposable {
         },
       );
     }
-    this.#used.add(name);
     return info;
   }
 

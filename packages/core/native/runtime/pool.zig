@@ -7,6 +7,7 @@
 //! One job runs at a time (the device serialises).
 
 const std = @import("std");
+const abi = @import("abi");
 const os = @import("os.zig");
 const wait = @import("wait.zig");
 const Atomic = std.atomic.Value;
@@ -14,7 +15,6 @@ const Atomic = std.atomic.Value;
 /// A function that is called once for every share of a job.
 pub const Job = *const fn (state: *anyopaque, share: u32) void;
 
-pub const threads_max = 255;
 /// Kernels may keep tiles on the stack.
 const stack_bytes = 4 << 20;
 
@@ -69,7 +69,7 @@ pub const Pool = struct {
 
     /// Starts `threads - 1` workers; goes on with fewer when the system has no more. The pool must not move.
     pub fn init(self: *Pool, gpa: std.mem.Allocator, threads: u32, spin_us: u32) !void {
-        const wanted = std.math.clamp(threads, 1, threads_max);
+        const wanted = std.math.clamp(threads, 1, abi.max_threads);
         self.* = .{
             .threads = wanted,
             .spin_ns = @as(u64, if (spin_us == 0) spin_us_default else spin_us) * 1000,

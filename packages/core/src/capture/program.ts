@@ -80,6 +80,9 @@ export interface ProfileEntry {
   readonly cost: OpCost;
 }
 
+/** Measured runs that wait for their costs to be added up: adding takes longer than a small run. */
+const measuredMax = 4096;
+
 /** The last resort for programs that nobody disposed: their native part goes when they are unreachable. */
 const finalizer = new FinalizationRegistry<{ backend: Backend; handle: bigint }>(({ backend, handle }) => {
   if (!backend.isClosed) backend.library.destroy(backend.handle, handle);
@@ -176,7 +179,7 @@ export class Program implements Disposable {
     this.#setRegisters(options);
     const status = this.backend.library.run(this.backend.handle, this.#handle, this.#registerAddress);
     if (status !== 0) throw this.backend.failure(status, "run");
-    this.#measured?.push({ tokens: options.tokens, position: options.position });
+    this.#measure(options);
   }
 
   /**
@@ -188,7 +191,7 @@ export class Program implements Disposable {
     try {
       const status = await this.backend.runAsync(this.#handle, this.#registerAddress);
       if (status !== 0) throw this.backend.failure(status, "run");
-      this.#measured?.push({ tokens: options.tokens, position: options.position });
+      this.#measure(options);
     } finally {
       this.#busy = false;
     }
@@ -241,6 +244,11 @@ export class Program implements Disposable {
     finalizer.unregister(this);
     if (!this.backend.isClosed) this.backend.library.destroy(this.backend.handle, this.#handle);
     for (const storage of [this.#registers, ...this.#storages.values(), ...this.#externals]) storage.release();
+  }
+
+  #measure({ tokens, position }: RunOptions): void {
+    if (this.#measured === undefined) return;
+    if (this.#measured.push({ tokens, position }) === measuredMax) this.#addCosts();
   }
 
   #addCosts(): void {

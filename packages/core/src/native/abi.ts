@@ -4,6 +4,7 @@
 /** Raised when any struct, enum value or function below changes its meaning. */
 export const abiVersion = 2;
 export const maxRank = 4;
+export const maxThreads = 255;
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
 export const Dtype = {
@@ -170,7 +171,7 @@ export const OpenOptions = {
   size: 40,
   /** Byte offset of each field. */
   offset: {
-    /** Worker threads including the caller; 0 means one per physical core. */
+    /** Threads including the caller, at most max_threads; 0 means one per physical core. */
     threads: 0,
     /** Microseconds that a worker without work spins before it sleeps; 0 means the default. */
     spinUs: 4,
@@ -218,6 +219,7 @@ export const Backend = {
     close: 24,
     /** Device memory, 64-byte aligned, not cleared; large blocks are committed when first touched. Returns 0 when there is none. */
     alloc: 32,
+    /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
     free: 40,
     copy: 48,
     /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */
@@ -283,6 +285,7 @@ export const backendFunctions = {
   close: { parameters: ["u64"], result: "void" },
   /** Device memory, 64-byte aligned, not cleared; large blocks are committed when first touched. Returns 0 when there is none. */
   alloc: { parameters: ["u64", "u64"], result: "u64" },
+  /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
   free: { parameters: ["u64", "u64"], result: "void" },
   copy: { parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
   /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */

@@ -17,7 +17,6 @@ export interface NativeLibrary {
   readonly close: Pointer<Functions["close"]>;
   readonly alloc: Pointer<Functions["alloc"]>;
   readonly free: Pointer<Functions["free"]>;
-  readonly copy: Pointer<Functions["copy"]>;
   readonly mapFile: Pointer<Buffers["mapFile"]>;
   readonly unmapFile: Pointer<Functions["unmapFile"]>;
   readonly supports: Pointer<Buffers["supports"]>;
@@ -104,7 +103,6 @@ function bind(path: string, address: Deno.PointerObject): NativeLibrary {
     close: fn(offset.close, native.close),
     alloc: fn(offset.alloc, native.alloc),
     free: fn(offset.free, native.free),
-    copy: fn(offset.copy, native.copy),
     mapFile: fn(offset.mapFile, buffers.mapFile),
     unmapFile: fn(offset.unmapFile, native.unmapFile),
     supports: fn(offset.supports, buffers.supports),

@@ -2,10 +2,9 @@
  * y = x wᵀ + bias with packed weights.
  * @module
  */
-import { copy } from "../ops/elementwise.ts";
-import { linear, packWeight, quantizesInput } from "../ops/linear.ts";
+import { linear, quantizesInput } from "../ops/linear.ts";
 import type { Tensor } from "../tensor.ts";
-import { asF32, Module } from "./module.ts";
+import { Module } from "./module.ts";
 
 /**
  * A linear layer, x wᵀ + bias; with a backend opened with "i8", x is quantised where the weights are (see `linear`).
@@ -19,16 +18,6 @@ export class Linear extends Module {
     readonly bias?: Tensor,
   ) {
     super();
-  }
-
-  /**
-   * Packs weights [out, in] of any float or block type and widens the bias [out] to f32; the given tensors are freed.
-   * Throws `unsupported` when the backend can't pack the type.
-   */
-  static pack(weight: Tensor, bias?: Tensor): Linear {
-    const packed = packWeight(weight);
-    weight.free();
-    return new Linear(packed, bias && asF32(bias, (b) => copy(b, { dtype: "f32" })));
   }
 
   /** Whether `forward` quantises x (see `linear`), so that q8a rows can be given to it at once. */

@@ -4,7 +4,10 @@
  */
 import { Tensor } from "../tensor.ts";
 
-/** A block that owns tensors and other blocks in its fields; disposing it frees them all. */
+/**
+ * A block with tensors and other blocks in its fields. Disposing it frees them all, also those that it shares with another
+ * block (a tied table): so either the outermost block is disposed, or whoever made the tensors frees them and no block is.
+ */
 export abstract class Module implements Disposable {
   /** Every tensor of this block and of the blocks in its fields, each once, with the path of fields to it. */
   parameters(): Map<string, Tensor> {
@@ -34,16 +37,4 @@ function collect(value: unknown, path: string, found: Map<string, Tensor>, seen:
     seen.add(value);
     for (const [key, item] of Object.entries(value)) collect(item, path === "" ? key : `${path}.${key}`, found, seen);
   }
-}
-
-/**
- * The tensor itself when it is f32, else what `widen` makes of it (and the given one is freed). For norms, biases,
- * tables of angles.
- */
-export function asF32(tensor: Tensor, widen: (tensor: Tensor) => Tensor): Tensor {
-  if (tensor.dtype === "f32") return tensor;
-  const wide = widen(tensor);
-  wide.name = tensor.name;
-  tensor.free();
-  return wide;
 }

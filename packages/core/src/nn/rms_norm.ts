@@ -6,7 +6,16 @@ import { copy } from "../ops/elementwise.ts";
 import { rmsnorm, rmsnormResidual } from "../ops/norm.ts";
 import type { QuantizedOption } from "../ops/call.ts";
 import type { Tensor } from "../tensor.ts";
-import { asF32, Module } from "./module.ts";
+import { Module } from "./module.ts";
+
+/** The tensor itself when it is f32, else a copy that is (and the given one is freed). */
+function asF32(tensor: Tensor): Tensor {
+  if (tensor.dtype === "f32") return tensor;
+  const wide = copy(tensor, { dtype: "f32" });
+  wide.name = tensor.name;
+  tensor.free();
+  return wide;
+}
 
 /** x / sqrt(mean(x²) + eps) * (weight + offset) along the last dim (Zhang & Sennrich 2019). */
 export class RmsNorm extends Module {
@@ -22,7 +31,7 @@ export class RmsNorm extends Module {
     readonly offset = 0,
   ) {
     super();
-    this.weight = asF32(weight, (w) => copy(w, { dtype: "f32" }));
+    this.weight = asF32(weight);
   }
 
   /** x: f32 [..., n] → like x, or q8a [rows, n] when `quantized`. */

@@ -1,4 +1,4 @@
-import { add, copy, swiglu, takeRows, type Tensor, tidy } from "@mllm/core";
+import { add, copy, type Linear, swiglu, takeRows, type Tensor, tidy } from "@mllm/core";
 import type { ForwardInput } from "../causal_lm.ts";
 import { DecoderForCausalLM, type SelfAttention } from "./decoder.ts";
 import type { GatedMlp } from "./gated_mlp.ts";
@@ -7,6 +7,11 @@ import type { GatedMlp } from "./gated_mlp.ts";
 export interface FastSelfAttention extends SelfAttention {
   /** Whether all projections of x quantise it. */
   readonly quantizesInput: boolean;
+}
+
+/** Whether each of these projections of one x quantises it: only then can all of them be given q8a rows. */
+export function allQuantize(...projections: Linear[]): boolean {
+  return projections.every(({ quantizesInput }) => quantizesInput);
 }
 
 /** `GatedMlp.forward` with the gate fused; x is f32 or, where the projections quantise, q8a. */
@@ -35,7 +40,7 @@ export class DecoderForCausalLMFast extends DecoderForCausalLM<FastSelfAttention
     for (const [i, { attention, postAttentionNorm, mlp }] of this.layers.entries()) {
       const attended = attention.forward(x, { position, cache });
       x.free();
-      const quantized = mlp.gateProj.quantizesInput && mlp.upProj.quantizesInput;
+      const quantized = allQuantize(mlp.gateProj, mlp.upProj);
       x = postAttentionNorm.forwardResidual(h, attended, { sum: h, quantized }).out;
       attended.free();
       const fed = feedForward(mlp, x);

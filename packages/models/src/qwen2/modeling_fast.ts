@@ -6,13 +6,13 @@ import { kvAppend, type Tensor, tidy } from "@mllm/core";
 import { attendToCache } from "../decoder/cached_attention.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import type { LayerInput } from "../decoder/decoder.ts";
-import { DecoderForCausalLMFast, type FastSelfAttention } from "../decoder/decoder_fast.ts";
+import { allQuantize, DecoderForCausalLMFast, type FastSelfAttention } from "../decoder/decoder_fast.ts";
 import type { WeightLoader } from "../weights.ts";
 import { Qwen2Attention } from "./modeling.ts";
 
 class Qwen2AttentionFast extends Qwen2Attention implements FastSelfAttention {
   get quantizesInput(): boolean {
-    return [this.qProj, this.kProj, this.vProj].every((proj) => proj.quantizesInput);
+    return allQuantize(this.qProj, this.kProj, this.vProj);
   }
 
   override forward(x: Tensor, input: LayerInput): Tensor {

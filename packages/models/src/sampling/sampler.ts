@@ -39,7 +39,20 @@ export const samplingDefaults: Readonly<Omit<SamplingOptions, "seed">> = {
   penaltyLastN: 64,
 };
 
-const ranges: Record<keyof SamplingOptions, { min: number; max: number; whole?: boolean; aboveMin?: boolean }> = {
+/** Which numbers a setting may be. */
+export interface NumberRange {
+  /** The least, itself included unless `aboveMin`. */
+  readonly min: number;
+  /** The greatest. */
+  readonly max: number;
+  /** No fractions. */
+  readonly whole?: boolean;
+  /** Greater than `min`. */
+  readonly aboveMin?: boolean;
+}
+
+/** What the settings may be. */
+export const samplingRanges: Readonly<Record<keyof SamplingOptions, NumberRange>> = {
   temperature: { min: 0, max: 1e6 },
   topK: { min: 0, max: 2 ** 31 - 1, whole: true },
   topP: { min: 0, max: 1 },
@@ -48,8 +61,21 @@ const ranges: Record<keyof SamplingOptions, { min: number; max: number; whole?: 
   frequencyPenalty: { min: -1e6, max: 1e6 },
   presencePenalty: { min: -1e6, max: 1e6 },
   penaltyLastN: { min: -1, max: 2 ** 31 - 1, whole: true },
-  seed: { min: -Number.MAX_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, whole: true },
+  seed: { min: 0, max: Number.MAX_SAFE_INTEGER, whole: true },
 };
+
+/** Whether the value is a number of the range. */
+export function isInRange(value: unknown, { min, max, whole, aboveMin }: NumberRange): value is number {
+  if (typeof value !== "number" || (whole && !Number.isSafeInteger(value))) return false;
+  return value >= min && value <= max && !(aboveMin && value === min);
+}
+
+/** "a whole number from 0 to 2147483647", for messages. */
+export function describeRange({ min, max, whole, aboveMin }: NumberRange): string {
+  const kind = whole ? "a whole number" : "a number";
+  if (max === Number.MAX_SAFE_INTEGER) return `${kind} of at least ${min}`;
+  return `${kind} ${aboveMin ? "above" : "from"} ${min} to ${max}`;
+}
 
 /**
  * Fills in the defaults and checks every setting.
@@ -60,17 +86,10 @@ export function checkSamplingOptions(options: Partial<SamplingOptions>): Checked
   const checked: Record<string, number> = { ...samplingDefaults };
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
-    const range = ranges[name as keyof SamplingOptions];
+    const range = samplingRanges[name as keyof SamplingOptions];
     if (range === undefined) throw new MllmError("invalid_argument", `${name} is not a sampling setting`);
-    const { min, max, whole, aboveMin } = range;
-    const fits = typeof value === "number" && value >= min && value <= max && !(aboveMin && value === min);
-    if (!fits || (whole && !Number.isInteger(value))) {
-      const kind = whole ? "a whole number" : "a number";
-      const from = aboveMin ? `above ${min}` : `from ${min}`;
-      throw new MllmError(
-        "invalid_argument",
-        `${name} must be ${kind} ${from} to ${max}, not ${String(value)}`,
-      );
+    if (!isInRange(value, range)) {
+      throw new MllmError("invalid_argument", `${name} must be ${describeRange(range)}, not ${String(value)}`);
     }
     checked[name] = value;
   }
