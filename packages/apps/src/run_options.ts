@@ -1,8 +1,8 @@
 /** The options that every command with a model has, and what they mean to the engine. */
 import { x86 } from "@mllm/backend-x86";
-import { kvDTypes, maxThreads } from "@mllm/core";
+import { kvDTypes, maxThreads, splitSpec } from "@mllm/core";
 import type { RunOptions } from "./engine.ts";
-import type { OptionSpec, ParsedOptions } from "./options.ts";
+import { type OptionSpec, type ParsedOptions, UsageError } from "./options.ts";
 
 export const MODEL_OPTION: OptionSpec = {
   name: "model",
@@ -54,8 +54,13 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
 
 /** The run options, checked. */
 export function runOptions(options: ParsedOptions): RunOptions {
+  const backend = options.text("backend");
+  const { name, level } = splitSpec(backend ?? "x86");
+  if (name === "" || level === "" || level?.includes(":")) {
+    throw new UsageError(`--backend can't be "${backend}"`, "Write a name, or name:level as in x86:avx2");
+  }
   return {
-    backend: options.text("backend"),
+    backend,
     threads: options.integer("threads", 1, maxThreads),
     activations: options.oneOf("activations", ["i8", "f32"]),
     context: options.integer("context", 1, 1 << 24),
