@@ -133,6 +133,7 @@ fn writeTypeScript(w: *Writer) !void {
     try writeDeclDoc(w, "version", "");
     try w.print("export const abiVersion = {d};\n", .{abi.version});
     try w.print("export const maxRank = {d};\n", .{abi.max_rank});
+    try writeDeclDoc(w, "max_threads", "");
     try w.print("export const maxThreads = {d};\n", .{abi.max_threads});
     inline for (enums) |name| try writeTsEnum(w, name);
     inline for (packed_structs) |name| try writeTsBits(w, name);

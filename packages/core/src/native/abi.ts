@@ -4,6 +4,7 @@
 /** Raised when any struct, enum value or function below changes its meaning. */
 export const abiVersion = 2;
 export const maxRank = 4;
+/** Most threads of a device. */
 export const maxThreads = 255;
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
