@@ -185,6 +185,23 @@ export interface BackendReport {
   memoryBytes: number;
   /** One line per (op, element type, phase): the kernel chosen and why. */
   choices: readonly string[];
+  /** One line about the table of `mllm tune`: what it holds for this machine, or why it is not used. */
+  tuned?: string;
+}
+
+/** Told of every run while kernels are tuned. */
+export type TuneProgress = (what: string, done: number, total: number) => void;
+
+/** What `tune` left behind. */
+export interface TuneReport {
+  /** Where the table is. */
+  file: string;
+  /** Comparisons that were made, and those that were there already. */
+  measured: number;
+  /** Likewise. */
+  known: number;
+  /** One line per choice that differs from the default. */
+  rows: readonly string[];
 }
 
 /** The engine. */
@@ -199,6 +216,14 @@ export interface Engine {
   readonly defaultBackend: string;
   /** What every backend finds here, and the kernels that it would choose; the options are for the one they name. */
   backends(options: RunOptions): Promise<BackendReport[]>;
+  /**
+   * Measures which kernels are fastest for the shapes of a model (without a path: of usual sizes) and keeps the result
+   * for this machine; what an earlier run has measured is not done again, unless `force`.
+   */
+  tune(
+    path: string | undefined,
+    options: RunOptions & { force: boolean; onTune: TuneProgress },
+  ): Promise<TuneReport>;
   /** Size and settings that `bench` prints for an opened model. */
   describeRun(
     model: LoadedModel,

@@ -4,6 +4,7 @@ import { cann } from "@mllm/backend-cann";
 import { qnn } from "@mllm/backend-qnn";
 import { x86 } from "@mllm/backend-x86";
 import {
+  type Backend,
   type BackendPlugin,
   BackendRegistry,
   type DeviceInfo,
@@ -35,18 +36,23 @@ import type {
   ModelSummary,
   RunOptions,
   TextCodec,
+  TuneProgress,
+  TuneReport,
 } from "./engine.ts";
 import type { Host } from "./host.ts";
 import { UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
+import { describeRow, TunedKernels } from "./tuning/tuned_kernels.ts";
+import { tunedPath, TunedStore } from "./tuning/tuned_store.ts";
+import type { Workload } from "./tuning/tuner.ts";
+import { LayersWorkload, ModelWorkload, suits, USUAL_DTYPES, USUAL_SIZES } from "./tuning/workloads.ts";
 
-/** Ops and element types that `doctor` explains. */
-const EXPLAINED: readonly { op: OpName; dtypes: readonly DType[] }[] = [
-  { op: "linear", dtypes: ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "q4_k", "q6_k"] },
-  { op: "attention", dtypes: ["f16", "f32"] },
+/** Ops that `doctor` explains: of `linear` a weight matrix of a usual size, of attention as many heads. */
+const EXPLAINED: readonly { op: OpName; x: DType; dtypes: readonly DType[]; n: number; k?: number }[] = [
+  { op: "linear", x: "f32", dtypes: ["f32", "f16", "bf16"], n: 2048, k: 2048 },
+  { op: "linear", x: "q8a", dtypes: ["q8_0", "q4_0", "q5_0", "q4_k", "q6_k"], n: 2048, k: 2048 },
+  { op: "attention", x: "f32", dtypes: ["f16", "f32"], n: 2048 },
 ];
-/** A weight matrix of a usual size, 2048 x 2048. */
-const EXPLAINED_ELEMENTS = 1 << 22;
 
 /** A plugin whose library can be loaded also from inside a compiled binary. */
 function unpacked(plugin: BackendPlugin, assets: AssetOptions): BackendPlugin {
@@ -62,8 +68,10 @@ function unpacked(plugin: BackendPlugin, assets: AssetOptions): BackendPlugin {
 class ProjectEngine implements Engine {
   readonly defaultBackend = Deno.build.arch === "aarch64" ? "arm" : "x86";
   readonly #registry: BackendRegistry;
+  readonly #tuned: TunedKernels;
 
-  constructor(assets: AssetOptions) {
+  constructor(assets: AssetOptions, tuned: TunedKernels) {
+    this.#tuned = tuned;
     this.#registry = new BackendRegistry([x86, arm, qnn, cann].map((plugin) => unpacked(plugin, assets)));
   }
 
@@ -72,7 +80,7 @@ class ProjectEngine implements Engine {
     const { threads, activations, context, chunk, eager, modeling, kvDtype, keyDtype, valueDtype, onProgress } =
       options;
     return await loadModel(path, {
-      backend: plugin,
+      backend: await this.#tuned.applied(plugin, { level, threads }),
       level,
       threads,
       activations,
@@ -125,10 +133,30 @@ class ProjectEngine implements Engine {
       const device = await probeBackend(plugin);
       if (!device.available) reports.push(report(plugin, device, []));
       else if (name === chosen.plugin.name) {
-        reports.push(await explained(plugin, device, { ...options, level: chosen.level }));
-      } else reports.push(await explained(plugin, device, {}));
+        reports.push(await explained(plugin, device, { ...options, level: chosen.level }, this.#tuned));
+      } else reports.push(await explained(plugin, device, {}, this.#tuned));
     }
     return reports;
+  }
+
+  async tune(
+    path: string | undefined,
+    { force, onTune, ...options }: RunOptions & { force: boolean; onTune: TuneProgress },
+  ): Promise<TuneReport> {
+    const { plugin, level } = this.#plugin(options.backend);
+    const { threads, activations, onProgress } = options;
+    using backend = await openBackend(plugin, { level, threads, activations });
+    if (path === undefined) {
+      return await this.#tuned.tune(backend, usualWorkloads(backend), { force, onProgress: onTune });
+    }
+    using model = await loadModel(path, {
+      ...options,
+      backend,
+      onProgress: onProgress === undefined ? undefined : (done, total) => onProgress("loading", done, total),
+    });
+    const name = path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
+    const workloads = [() => new ModelWorkload(name, model)];
+    return await this.#tuned.tune(backend, workloads, { force, onProgress: onTune });
   }
 
   describeRun(model: LoadedModel) {
@@ -187,6 +215,13 @@ function ownModel(model: LoadedModel): LanguageModel {
   throw new MllmError("internal", "this model did not come from this engine");
 }
 
+/** Layers of every usual size in every type that suits it, one after the other: each takes memory. */
+function usualWorkloads(backend: Backend): (() => Workload & Disposable)[] {
+  return USUAL_SIZES.flatMap((sizes) =>
+    USUAL_DTYPES.filter((dtype) => suits(dtype, sizes)).map((dtype) => () => new LayersWorkload(backend, dtype, sizes))
+  );
+}
+
 function report(plugin: BackendPlugin, device: DeviceInfo, choices: readonly string[]): BackendReport {
   return { ...device, name: plugin.name, description: plugin.description, choices };
 }
@@ -196,15 +231,19 @@ async function explained(
   plugin: BackendPlugin,
   device: DeviceInfo,
   options: RunOptions & { level?: string },
+  tuned: TunedKernels,
 ): Promise<BackendReport> {
   const { level, threads, activations } = options;
+  const { rows, status } = await tuned.find(plugin, { level, threads });
   using backend = await openBackend(plugin, { level, threads, activations });
-  const choices = EXPLAINED.flatMap(({ op, dtypes }) =>
-    (["decode", "prefill"] as const).flatMap((phase) =>
-      backend.selector.explain({ op, dtypes, phase, elements: EXPLAINED_ELEMENTS })
-    )
+  const choices = EXPLAINED.flatMap(({ n, k = 1, ...one }) =>
+    (["decode", "prefill"] as const).flatMap((phase) => {
+      const rows = phase === "decode" ? 1 : 512;
+      return backend.selector.explain({ ...one, phase, rows, n, k, elements: rows * n * k });
+    })
   );
-  return report(plugin, { ...device, level: backend.device.level }, choices);
+  const all = [...rows.map(describeRow), ...choices];
+  return { ...report(plugin, { ...device, level: backend.device.level }, all), tuned: status };
 }
 
 /** Names of the values of `general.file_type`, as files are called: llama_ftype of llama.cpp's include/llama.h. */
@@ -237,8 +276,11 @@ function parametersText(count: number): string {
  */
 export function openProgram(host: Host, command: string, isVirtual: boolean = Deno.build.standalone): ChatProgram {
   const assets: AssetOptions = { isVirtual, cacheFolder: cacheFolder(host.env) };
+  const path = tunedPath(host.env);
+  const store = path === undefined ? undefined : new TunedStore(path);
+  const tuned = new TunedKernels(store, (text) => host.stderr.write(`mllm: ${text}\n`));
   return {
-    engine: new ProjectEngine(assets),
+    engine: new ProjectEngine(assets, tuned),
     findEmbeddedModel: () => embeddedModel(assets),
     command,
     fetchCommand: isVirtual ? undefined : "deno task fetch:real qwen",

@@ -15,6 +15,8 @@ import type {
   ModelSummary,
   ReplyStats,
   RunOptions,
+  TuneProgress,
+  TuneReport,
 } from "../src/engine.ts";
 
 const EOS = 0;
@@ -174,6 +176,7 @@ export class FakeEngine implements Engine {
   readonly defaultBackend = "x86";
   readonly loads: { path: string; options: RunOptions }[] = [];
   readonly written: { path: string; tensors: { name: string; shape: number[]; data: Float32Array }[] }[] = [];
+  readonly tunings: { path?: string; force: boolean; threads?: number }[] = [];
   readonly captured = new Map<string, CapturedProgram>();
   model: FakeModel;
 
@@ -229,6 +232,7 @@ export class FakeEngine implements Engine {
         cores: 2,
         memoryBytes: 8 * 2 ** 30,
         choices: ["linear q8_0 decode: variant 0 on all threads: because"],
+        tuned: "3 rows",
       },
       {
         ...none,
@@ -238,6 +242,14 @@ export class FakeEngine implements Engine {
         reason: "no library here",
       },
     ]);
+  }
+  tune(path: string | undefined, options: RunOptions & { force: boolean; onTune: TuneProgress }): Promise<TuneReport> {
+    if (path !== undefined) this.#check(path);
+    this.tunings.push({ path, force: options.force, threads: options.threads });
+    for (let i = 1; i <= 4; i++) options.onTune("fake: decode", i, 4);
+    const known = options.force ? 0 : 4;
+    const row = "linear decode (q4_0 [64, 64] by q8a): [tuned] GEMV, runs of 8 panels on all threads: because";
+    return Promise.resolve({ file: "tuned.json", measured: 6, known, rows: [row] });
   }
   describeRun() {
     return {

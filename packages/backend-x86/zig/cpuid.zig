@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
+const micro = @import("microarchitecture.zig");
 
 const is_x86 = builtin.cpu.arch == .x86_64;
 
@@ -121,12 +122,24 @@ pub fn brand(buffer: *[48]u8) []const u8 {
     return std.mem.trim(u8, std.mem.sliceTo(buffer, 0), " ");
 }
 
+/// The micro-architecture ("zen4", "skylake-x"); null when it has no name here.
+pub fn microarchitecture() ?[]const u8 {
+    const first = cpuid(0, 0);
+    if (first.a < 1) return null;
+    const vendor: [12]u8 = @bitCast([3]u32{ first.b, first.d, first.c });
+    return micro.nameOf(micro.vendorOf(&vendor), cpuid(1, 0).a);
+}
+
 /// Hardware threads per core (leaf 0xB), 1 when the CPU does not say.
 pub fn threadsPerCore() u32 {
     if (cpuid(0, 0).a < 0xb) return 1;
     const level = cpuid(0xb, 0);
     const is_smt = level.c >> 8 & 0xff == 1;
     return if (is_smt) @max(1, level.b & 0xffff) else 1;
+}
+
+test {
+    _ = micro;
 }
 
 test "detected features are consistent" {

@@ -37,6 +37,10 @@ const platform = struct {
         return cpuid.brand(buffer[0..48]);
     }
 
+    pub fn microarchitecture() ?[]const u8 {
+        return cpuid.microarchitecture();
+    }
+
     pub fn threadsPerCore() u32 {
         return cpuid.threadsPerCore();
     }

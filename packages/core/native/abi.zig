@@ -201,9 +201,9 @@ pub const Backend = extern struct {
     abi_version: u32 = version,
     /// Size of this struct in bytes.
     size: u32 = @sizeOf(Backend),
-    /// Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…],
-    /// "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most
-    /// `capacity` bytes. Needs no handle.
+    /// Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu",
+    /// "microarchitecture" (empty when it has no name),"level","levels":[…],"missing":{level:why not here},"features":[…],
+    /// "cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle.
     describe: *const fn (out: u64, capacity: u64) callconv(.c) u64,
     /// Returns a handle, or 0.
     open: *const fn (options: *const OpenOptions) callconv(.c) u64,

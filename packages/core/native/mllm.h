@@ -229,7 +229,7 @@ typedef struct {
   uint32_t abi_version;
   /** Size of this struct in bytes. */
   uint32_t size;
-  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
+  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu", "microarchitecture" (empty when it has no name),"level","levels":[…],"missing":{level:why not here},"features":[…], "cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
   uint64_t (*describe)(uint64_t out, uint64_t capacity);
   /** Returns a handle, or 0. */
   uint64_t (*open)(const mllm_open_options *options);

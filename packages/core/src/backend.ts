@@ -41,6 +41,8 @@ export interface DeviceInfo {
   readonly reason?: string;
   /** Model of the processor or device, as it names itself. */
   readonly cpu?: string;
+  /** Name of its micro-architecture ("zen4", "skylake-x"), by which rows of the kernel selector name it. */
+  readonly microarchitecture?: string;
   /** The level in use (or, before opening, the best one). */
   readonly level: string;
   /** Levels this machine can run, lowest first. */
@@ -131,6 +133,7 @@ function describe(library: NativeLibrary): DeviceInfo {
     available: json.available === true,
     reason: json.reason || undefined,
     cpu: json.cpu || undefined,
+    microarchitecture: json.microarchitecture || undefined,
     level: json.level ?? "",
     levels: json.levels ?? [],
     missing: json.missing ?? {},
@@ -210,8 +213,8 @@ export async function openBackend(plugin: BackendPlugin, options: BackendOptions
 
 /** An opened backend: memory, mapped files, and the execution of op records. Made by `openBackend`. */
 export class Backend implements Disposable {
-  /** Chooses kernel variants and thread counts. */
-  readonly selector: KernelSelector;
+  /** Chooses kernel variants and thread counts. Another one counts for the next eager op and capture. */
+  selector: KernelSelector;
   /**
    * For one op at a time; reused by every eager op.
    * @internal
@@ -243,7 +246,7 @@ export class Backend implements Disposable {
     /** @internal */
     readonly handle: bigint,
   ) {
-    this.selector = new KernelSelector(plugin.kernelRows, device.level);
+    this.selector = new KernelSelector(plugin.kernelRows, device.level, device.microarchitecture);
     this.writer = new CommandWriter(1);
     this.#writerAddress = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.writer.bytes)));
   }

@@ -15,9 +15,10 @@ class FakeProgram implements CapturedProgram {
   runs = 0;
 
   constructor(readonly ops: readonly (readonly ["linear" | "add", string, number])[]) {
-    this.commands = ops.map(([op, kind]) => (
-      { op, kind, text: op, variant: 0, threads: 0, reason: "", cost: () => cost }
-    ));
+    this.commands = ops.map(([op, kind]) => {
+      const query = { op, dtype: "f32", x: "f32", phase: "decode", elements: 8, rows: 1, n: 8 } as const;
+      return { op, kind, text: op, query, variant: 0, threads: 0, reason: "", cost: () => cost };
+    });
   }
 
   profile() {

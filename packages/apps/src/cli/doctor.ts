@@ -14,6 +14,7 @@ function reportText(report: BackendReport): string {
       report.levels.map((level) => level === report.level ? `[${level}]` : level).join(" ") || report.level
     }`,
     ...Object.entries(report.missing).map(([level, reason]) => `    not ${level}: ${reason}`),
+    ...(report.tuned === undefined ? [] : [`  tuned     ${report.tuned}`]),
     ...(report.choices.length > 0 ? ["  kernels", ...report.choices.map((choice) => `    ${choice}`)] : []),
   ].join("\n");
 }
@@ -22,7 +23,9 @@ export const doctorCommand: Command = {
   name: "doctor",
   usage: "",
   doc: "show backends, ISA levels, chosen kernels and why",
-  details: "The run options choose what is explained: the kernels of a level, say.",
+  details:
+    "The run options choose what is explained: the kernels of a level, say. Before each choice stands where it comes from:\n" +
+    "[tuned] by `mllm tune` on this machine, for [CPUs by name], or for [any CPU].",
   options: [JSON_OPTION, ...RUN_OPTIONS],
   async run({ options, host, program }) {
     const reports = await program.engine.backends(runOptions(options));

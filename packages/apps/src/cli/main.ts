@@ -13,6 +13,7 @@ import { generateCommand } from "./generate.ts";
 import { infoCommand } from "./info.ts";
 import { logitsCommand } from "./logits.ts";
 import { tokenizeCommand } from "./tokenize.ts";
+import { tuneCommand } from "./tune.ts";
 
 const COMMANDS: readonly Command[] = [
   generateCommand,
@@ -20,6 +21,7 @@ const COMMANDS: readonly Command[] = [
   tokenizeCommand,
   infoCommand,
   doctorCommand,
+  tuneCommand,
   benchCommand,
 ];
 const CHAT_DOC = "talk to a model; `mllm chat --help` has its options";

@@ -16,7 +16,7 @@ describe("mllm", () => {
   it("explains itself", async () => {
     const overview = await mllm(["--help"]);
     assertEquals(overview.code, 0);
-    for (const name of ["generate", "logits", "tokenize", "info", "doctor", "bench", "chat"]) {
+    for (const name of ["generate", "logits", "tokenize", "info", "doctor", "tune", "bench", "chat"]) {
       assertStringIncludes(overview.out, `  ${name}`);
       for (const args of [[name, "--help"], ["help", name]]) {
         const { code, out, err } = await mllm(args);
@@ -54,6 +54,10 @@ describe("mllm", () => {
       [["generate", "-m", "fake", "-p", "-"], "--prompt - found nothing on stdin"],
       [["tokenize", "-m", "fake", "x", "--backend", "x86:"], "--backend can't be"],
       [["bench", "-m", "fake", "-p", "40000"], "a test takes 40000 tokens and the context holds 32768"],
+      [["tune", "--forse"], "Did you mean --force?"],
+      [["tune", "-m", ""], "--model is empty"],
+      [["tune", "fake"], 'there is no place for "fake"'],
+      [["tune", "--threads", "0"], "--threads needs a whole number from 1"],
       [["bench", "-m", "fake", "-p", "10", "-c", "9"], "Take a larger --context, up to 32768"],
     ];
     for (const [args, text] of cases) {
@@ -65,7 +69,7 @@ describe("mllm", () => {
   });
 
   it("a failure is code 1, one line on stderr", async () => {
-    for (const command of [["generate", "-p", "x"], ["info"], ["tokenize", "x"], ["bench"]]) {
+    for (const command of [["generate", "-p", "x"], ["info"], ["tokenize", "x"], ["bench"], ["tune"]]) {
       const { code, out, err } = await mllm([...command, "-m", "nowhere"]);
       assertEquals([code, out], [1, ""]);
       assertEquals(err, "mllm: there is no model (nowhere)\n");
@@ -158,6 +162,20 @@ describe("mllm", () => {
     assertEquals((await mllm(["tokenize", "-m", "fake", "--", "-x"])).out, "45 120\n");
   });
 
+  it("tune prints what it found, on stdout, and where it is, on stderr", async () => {
+    const { code, out, err, engine } = await mllm(["tune", "-m", "fake", "-t", "3"]);
+    assertEquals([code, err], [0, "kept in tuned.json\n"]);
+    assertMatch(out, /^linear decode .*\n6 comparisons made, 4 known before; 1 choices differ from the default\n$/);
+    const json = await mllm(["tune", "--force", "--json"]);
+    assertEquals([JSON.parse(json.out).known, json.err], [0, ""]);
+    const asked = [...engine.tunings, ...json.engine.tunings];
+    assertEquals(asked, [{ path: "fake", force: false, threads: 3 }, {
+      path: undefined,
+      force: true,
+      threads: undefined,
+    }]);
+  });
+
   it("info and doctor tell what there is", async () => {
     const info = await mllm(["info", "-m", "fake", "--tensors"]);
     for (
@@ -177,7 +195,13 @@ describe("mllm", () => {
     assertEquals(json.memory.total, json.memory.weights + json.memory.kv + json.memory.arena);
     const doctor = await mllm(["doctor"]);
     for (
-      const text of ["portable [avx2]", "not amx: this CPU lacks AMX", "because", "not available: no library here"]
+      const text of [
+        "portable [avx2]",
+        "not amx: this CPU lacks AMX",
+        "tuned     3 rows",
+        "because",
+        "not available: no library here",
+      ]
     ) {
       assertStringIncludes(doctor.out, text);
     }

@@ -59,7 +59,7 @@ const Slot = struct {
 };
 
 /// Builds the table of functions. `platform` gives `name`, `levels` (lowest first), `whyNot(level) ?[]const u8`,
-/// `cpuName(buffer) []const u8`, `threadsPerCore() u32`, `writeFeatures(json) !void` and
+/// `cpuName(buffer) []const u8`, `microarchitecture() ?[]const u8`, `threadsPerCore() u32`, `writeFeatures(json) !void` and
 /// `packedBytes(dtype, n, k, *packed_dtype) u64`.
 pub fn Library(comptime platform: type) type {
     return struct {
@@ -132,6 +132,8 @@ pub fn Library(comptime platform: type) type {
             try json.write("");
             try json.objectField("cpu");
             try json.write(platform.cpuName(&cpu));
+            try json.objectField("microarchitecture");
+            try json.write(platform.microarchitecture() orelse "");
             try json.objectField("level");
             try json.write(platform.levels[best()].name);
             try json.objectField("levels");

@@ -103,6 +103,9 @@ const backend = library.Library(struct {
     pub fn cpuName(_: *[64]u8) []const u8 {
         return "a \"quoted\" CPU";
     }
+    pub fn microarchitecture() ?[]const u8 {
+        return "abacus";
+    }
     pub fn threadsPerCore() u32 {
         return 1;
     }
@@ -183,7 +186,7 @@ test "describe is JSON and says its length" {
     const length = backend.describe(@intFromPtr(&buffer), buffer.len);
     try expectEqual(length, backend.describe(0, 0));
     const Missing = struct { high: []u8 };
-    const Description = struct { available: bool, cpu: []u8, level: []u8, levels: [][]u8, missing: Missing, cores: u32, memory_bytes: u64 };
+    const Description = struct { available: bool, cpu: []u8, microarchitecture: []u8, level: []u8, levels: [][]u8, missing: Missing, cores: u32, memory_bytes: u64 };
     const text = buffer[0..@intCast(length)];
     const parsed = try std.json.parseFromSlice(Description, std.testing.allocator, text, .{ .ignore_unknown_fields = true });
     defer parsed.deinit();
@@ -191,6 +194,7 @@ test "describe is JSON and says its length" {
     try std.testing.expectEqualStrings("low", parsed.value.level);
     try std.testing.expectEqualStrings("this CPU is too low", parsed.value.missing.high);
     try std.testing.expectEqualStrings("a \"quoted\" CPU", parsed.value.cpu);
+    try std.testing.expectEqualStrings("abacus", parsed.value.microarchitecture);
 }
 
 test "submit runs, and says what does not fit" {

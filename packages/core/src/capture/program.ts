@@ -8,8 +8,9 @@ import { addCosts, noCost, type OpCost, opCost } from "../cost.ts";
 import type { DType } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
 import { type NumberArray, toStored } from "../host_data.ts";
+import type { KernelQuery } from "../kernel_selector.ts";
 import * as abi from "../native/abi.ts";
-import { chooseKernel } from "../ops/call.ts";
+import { kernelQuery } from "../ops/call.ts";
 import { maxDim, maxShape, registerIds } from "../scalar.ts";
 import { describeCall } from "../shape.ts";
 import { MemoryStorage } from "../storage.ts";
@@ -52,6 +53,8 @@ export interface ProgramCommand {
   readonly text: string;
   /** Type and shape of the operand that decides its cost, `q4_0 [3072, 1024]`: commands of one kind cost the same. */
   readonly kind: string;
+  /** What the kernel selector was asked. */
+  readonly query: KernelQuery;
   /** Kernel variant; 0 is the default of the level. */
   readonly variant: number;
   /** Threads at most; 0 is all. */
@@ -335,10 +338,12 @@ function compile(
   const { backend, nodes } = graph;
   const writer = new CommandWriter(Math.max(1, nodes.length));
   const commands = nodes.map((node, i): ProgramCommand => {
-    const { variant, threads, reason } = chooseKernel(backend.selector, node.op, node.inputs);
+    const query = kernelQuery(node.op, node.inputs);
+    const { variant, threads, reason } = backend.selector.choose(query);
     writer.write(i, { ...node, variant, threads }, place);
     const text = describeCall(node.op, node.inputs);
-    return { op: node.op, text, kind: kindOf(node), variant, threads, reason, cost: (run) => opCost(node, run) };
+    const cost = (run: RunOptions) => opCost(node, run);
+    return { op: node.op, text, kind: kindOf(node), query, variant, threads, reason, cost };
   });
   return { handle: backend.compile(writer, nodes.length, arenaBytes, graph.tokens.max), commands };
 }

@@ -213,7 +213,7 @@ export const Backend = {
     abiVersion: 0,
     /** Size of this struct in bytes. */
     size: 4,
-    /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
+    /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu", "microarchitecture" (empty when it has no name),"level","levels":[…],"missing":{level:why not here},"features":[…], "cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
     describe: 8,
     /** Returns a handle, or 0. */
     open: 16,
@@ -279,7 +279,7 @@ export const backendSymbols = { mllm_backend: { parameters: [], result: "pointer
  * (the calls are synchronous); handles and addresses are "u64".
  */
 export const backendFunctions = {
-  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu","level","levels":[…], "missing":{level:why not here},"features":[…],"cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
+  /** Writes JSON (UTF-8, no NUL) about the device: {"name","available","reason","cpu", "microarchitecture" (empty when it has no name),"level","levels":[…],"missing":{level:why not here},"features":[…], "cores","memory_bytes"}; returns the whole length, writes at most `capacity` bytes. Needs no handle. */
   describe: { parameters: ["buffer", "u64"], result: "u64" },
   /** Returns a handle, or 0. */
   open: { parameters: ["buffer"], result: "u64" },

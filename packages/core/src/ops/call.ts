@@ -7,7 +7,7 @@ import type { Graph } from "../capture/graph.ts";
 import { recordOp } from "../capture/record.ts";
 import { byteLength } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
-import type { KernelChoice, KernelSelector } from "../kernel_selector.ts";
+import type { KernelQuery } from "../kernel_selector.ts";
 import { type OpName, opTable } from "../native/abi.ts";
 import { maxDim, maxShape, sameShape, type Scalar } from "../scalar.ts";
 import { describeCall, inferOutputs, type OutputSpec, type ShapeOptions } from "../shape.ts";
@@ -69,23 +69,20 @@ export function callOne(
   return callOp(op, inputs, ints, floats, options, out === undefined ? none : [out])[0];
 }
 
-/**
- * Picks the kernel for an op by the type of its deciding operand (weights, for attention the keys, else the first input)
- * and its size: multiply-adds of `linear`, elements of the result of `embedding`, else elements of the first input.
- */
-export function chooseKernel(
-  selector: KernelSelector,
-  op: OpName,
-  inputs: readonly (View | undefined)[],
-): KernelChoice {
+/** What the selector is asked about an op. */
+export function kernelQuery(op: OpName, inputs: readonly (View | undefined)[]): KernelQuery {
   const first = inputs[0]!;
   const weighty = op === "linear" || op === "embedding" || op === "attention";
   const deciding = weighty ? inputs[1]! : first;
-  let elements = elementCount(first.shape);
+  const count = elementCount(first.shape);
   const rows = first.shape.length === 0 ? 1 : maxDim(first.shape[0]);
-  if (op === "linear") elements = Math.max(elements, elementCount(deciding.shape) * rows);
-  if (op === "embedding") elements *= maxDim(deciding.shape[1]);
-  return selector.choose(op, deciding.dtype, rows === 1 ? "decode" : "prefill", elements);
+  const { dtype } = deciding;
+  const phase = rows === 1 ? "decode" : "prefill";
+  if (op !== "linear" && op !== "embedding") {
+    return { op, dtype, x: first.dtype, phase, elements: count, rows, n: count / rows };
+  }
+  const [n, k] = maxShape(deciding.shape);
+  return { op, dtype, x: first.dtype, phase, elements: op === "linear" ? rows * n * k : rows * k, rows, n, k };
 }
 
 function runNow(
@@ -100,7 +97,7 @@ function runNow(
   const outputs: Tensor[] = [];
   for (let i = 0; i < specs.length; i++) outputs.push(outs[i] ?? allocate(backend, specs[i]));
   try {
-    const { variant, threads } = chooseKernel(backend.selector, op, inputs);
+    const { variant, threads } = backend.selector.choose(kernelQuery(op, inputs));
     backend.writer.write(0, { op, variant, threads, inputs, outputs, ints, floats });
     backend.submitOne(() => describeCall(op, inputs));
   } catch (error) {

@@ -1,0 +1,116 @@
+/** What `mllm tune` runs: a loaded model, or layers of linears in usual sizes. */
+import {
+  add,
+  type Backend,
+  byteLength,
+  capture,
+  type DType,
+  dtypes,
+  KvCache,
+  linear,
+  packWeight,
+  type Program,
+  Tensor,
+} from "@mllm/core";
+import type { LanguageModel } from "@mllm/models";
+import type { Workload } from "./tuner.ts";
+
+/** Tokens of context before a decode step. */
+const DECODE_POSITION = 256;
+/** Most tokens of a prompt that a stage runs. */
+const PROMPT_TOKENS_MAX = 256;
+
+/** A loaded model with a cache of its own. Dispose it before the model. */
+export class ModelWorkload implements Workload, Disposable {
+  readonly #model: LanguageModel;
+  readonly #cache: KvCache;
+
+  constructor(readonly name: string, model: LanguageModel) {
+    this.#model = model;
+    const { backend, network, settings } = model;
+    const { numHiddenLayers, numKeyValueHeads, headDim } = network.config;
+    this.#cache = new KvCache(backend, {
+      layers: numHiddenLayers,
+      kvHeads: numKeyValueHeads,
+      headDim,
+      capacity: Math.max(DECODE_POSITION + 1, PROMPT_TOKENS_MAX),
+      keyDtype: settings.keyDtype,
+      valueDtype: settings.valueDtype,
+    });
+  }
+
+  capture(tokensMax: number): Program {
+    const { backend, network } = this.#model;
+    const inputs = { ids: { dtype: "i32", shape: ["tokens"] } } as const;
+    return capture(backend, { tokensMax, inputs }, ({ ids }, { position, last }) => ({
+      logits: network.forward({ ids, position, last, cache: this.#cache }),
+    }));
+  }
+
+  run(program: Program, tokens: number): void {
+    program.inputs.ids.write(Int32Array.from({ length: tokens }, (_, i) => i));
+    program.run({ tokens, position: tokens === 1 ? DECODE_POSITION : 0 });
+  }
+
+  [Symbol.dispose](): void {
+    this.#cache[Symbol.dispose]();
+  }
+}
+
+/** Hidden and intermediate sizes of models from 0.5 to 8 billion weights, as Qwen's and Llama's have them. */
+export const USUAL_SIZES: readonly (readonly [number, number])[] = [[896, 4864], [1024, 3072], [2048, 6144], [
+  4096,
+  12288,
+]];
+/** Types that most files have. */
+export const USUAL_DTYPES: readonly DType[] = ["q4_0", "q8_0", "q4_k", "q6_k"];
+
+/** Weights are read from memory, not from a cache, as in a model. */
+const WEIGHT_BYTES_MIN = 128 << 20;
+/** Any byte that makes no denormal number of any type; times do not depend on values. */
+const FILL = 0x11;
+
+/** Whether both sizes are whole blocks of the type. */
+export function suits(dtype: DType, sizes: readonly number[]): boolean {
+  return sizes.every((size) => size % dtypes[dtype].blockElements === 0);
+}
+
+/** Layers of three linears, [h, h], [i, h] and [h, i], of one type and size. */
+export class LayersWorkload implements Workload, Disposable {
+  readonly name: string;
+  readonly #layers: Tensor[][] = [];
+  readonly #hidden: number;
+  readonly #backend: Backend;
+
+  constructor(backend: Backend, dtype: DType, [hidden, intermediate]: readonly [number, number]) {
+    this.name = `${dtype} ${hidden}/${intermediate}`;
+    this.#hidden = hidden;
+    this.#backend = backend;
+    const shapes = [[hidden, hidden], [intermediate, hidden], [hidden, intermediate]];
+    const layerBytes = shapes.reduce((sum, shape) => sum + byteLength(dtype, shape), 0);
+    for (let bytes = 0; bytes < WEIGHT_BYTES_MIN; bytes += layerBytes) {
+      this.#layers.push(shapes.map((shape) => {
+        using weights = Tensor.from(backend, new Uint8Array(byteLength(dtype, shape)).fill(FILL), shape, dtype);
+        return packWeight(weights);
+      }));
+    }
+  }
+
+  capture(tokensMax: number): Program {
+    const inputs = { x: { dtype: "f32", shape: ["tokens", this.#hidden] } } as const;
+    return capture(this.#backend, { tokensMax, inputs }, ({ x }) => {
+      let h = x;
+      for (const [mix, up, down] of this.#layers) h = add(linear(h, mix), linear(linear(h, up), down));
+      return { h };
+    });
+  }
+
+  /** Activations are zeros: times do not depend on values. */
+  run(program: Program, tokens: number): void {
+    program.run({ tokens, position: 0 });
+  }
+
+  [Symbol.dispose](): void {
+    for (const weights of this.#layers.flat()) weights.free();
+  }
+}
