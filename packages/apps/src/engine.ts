@@ -171,6 +171,8 @@ export interface BackendReport {
   reason?: string;
   /** Name of the CPU. */
   cpu?: string;
+  /** Name of its micro-architecture, by which the kernel selector knows it. */
+  microarchitecture?: string;
   /** ISA level in use. */
   level: string;
   /** ISA levels of this machine. */

@@ -225,6 +225,7 @@ export class FakeEngine implements Engine {
         description: "x86-64 CPUs",
         available: true,
         cpu: "Fake CPU",
+        microarchitecture: "abacus",
         level: backend.split(":")[1],
         levels: ["portable", "avx2"],
         missing: { amx: "this CPU lacks AMX" },

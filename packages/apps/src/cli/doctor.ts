@@ -4,11 +4,14 @@ import { RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, JSON_OPTION } from "./command.ts";
 
 function reportText(report: BackendReport): string {
+  const cpu = `${report.cpu ?? "unknown"}${
+    report.microarchitecture === undefined ? "" : ` (${report.microarchitecture})`
+  }`;
   const head = `${report.name}: ${report.description}`;
   if (!report.available) return `${head}\n  not available: ${report.reason ?? "no reason given"}`;
   return [
     head,
-    `  cpu       ${report.cpu ?? "unknown"}, ${report.cores} cores, ${(report.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+    `  cpu       ${cpu}, ${report.cores} cores, ${(report.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
     `  features  ${report.features.join(" ") || "none"}`,
     `  levels    ${
       report.levels.map((level) => level === report.level ? `[${level}]` : level).join(" ") || report.level

@@ -198,6 +198,7 @@ describe("mllm", () => {
       const text of [
         "portable [avx2]",
         "not amx: this CPU lacks AMX",
+        "Fake CPU (abacus), 2 cores",
         "tuned     3 rows",
         "because",
         "not available: no library here",

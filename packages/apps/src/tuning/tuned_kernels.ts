@@ -36,7 +36,7 @@ async function libraryHash(plugin: BackendPlugin): Promise<string> {
 async function keyOf(plugin: BackendPlugin, device: DeviceInfo, { level, threads }: OpenChoice): Promise<TunedKey> {
   return {
     backend: plugin.name,
-    cpu: device.cpu ?? "unknown",
+    cpu: `${device.cpu ?? "unknown"} (${device.microarchitecture ?? "unknown"})`, // virtual machines hide either
     level: level ?? device.level,
     threads: threads ?? device.cores,
     library: await libraryHash(plugin),
@@ -55,6 +55,8 @@ export class TunedKernels {
   readonly #store: TunedStore | undefined;
   readonly #warn: (text: string) => void;
   #tables: readonly TunedTable[] | undefined;
+  /** Why the file can't be read. */
+  #problem: string | undefined;
 
   constructor(store: TunedStore | undefined, warn: (text: string) => void) {
     this.#store = store;
@@ -65,6 +67,7 @@ export class TunedKernels {
   async find(plugin: BackendPlugin, open: OpenChoice): Promise<TunedRows> {
     const tables = this.#read();
     if (this.#store === undefined) return { rows: [], status: "no place for tables: HOME is not set" };
+    if (this.#problem !== undefined) return { rows: [], status: this.#problem };
     if (tables.length === 0) return { rows: [], status: `nothing: \`mllm tune\` measures, into ${this.#store.path}` };
     const device = await probeBackend(plugin);
     if (!device.available) return { rows: [], status: "the backend is not available" };
@@ -115,7 +118,7 @@ export class TunedKernels {
         table.measurements.push(...found);
         table.day = new Date().toISOString().slice(0, 10);
         store.write([...others, table]);
-        this.#tables = undefined;
+        [this.#tables, this.#problem] = [undefined, undefined];
       }
     }
     return {
@@ -132,7 +135,8 @@ export class TunedKernels {
       this.#tables = this.#store?.read() ?? [];
     } catch (error) {
       if (!(error instanceof MllmError)) throw error;
-      this.#warn(`tuned kernels are not used: ${error.message}`);
+      this.#problem = `not used: ${error.message}`;
+      this.#warn(`the tuned kernels are ${this.#problem}`);
       this.#tables = [];
     }
     return this.#tables;

@@ -132,7 +132,7 @@ export function findTable(tables: readonly TunedTable[], key: TunedKey): TunedTa
   const other = fields.find((field) => nearest.key[field] !== key[field]);
   if (other === undefined) return nearest;
   if (other === "library") return "it was made with another build of the kernels";
-  return `it was made for ${other} ${nearest.key[other]}, this is ${key[other]}`;
+  return `it was made for ${other} ${nearest.key[other]}, not ${key[other]}`;
 }
 
 // ---- the file

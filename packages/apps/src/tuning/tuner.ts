@@ -60,7 +60,10 @@ function fewerThreads(threads: number): Candidate[] {
   return fewer;
 }
 
-/** The stages for a backend, each with the candidates of an op. */
+/**
+ * The stages for a backend, each with the candidates of an op. Thread numbers are for decoding alone: a program for
+ * prompts holds one choice for any number of tokens, and native code takes fewer threads for few of them by itself.
+ */
 function stages({ threads, device }: TunableBackend): StagePlan[] {
   const other = fewerThreads(threads);
   const runs = (n: number) => RUNS.filter((run) => threads > 1 && run * threads * 2 <= n / PANEL);
@@ -89,10 +92,8 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       tokens: [device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS],
       rounds: 5,
       gainMin: 1.03,
-      candidates: ({ op }) => [
-        {},
-        ...(op === "linear" ? TILE_ROWS.map((tileRows) => ({ variant: { tileRows } })) : other),
-      ],
+      candidates: ({ op }) =>
+        op === "linear" ? [{}, ...TILE_ROWS.map((tileRows) => ({ variant: { tileRows } }))] : [{}],
     },
   ];
 }

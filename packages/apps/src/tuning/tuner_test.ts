@@ -82,7 +82,6 @@ describe("the tuner", () => {
       ["decode", "add", undefined, 2],
       ["few rows", "linear", { fewRows: 6 }, undefined],
       ["prefill", "linear", { tileRows: 4 }, undefined],
-      ["prefill", "add", undefined, 2],
     ]);
     for (const { gain } of all) assert(gain > 1.03);
     for (const { gain, variant, threads } of tune(() => 100).flat()) {
