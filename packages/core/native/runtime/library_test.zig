@@ -186,7 +186,16 @@ test "describe is JSON and says its length" {
     const length = backend.describe(@intFromPtr(&buffer), buffer.len);
     try expectEqual(length, backend.describe(0, 0));
     const Missing = struct { high: []u8 };
-    const Description = struct { available: bool, cpu: []u8, microarchitecture: []u8, level: []u8, levels: [][]u8, missing: Missing, cores: u32, memory_bytes: u64 };
+    const Description = struct {
+        available: bool,
+        cpu: []u8,
+        microarchitecture: []u8,
+        level: []u8,
+        levels: [][]u8,
+        missing: Missing,
+        cores: u32,
+        memory_bytes: u64,
+    };
     const text = buffer[0..@intCast(length)];
     const parsed = try std.json.parseFromSlice(Description, std.testing.allocator, text, .{ .ignore_unknown_fields = true });
     defer parsed.deinit();
