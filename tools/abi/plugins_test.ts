@@ -23,6 +23,16 @@ describe("backend plugins", () => {
     assertEquals([op, variant, threads, conditions], ["*", 0, 0, {}], reason);
   });
 
+  it("x86 has rows of their own for CPUs that it names as cpuid's names are", async () => {
+    const zig = await Deno.readTextFile(
+      new URL("../../packages/backend-x86/zig/microarchitecture.zig", import.meta.url),
+    );
+    const named = new Set(x86.kernelRows.flatMap(({ cpu }) => cpu ?? []));
+    for (const cpu of ["zen3", "zen5", "sapphire-rapids", "skylake-x", "alder-lake"]) assert(named.has(cpu), cpu);
+    for (const cpu of named) assert(zig.includes(`"${cpu}"`), cpu);
+    for (const { level } of x86.kernelRows) assert(level === undefined || x86.levels.includes(level), level);
+  });
+
   it("x86 refuses an unknown level by name", async () => {
     const error = await assertRejects(() => openBackend(x86, { level: "avx9" }), MllmError, '"avx9"');
     assertMatch(error.message, /portable/);
