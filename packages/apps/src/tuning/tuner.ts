@@ -46,7 +46,7 @@ const FEW_TOKENS = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 const PREFILL_TOKENS = 192;
 /** At level amx tiles of AMX take 64 rows and more, so the others work below. */
 const PREFILL_TOKENS_AMX = 48;
-const TILE_ROWS = [2, 3, 4, 6, 8, 12, 16];
+const TILE_ROWS = [2, 4, 8];
 const RUNS = [1, 2, 4, 8, 16, 32, 64];
 const PANEL = 16;
 
