@@ -24,11 +24,19 @@ export async function zig(args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
+/** A cache of its own: in the common one Zig finds the same generate.zig of another checkout, with that one's abi.zig. */
+const cache = [
+  "--cache-dir",
+  "packages/core/native/.zig-cache",
+  "--global-cache-dir",
+  "packages/core/native/.zig-cache",
+];
+
 /** The text of every generated file, by path. */
 export async function generate(): Promise<Record<string, string>> {
   const files: Record<string, string> = {};
   for (const [path, kind] of Object.entries(generatedFiles)) {
-    files[path] = await zig(["run", "packages/core/native/generate.zig", "--", kind]);
+    files[path] = await zig(["run", ...cache, "packages/core/native/generate.zig", "--", kind]);
   }
   return files;
 }
