@@ -35,9 +35,9 @@ export const tuneCommand: Command = {
     }
     const { file, measured, known, rows } = report;
     for (const row of rows) host.stdout.write(`${row}\n`);
-    host.stdout.write(
-      `${measured} comparisons made, ${known} known before; ${rows.length} choices differ from the default\n`,
-    );
+    const counts =
+      `comparisons made: ${measured}, known before: ${known}, choices other than the default: ${rows.length}`;
+    host.stdout.write(`${counts}\n`);
     host.stderr.write(`kept in ${file}\n`);
   },
 };

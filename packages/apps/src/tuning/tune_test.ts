@@ -115,7 +115,7 @@ describe("mllm tune", () => {
       const forced = open(file);
       const code = await mllmMain(["tune", "-m", MODEL, "-t", "2", "--force"], forced.host, forced.program);
       assertEquals(code, 0, forced.host.err);
-      assertMatch(forced.host.out, /\d+ comparisons made, 0 known before; \d+ choices differ from the default\n$/);
+      assertMatch(forced.host.out, /comparisons made: \d+, known before: 0, choices other than the default: \d+\n$/);
       assertEquals(new TunedStore(file).read().length, 1);
     }));
 });

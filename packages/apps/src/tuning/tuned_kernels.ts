@@ -106,9 +106,9 @@ export class TunedKernels {
     const all = force ? this.#read() : store.read();
     const old = findTable(all, key);
     const table: TunedTable = typeof old === "string" || force ? { key, day: "", measurements: [] } : old;
-    // Of a build that is gone nothing is kept.
-    const others = all.filter((one) =>
-      one !== old && (one.key.library === key.library || one.key.backend !== key.backend)
+    // Of this CPU only the tables of this build are kept: earlier ones hold for no library any more.
+    const others = all.filter(({ key: { backend, cpu, library } }, i) =>
+      all[i] !== old && (backend !== key.backend || cpu !== key.cpu || library === key.library)
     );
     const before = table.measurements.length;
     const tuner = new Tuner(backend, onProgress);
