@@ -2,11 +2,14 @@
 import { describe, it } from "@std/testing/bdd";
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { fileURLToPath } from "node:url";
+import { openBackend } from "@mllm/core";
+import { x86 } from "@mllm/backend-x86";
 import { FakeHost } from "../../testing/fake_host.ts";
 import { mllmMain } from "../cli/main.ts";
 import { openProgram } from "../open_engine.ts";
 import { TunedStore } from "./tuned_store.ts";
 import type { TunedTable } from "./tuned_table.ts";
+import { LayersWorkload, suits, USUAL_DTYPES, USUAL_SIZES } from "./workloads.ts";
 
 const MODEL = fileURLToPath(new URL("../../../models/testdata/qwen2-legacyq.gguf", import.meta.url));
 const IDS = Array.from({ length: 40 }, (_, i) => i % 30);
@@ -96,6 +99,20 @@ describe("mllm tune", () => {
       assertEquals((await old.engine.tune(MODEL, quiet)).known, 0);
       assertEquals(store.read().length, 1);
     }));
+
+  it("has layers of every usual type to try without a model", async () => {
+    using backend = await openBackend(x86, { threads: 1 });
+    for (const dtype of USUAL_DTYPES) {
+      assert(USUAL_SIZES.some((sizes) => suits(dtype, sizes)), dtype);
+      using layers = new LayersWorkload(backend, dtype, [256, 512], 400_000);
+      using program = layers.capture(5);
+      layers.run(program, 3);
+      const linears = program.commands.filter(({ op }) => op === "linear").map(({ query: { n, k, x } }) => [n, k, x]);
+      assertEquals(linears.slice(0, 3), [[256, 256, "q8a"], [512, 256, "q8a"], [256, 512, "q8a"]]);
+      assertEquals(new Set(program.output("h", 3)), new Set([0]));
+    }
+    assertEquals(suits("q4_k", [896, 4864]), false);
+  });
 
   it("warns of a damaged file, works without it, and replaces it when forced", () =>
     inFolder(async (file) => {

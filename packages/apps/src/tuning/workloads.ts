@@ -82,13 +82,19 @@ export class LayersWorkload implements Workload, Disposable {
   readonly #hidden: number;
   readonly #backend: Backend;
 
-  constructor(backend: Backend, dtype: DType, [hidden, intermediate]: readonly [number, number]) {
+  /** As many layers as take `bytesMin`. */
+  constructor(
+    backend: Backend,
+    dtype: DType,
+    [hidden, intermediate]: readonly [number, number],
+    bytesMin: number = WEIGHT_BYTES_MIN,
+  ) {
     this.name = `${dtype} ${hidden}/${intermediate}`;
     this.#hidden = hidden;
     this.#backend = backend;
     const shapes = [[hidden, hidden], [intermediate, hidden], [hidden, intermediate]];
     const layerBytes = shapes.reduce((sum, shape) => sum + byteLength(dtype, shape), 0);
-    for (let bytes = 0; bytes < WEIGHT_BYTES_MIN; bytes += layerBytes) {
+    for (let bytes = 0; bytes < bytesMin; bytes += layerBytes) {
       this.#layers.push(shapes.map((shape) => {
         using weights = Tensor.from(backend, new Uint8Array(byteLength(dtype, shape)).fill(FILL), shape, dtype);
         return packWeight(weights);
