@@ -24,7 +24,7 @@ function fakeBackend(level = "avx2"): TunableBackend {
 const linearQuery = { op: "linear", dtype: "q4_0", x: "q8a", n: 1024, k: 512 } as const;
 const addQuery = { op: "add", dtype: "f32", x: "f32", n: 512 } as const;
 
-/** Nanoseconds of a choice, as the test wants them. */
+/** Microseconds of a choice, as the test wants them. */
 type Law = (query: KernelQuery, variant: LinearVariant, threads: number, tokens: number) => number;
 
 class FakeProgram implements TunableProgram {
@@ -43,7 +43,7 @@ class FakeProgram implements TunableProgram {
 
   run(tokens: number) {
     this.commands.forEach(({ query, variant, threads }, i) =>
-      this.#ns[i] += this.law(query, decodeLinearVariant(variant)!, threads, tokens)
+      this.#ns[i] += 1000 * this.law(query, decodeLinearVariant(variant)!, threads, tokens)
     );
   }
   profile() {
@@ -120,9 +120,10 @@ describe("decisions", () => {
   it("ask for the same sign in most rounds", () => {
     assertEquals(median([3, 1, 2]), 2);
     assertEquals(median([4, 1, 2, 3]), 2.5);
-    assertEquals(certainGain([[90, 90, 90, 90]], [[99, 99, 99, 99]], 1.05), 1.1);
-    assertEquals(certainGain([[90, 90, 99, 99]], [[99, 99, 90, 90]], 1.0), 1);
-    assertEquals(certainGain([[98, 98, 98, 98]], [[99, 99, 99, 99]], 1.05), 1);
+    assertEquals(certainGain([[90e3, 90e3, 90e3, 90e3]], [[99e3, 99e3, 99e3, 99e3]], 1.05), 1.1);
+    assertEquals(certainGain([[90e3, 90e3, 91e3, 98e3]], [[99e3, 99e3, 90e3, 97e3]], 1.0), 1);
+    assertEquals(certainGain([[98e3, 98e3, 98e3, 98e3]], [[99e3, 99e3, 99e3, 99e3]], 1.05), 1);
+    assertEquals(certainGain([[200, 200, 200]], [[300, 300, 300]], 1.05), 1, "a tenth of a microsecond");
   });
 
   it("bound GEMV where the sum of both is smallest", () => {
