@@ -49,12 +49,12 @@ pub const Queries = struct {
             var sums: [2]i16 = undefined;
             const codes: *[32]i8 = @ptrCast(q.codes + r * q.head_dim + b * 32);
             q.scales[r * blocks + b] = quantizeBlock(@ptrCast(x + b * 32), codes, &sums);
-            q.starts[r * blocks + b] = (@as(i32, sums[0]) + sums[1]) * comptime dot.startFactor(zero(form), codeMax(form));
+            q.starts[r * blocks + b] = (@as(i32, sums[0]) + sums[1]) * comptime dot.Scheme.startFactor(.fours, zero(form), codeMax(form));
         }
     }
 };
 
-fn zero(comptime form: Form) i32 {
+fn zero(comptime form: Form) i16 {
     return if (form == .q8_0) 128 else 8;
 }
 
@@ -145,7 +145,7 @@ fn scorePanels(
             start[m] = q.starts[(first + m) * blocks + b];
         }
         for (ahead) |*a| a.fetch(panels * block_bytes);
-        const ints = dot.tile(codeMax(form), 8, rows, vectors, start, codes, pointers);
+        const ints = dot.tile(.fours, codeMax(form), 8, rows, vectors, start, codes, pointers);
         inline for (0..vectors) |v| {
             const at = ((panel + v / dot.per_panel) * blocks + b) * kv_page.panel + v % dot.per_panel * dot.width;
             const scale = dot.halfToFloat(dot.width, scales[at..][0..dot.width].*);

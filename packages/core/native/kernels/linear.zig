@@ -1,7 +1,7 @@
 //! Op `linear`: x @ w^T + bias over packed weights, by the dtype of x: linear_i8.zig (q8a) or linear_f32.zig (f32).
 //!
-//! Few rows (GEMV) read the packed codes once, straight into registers; more rows (GEMM) unpack a panel into scratch
-//! and run all rows over it. Both take every output element through the same float operations in the same order, so
+//! Few rows (GEMV) read the packed codes once, straight into registers; more rows (GEMM) are put into the order of use
+//! first, or panels unpacked. Both take every output element through the same float operations in the same order, so
 //! its bits depend neither on the number of rows nor on threads, tiles or variant (linear_variant.zig).
 
 const std = @import("std");

@@ -55,7 +55,7 @@ pub const Form = struct {
     super_bytes: usize = 0,
     /// Elements of K that share a scale.
     group: usize = 32,
-    zero: i32,
+    zero: i16,
     code_max: u32,
     has_min: bool = false,
 
@@ -135,7 +135,7 @@ pub fn packedBytes(dtype: abi.Dtype, n: u64, k: u64, packed_dtype: *u32) u64 {
 /// One quantised panel.
 pub fn Panel(comptime kind: Kind) type {
     return struct {
-        const f = form(kind);
+        pub const f = form(kind);
         const groups = f.groups();
         base: [*]const u8,
 
