@@ -3,6 +3,7 @@
  * so that tests can be the world.
  */
 import { fileURLToPath } from "node:url";
+import { MllmError } from "@mllm/core";
 import { UsageError } from "./options.ts";
 
 /** Where text goes. */
@@ -116,20 +117,38 @@ export function enterStartFolder(env: Host["env"]): void {
   }
 }
 
-/** The lines of an input, without their line ends; an unfinished last line counts. */
+/** Longest line that is read, in UTF-16 units: far more than any context holds. */
+const LINE_LENGTH_MAX = 64 << 20;
+
+/**
+ * The lines of an input, without their line ends; an unfinished last line counts. Throws `invalid_argument` where one
+ * has more than 64 Mi characters.
+ */
 export async function* readLines(input: Input): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   const buffer = new Uint8Array(64 << 10);
-  let pending = "";
+  let pending: string[] = []; // pieces of the line that has no end yet
+  let length = 0;
   while (true) {
     const count = await input.read(buffer);
-    pending += count === null ? decoder.decode() : decoder.decode(buffer.subarray(0, count), { stream: true });
-    const lines = pending.split("\n");
-    pending = lines.pop()!;
-    for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
+    const piece = count === null ? decoder.decode() : decoder.decode(buffer.subarray(0, count), { stream: true });
+    const [first, ...more] = piece.split("\n");
+    pending.push(first);
+    length += first.length;
+    if (length > LINE_LENGTH_MAX) {
+      throw new MllmError("invalid_argument", "a line of the input has more than 64 Mi characters", {
+        next: "Put line ends into it",
+      });
+    }
+    for (const next of more) {
+      const line = pending.join("");
+      yield line.endsWith("\r") ? line.slice(0, -1) : line;
+      pending = [next];
+      length = next.length;
+    }
     if (count === null) break;
   }
-  if (pending !== "") yield pending;
+  if (length > 0) yield pending.join("");
 }
 
 /**

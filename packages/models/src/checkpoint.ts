@@ -1,5 +1,4 @@
-import { fileExists, MllmError, quoted, statFile, type WeightInfo } from "@mllm/core";
-import { modelFamilies } from "./families.ts";
+import { fileExists, MllmError, statFile, type WeightInfo } from "@mllm/core";
 import { openGgufCheckpoint } from "./gguf_mapping.ts";
 import { openHfFolder } from "./hf_folder.ts";
 import type { TokenizerSource } from "./tokenizer/create_tokenizer.ts";
@@ -22,7 +21,7 @@ export interface Checkpoint {
   tokenizer: TokenizerSource;
   /** Jinja source of the chat template for plain conversations; undefined for base models. */
   chatTemplate?: string;
-  /** End-of-sequence ids of all sources together: config, generation config, GGUF metadata. */
+  /** End-of-sequence ids of config.json or the GGUF metadata; those of the generation config are not among them. */
   eosIds: number[];
   /** Files, metadata keys and templates that are there but not used; model code adds config fields it never read. */
   ignored: string[];
@@ -92,22 +91,4 @@ export function listNames(path: string): string[] {
     });
   }
   return names.sort();
-}
-
-/**
- * Refuses architectures that no release, or only a later one, runs, before anything else of them is read.
- *
- * @throws MllmError `unsupported` naming the architecture
- */
-export function checkModelType(modelType: string, file: string): void {
-  if (Object.hasOwn(modelFamilies, modelType)) return;
-  const next = "This release runs Qwen2, Qwen2.5 and Qwen3 (dense)";
-  const later = (what: string): never => {
-    throw new MllmError("unsupported", `${what} in a later release`, { file, next });
-  };
-  if (/^llama/.test(modelType)) later("Llama models come");
-  if (/^gemma/.test(modelType)) later(`this is a Gemma model (${quoted(modelType)}); Gemma comes`);
-  if (/^(clip|mmproj)$/.test(modelType)) later("this is the vision part of a model (mmproj), not a model; images come");
-  if (/moe|vl$|phi3|mistral/.test(modelType)) later(`models of the architecture ${quoted(modelType)} come`);
-  throw new MllmError("unsupported", `the architecture ${quoted(modelType)} is not supported`, { file, next });
 }

@@ -54,7 +54,7 @@ describe("openCheckpoint of a Hugging Face folder", () => {
     const checkpoint = await openCheckpoint(`${path}/`);
     assertEquals([checkpoint.format, checkpoint.path], ["huggingface", path]);
     assertEquals([checkpoint.config.torch_dtype, checkpoint.config.dtype], ["bfloat16", undefined]);
-    assertEquals(checkpoint.eosIds, [5, 7]);
+    assertEquals(checkpoint.eosIds, [5]);
     assertEquals(checkpoint.generationConfig.temperature, 0.6);
     assertEquals(checkpoint.chatTemplate, "{{ 1 }}");
     assertEquals([...checkpoint.weights.keys()], ["model.norm.weight"]);

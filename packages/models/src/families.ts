@@ -1,4 +1,4 @@
-import { MllmError } from "@mllm/core";
+import { MllmError, quoted } from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
 import type { ConfigReader } from "./config_reader.ts";
 import type { DecoderConfig } from "./decoder/config.ts";
@@ -44,11 +44,20 @@ export const modelFamilies: Readonly<Record<string, ModelFamily>> = {
   },
 };
 
-/** The family of a `model_type`. @throws {MllmError} `unsupported` */
+/**
+ * The family of a `model_type`.
+ *
+ * @throws {MllmError} `unsupported` for an architecture that no release, or only a later one, runs
+ */
 export function modelFamily(modelType: string, file: string): ModelFamily {
   if (Object.hasOwn(modelFamilies, modelType)) return modelFamilies[modelType];
-  throw new MllmError("unsupported", `models of the architecture "${modelType}" come in a later release`, {
-    file,
-    next: `This release runs ${Object.keys(modelFamilies).join(", ")}`,
-  });
+  const next = "This release runs Qwen2, Qwen2.5 and Qwen3 (dense)";
+  const later = (what: string): never => {
+    throw new MllmError("unsupported", `${what} in a later release`, { file, next });
+  };
+  if (/^llama/.test(modelType)) later("Llama models come");
+  if (/^gemma/.test(modelType)) later(`this is a Gemma model (${quoted(modelType)}); Gemma comes`);
+  if (/^(clip|mmproj)$/.test(modelType)) later("this is the vision part of a model (mmproj), not a model; images come");
+  if (/moe|vl$|phi3|mistral/.test(modelType)) later(`models of the architecture ${quoted(modelType)} come`);
+  throw new MllmError("unsupported", `the architecture ${quoted(modelType)} is not supported`, { file, next });
 }

@@ -1,17 +1,17 @@
 import { MllmError } from "@mllm/core";
+import { ConfigReader, readInts } from "./config_reader.ts";
 import { type CheckedSampling, checkSamplingOptions, type SamplingOptions } from "./sampling/sampler.ts";
 
 /** What a model's makers recommend for generation. */
 export interface GenerationDefaults {
   /**
-   * Sampler settings, as far as the file has any: then those that it leaves out are off, not this engine's defaults.
+   * Sampler settings; empty where the file has none. Where it has some, those that it leaves out are those of
+   * transformers (temperature 1, top-k 50, the others off), not this engine's defaults.
    */
   sampling: Partial<SamplingOptions>;
   /** End-of-sequence ids of the file. */
   eosIds: number[];
 }
-
-const eosMax = 1024;
 
 /**
  * Field of generation_config.json, setting of the Sampler, and the value that transformers takes when it is missing.
@@ -25,9 +25,10 @@ const fields: readonly [string, keyof SamplingOptions, number][] = [
 ];
 
 /**
- * Reads the contents of generation_config.json. `do_sample: false` is temperature 0, and its repetition penalty looks
- * at all tokens as in transformers. Fields about other ways of decoding (beams, say) have no meaning here and are left
- * alone.
+ * Reads the contents of generation_config.json. `do_sample: false` is temperature 0; where the field is missing the
+ * settings count as they stand, for whoever recommends a temperature means it (transformers would be greedy then). The
+ * repetition penalty looks at all tokens, as in transformers. Fields about other ways of decoding (beams, say) have no
+ * meaning here and are left alone.
  *
  * @param config the parsed file; {} or undefined where there is none
  * @param file named in errors
@@ -57,7 +58,8 @@ export function readGenerationConfig(
     const what = error instanceof MllmError ? error.message : String(error);
     throw new MllmError("invalid_file", what, { file, cause: error });
   }
-  return { sampling: sampling as Partial<SamplingOptions>, eosIds: readIds(values.eos_token_id, file) };
+  const eosIds = uniteEosIds(readInts(new ConfigReader(values, file), "eos_token_id"));
+  return { sampling: sampling as Partial<SamplingOptions>, eosIds };
 }
 
 /**
@@ -77,12 +79,4 @@ export function mergeSampling(
 /** The union of several lists of end-of-sequence ids, in the order in which they first occur. */
 export function uniteEosIds(...lists: readonly (readonly number[])[]): number[] {
   return [...new Set(lists.flat())];
-}
-
-function readIds(value: unknown, file: string): number[] {
-  if (value === undefined || value === null) return [];
-  const list = Array.isArray(value) ? value : [value];
-  const valid = list.length <= eosMax && list.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31);
-  if (!valid) throw new MllmError("invalid_file", "eos_token_id is not a token id or a list of them", { file });
-  return uniteEosIds(list as number[]);
 }

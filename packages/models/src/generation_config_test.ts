@@ -23,7 +23,14 @@ describe("generation config", () => {
       sampling: { temperature: 0 },
       eosIds: [7],
     });
-    assertEquals(readGenerationConfig({ repetition_penalty: 1.1, top_p: null }).sampling.penaltyLastN, -1);
+    assertEquals(readGenerationConfig({ repetition_penalty: 1.1, top_p: null }).sampling, {
+      temperature: 1,
+      topK: 50,
+      topP: 1,
+      minP: 0,
+      repetitionPenalty: 1.1,
+      penaltyLastN: -1,
+    });
   });
   it("lets the user override, but not with undefined", () => {
     const merged = mergeSampling({ temperature: 0.6, topK: 20 }, { topK: 3, temperature: undefined });

@@ -1,6 +1,7 @@
 import { type GgufFile, type GgufValue, MllmError, openGguf, quoted, type WeightInfo } from "@mllm/core";
-import { checkModelType, type Checkpoint } from "./checkpoint.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import { ConfigReader, readInt, readInts, readNumber, readString } from "./config_reader.ts";
+import { modelFamily } from "./families.ts";
 import { normalizeConfig } from "./hf_config.ts";
 import { endOfTurnTexts } from "./tokenizer/end_of_turn.ts";
 
@@ -50,7 +51,7 @@ export async function openGgufCheckpoint(path: string): Promise<Checkpoint> {
       next: "Merge it into its base model first",
     });
   }
-  checkModelType(arch, file.path);
+  modelFamily(arch, file.path);
   if (file.tensors.size === 0) {
     throw new MllmError("invalid_file", "the GGUF file holds no tensors, only a vocabulary", {
       file: file.path,

@@ -1,6 +1,7 @@
 import { fileExists, type Json, MllmError, openSafetensors, readJsonObject, readWholeFile } from "@mllm/core";
-import { checkModelType, type Checkpoint, listNames } from "./checkpoint.ts";
+import { type Checkpoint, listNames } from "./checkpoint.ts";
 import { ConfigReader, readInts, readString } from "./config_reader.ts";
+import { modelFamily } from "./families.ts";
 import { normalizeConfig } from "./hf_config.ts";
 
 const configBytesMax = 10_000_000;
@@ -14,7 +15,7 @@ export async function openHfFolder(path: string): Promise<Checkpoint> {
   const configFile = `${path}/config.json`;
   const raw = readJsonObject(configFile, configBytesMax);
   const reader = new ConfigReader(raw, configFile);
-  checkModelType(readString(reader, "model_type"), configFile);
+  modelFamily(readString(reader, "model_type"), configFile);
   const config = normalizeConfig(raw, configFile);
   const generationConfig = readOptional(`${path}/generation_config.json`, configBytesMax) ?? {};
   const weights = await openSafetensors(findWeights(path));
@@ -29,10 +30,6 @@ export async function openHfFolder(path: string): Promise<Checkpoint> {
   const tokenizerConfigFile = `${path}/tokenizer_config.json`;
   const tokenizerConfig = readOptional(tokenizerConfigFile, configBytesMax);
   const ignored: string[] = [];
-  const eosIds = new Set([
-    ...readInts(reader, "eos_token_id"),
-    ...readInts(new ConfigReader(generationConfig, `${path}/generation_config.json`), "eos_token_id"),
-  ]);
   return {
     path,
     format: "huggingface",
@@ -42,7 +39,7 @@ export async function openHfFolder(path: string): Promise<Checkpoint> {
     weights: weights.tensors,
     tokenizer: { kind: "json", tokenizer, config: tokenizerConfig },
     chatTemplate: readTemplate(path, tokenizerConfig, tokenizerConfigFile, ignored),
-    eosIds: [...eosIds],
+    eosIds: readInts(reader, "eos_token_id"),
     ignored,
   };
 }

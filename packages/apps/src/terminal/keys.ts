@@ -199,8 +199,9 @@ export class KeyDecoder {
       key = CSI_LETTER[text[2]] ?? (text[2] === "M" ? "enter" : "unknown");
       length = 3;
     } else {
-      key = text[1] === ESC ? "escape" : META[text[1]] ?? "unknown";
-      length = text[1] === ESC ? 1 : 2;
+      const character = String.fromCodePoint(text.codePointAt(1)!);
+      key = character === ESC ? "escape" : META[character] ?? "unknown";
+      length = character === ESC ? 1 : 1 + character.length;
     }
     this.#pending = text.slice(length);
     out.push({ type: "key", key });

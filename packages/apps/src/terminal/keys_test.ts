@@ -44,6 +44,7 @@ describe("KeyDecoder", () => {
       ["\x04", "end-of-input"],
       ["\x1b[99~", "unknown"],
       ["\x1b[I", "unknown"],
+      ["\x1b\u{1f600}", "unknown"],
     ];
     for (const [bytes, name] of cases) assertEquals(key(bytes), name, JSON.stringify(bytes));
   });

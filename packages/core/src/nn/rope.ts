@@ -69,6 +69,9 @@ const knownKeys = new Set([
   "max_position_embeddings",
 ]);
 
+/** Keys that may be 0: no rotation bounds the ramp, or no mscale. */
+const zeroKeys = new Set(["beta_fast", "beta_slow", "mscale", "mscale_all_dim"]);
+
 /**
  * Reads the rotary parameters of a config: `rope_theta` with `rope_scaling`, or the newer `rope_parameters`.
  * Throws `unsupported` for another kind of scaling or a key that is not understood, `invalid_file` for bad values.
@@ -114,12 +117,29 @@ export function ropeParameters(config: RopeConfig): RopeParameters {
 
 /**
  * The frequencies: computed in f64, rounded to f32. `sequenceLength` matters to "dynamic" only, whose base grows with
- * the sequence beyond `maxPosition`. Throws `invalid_file` when a parameter is missing.
+ * the sequence beyond `maxPosition`. Throws `invalid_file` when a parameter is missing, or where the parameters give no
+ * finite frequencies.
  */
 export function ropeFrequencies(parameters: RopeParameters, sequenceLength = 0): RopeFrequencies {
   const { type } = parameters;
-  const values = kinds[type](parameters, sequenceLength);
-  return { invFreq: Float32Array.from(values), attentionFactor: type === "yarn" ? yarnAttention(parameters) : 1 };
+  const invFreq = Float32Array.from(kinds[type](parameters, sequenceLength));
+  const attentionFactor = type === "yarn" ? yarnAttention(parameters) : 1;
+  if (!Number.isFinite(attentionFactor) || !invFreq.every(Number.isFinite)) {
+    throw new MllmError("invalid_file", `rope: the parameters of type ${type} give no finite frequencies`);
+  }
+  return { invFreq, attentionFactor };
+}
+
+/**
+ * Tokens of the longest sequence that the frequencies are meant for: `maxPosition`, or what "linear" and "yarn" stretch
+ * the trained context to, if that is more. undefined when the config has no `max_position_embeddings`.
+ */
+export function ropeContextMax(parameters: RopeParameters): number | undefined {
+  const { type, maxPosition, originalMaxPosition = maxPosition, factor = 1 } = parameters;
+  if (maxPosition === undefined || originalMaxPosition === undefined || (type !== "linear" && type !== "yarn")) {
+    return maxPosition;
+  }
+  return Math.max(maxPosition, Math.floor(originalMaxPosition * factor));
 }
 
 const kinds: Record<RopeType, (parameters: RopeParameters, sequenceLength: number) => number[]> = {
@@ -207,8 +227,10 @@ function objectOf(config: RopeConfig, key: string): RopeConfig | undefined {
 function number(config: RopeConfig, key: string): number | undefined {
   const value = config[key];
   if (value === undefined || value === null) return undefined;
-  if (typeof value !== "number" || !Number.isFinite(value) || value < 0) {
-    throw new MllmError("invalid_file", `config: ${key} must be a positive number, not ${JSON.stringify(value)}`);
+  const mayBeZero = zeroKeys.has(key);
+  if (typeof value !== "number" || !Number.isFinite(value) || value < 0 || (value === 0 && !mayBeZero)) {
+    const what = mayBeZero ? "a number of at least 0" : "a positive number";
+    throw new MllmError("invalid_file", `config: ${key} must be ${what}, not ${JSON.stringify(value)}`);
   }
   return value;
 }

@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/ass
 import { describe, it } from "@std/testing/bdd";
 import { goldenPath, skipWithout } from "../../../../tools/testing/golden.ts";
 import { MllmError } from "../errors.ts";
-import { ropeFrequencies, ropeParameters } from "./rope.ts";
+import { ropeContextMax, ropeFrequencies, ropeParameters } from "./rope.ts";
 
 interface Case {
   key: string;
@@ -31,6 +31,28 @@ describe("rope frequencies", () => {
     assertThrows(() => ropeParameters({ head_dim: 16, rope_theta: "1" }), MllmError, "rope_theta");
     const missing = ropeParameters({ head_dim: 16, rope_scaling: { type: "linear" } });
     assertThrows(() => ropeFrequencies(missing), MllmError, "factor");
+    const zero = (key: string, value = 0) => ({
+      head_dim: 16,
+      rope_scaling: { type: "yarn", factor: 4, [key]: value },
+    });
+    for (const key of ["factor", "original_max_position_embeddings"]) {
+      assertThrows(() => ropeParameters(zero(key)), MllmError, `${key} must be a positive number`);
+    }
+    const endless = ropeParameters({ ...zero("factor", 1e-300), max_position_embeddings: 64 });
+    assertThrows(() => ropeFrequencies(endless), MllmError, "finite");
+  });
+
+  it("stretch the context by linear and YaRN scaling, whichever length the config states", () => {
+    const limit = (type: string, max: number, scaling: Record<string, unknown> = {}) =>
+      ropeContextMax(
+        ropeParameters({ head_dim: 16, max_position_embeddings: max, rope_scaling: { type, factor: 4, ...scaling } }),
+      );
+    assertEquals(limit("yarn", 32768), 131072);
+    assertEquals(limit("yarn", 40960, { original_max_position_embeddings: 32768 }), 131072);
+    assertEquals(limit("yarn", 131072, { original_max_position_embeddings: 32768 }), 131072);
+    assertEquals(limit("linear", 4096), 16384);
+    assertEquals(limit("default", 4096), 4096);
+    assertEquals(limit("llama3", 131072, { original_max_position_embeddings: 65536 }), 131072);
   });
 
   it("halve at twice the pair index of sqrt(theta)", () => {

@@ -1,4 +1,4 @@
-import { MllmError, type RopeFrequencies, ropeFrequencies, ropeParameters } from "@mllm/core";
+import { MllmError, ropeContextMax, type RopeFrequencies, ropeFrequencies, ropeParameters } from "@mllm/core";
 import { type ConfigReader, readBoolean, readInt, readNumber, readString } from "../config_reader.ts";
 
 /** Dimensions and constants of a Llama-like decoder; the fields mean what Hugging Face's config.json means by them. */
@@ -19,7 +19,10 @@ export interface DecoderConfig {
   readonly numKeyValueHeads: number;
   /** Elements per head, even; `hiddenSize / numAttentionHeads` when the config has no `head_dim`. */
   readonly headDim: number;
-  /** Tokens of the longest sequence that the model is meant for; bounds the context. */
+  /**
+   * Tokens of the longest sequence that the model is meant for: the config's number, or what linear or YaRN scaling
+   * makes of the trained one if that is more. Bounds the context.
+   */
   readonly maxPositionEmbeddings: number;
   /** Added to the mean square in every RMSNorm. */
   readonly rmsNormEps: number;
@@ -55,18 +58,25 @@ const WITHOUT_INFLUENCE = [
   "_name_or_path",
 ];
 
-/** Frequencies of the rotary embedding; errors name the file. */
-function readRope(reader: ConfigReader): RopeFrequencies {
+/** The rotary embedding and the context that it reaches; errors name the file. */
+function readRope(reader: ConfigReader): Pick<DecoderConfig, "rope" | "maxPositionEmbeddings"> {
+  const positions = readInt(reader, "max_position_embeddings");
   reader.consume("rope_theta", "rope_scaling", "partial_rotary_factor");
   try {
     const parameters = ropeParameters(reader.fields);
     if (parameters.rotaryDim !== readInt(reader, "head_dim", { default: parameters.rotaryDim })) {
       throw new MllmError("unsupported", "a rotary embedding over a part of the head is not known here");
     }
-    return ropeFrequencies(parameters);
+    if (parameters.type === "dynamic") {
+      throw new MllmError("unsupported", "rotary scaling of type dynamic is not supported", {
+        next: `Remove it from the config: up to ${positions} tokens it changes nothing; beyond them use yarn`,
+      });
+    }
+    const maxPositionEmbeddings = Math.min(ropeContextMax(parameters) ?? positions, 2 ** 31 - 1);
+    return { rope: ropeFrequencies(parameters), maxPositionEmbeddings };
   } catch (error) {
     if (!(error instanceof MllmError) || error.file !== undefined) throw error;
-    throw new MllmError(error.code, error.message, { file: reader.file, cause: error });
+    throw new MllmError(error.code, error.message, { file: reader.file, next: error.next, cause: error });
   }
 }
 
@@ -76,7 +86,13 @@ function readSlidingWindows(reader: ConfigReader, layers: number): (number | und
   const fullLayers = readInt(reader, "max_window_layers", { min: 0, default: layers });
   const types = reader.take("layer_types");
   if (types !== undefined) return readLayerTypes(reader, types, layers, window);
-  return Array.from({ length: layers }, (_, layer) => used && layer >= fullLayers ? window : undefined);
+  if (!used) return new Array(layers).fill(undefined);
+  for (const [name, value] of [["sliding_window", 4096], ["max_window_layers", 28]] as const) {
+    if (!reader.has(name)) {
+      reader.fail(name, `is missing although use_sliding_window is true: add it (transformers would take ${value})`);
+    }
+  }
+  return Array.from({ length: layers }, (_, layer) => layer >= fullLayers ? window : undefined);
 }
 
 /** `layer_types` of newer configs decides per layer and has the last word. */
@@ -126,11 +142,10 @@ export function readDecoderConfig(reader: ConfigReader, defaults: DecoderDefault
     numAttentionHeads,
     numKeyValueHeads,
     headDim,
-    maxPositionEmbeddings: readInt(reader, "max_position_embeddings"),
     rmsNormEps: readNumber(reader, "rms_norm_eps", { min: 0, max: 1 }),
     tieWordEmbeddings: readBoolean(reader, "tie_word_embeddings", { default: false }),
     attentionBias: readBoolean(reader, "attention_bias", { default: defaults.attentionBias }),
-    rope: readRope(reader),
+    ...readRope(reader),
     slidingWindows: readSlidingWindows(reader, numHiddenLayers),
   };
 }

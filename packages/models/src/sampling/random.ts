@@ -5,11 +5,15 @@
 export class Random {
   readonly #state = new Uint32Array(4);
 
-  /** @param seed any finite number; its 53 bits all count */
+  /** @param seed a whole number; two of at most 53 bits never start in the same state */
   constructor(seed: number) {
-    let mix = (seed >>> 0) ^ Math.imul(Math.floor(seed / 2 ** 32) | 0, 0x9e3779b1);
+    const low = seed >>> 0;
+    const high = Math.floor(seed / 2 ** 32) | 0;
+    let mix = low;
     for (let i = 0; i < 4; i++) {
       mix = (mix + 0x9e3779b9) | 0;
+      // The first word tells the low halves apart, each of the others the high halves.
+      if (i === 1) mix = (mix + Math.imul(high, 0x85ebca6b)) | 0;
       let z = mix;
       z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
       z = Math.imul(z ^ (z >>> 15), 0x735a2d97);

@@ -121,6 +121,11 @@ describe("Sampler", () => {
 });
 
 describe("Random", () => {
+  it("has a stream of its own for each seed of 53 bits", () => {
+    const first = (seed: number) => new Random(seed).next();
+    const seeds = [0, 1, 6949403057, 2 ** 32, 2 ** 32 + 1, 2 ** 33, 2 ** 53 - 1, -1];
+    assertEquals(new Set(seeds.map(first)).size, seeds.length);
+  });
   it("is uniform and depends on all of the seed", () => {
     const random = new Random(1);
     let sum = 0;

@@ -87,7 +87,7 @@ export class ChatTemplate {
       range,
       strftime_now: (format: string) => strftime(now ?? new Date(), format),
       raise_exception: (message: unknown) => {
-        throw new Raised(String(message));
+        throw new Raised(typeof message === "object" ? "no text" : String(message)); // lists may be endless
       },
       ...rest,
     };

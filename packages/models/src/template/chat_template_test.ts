@@ -64,6 +64,23 @@ describe("ChatTemplate", () => {
     "unknown filter": "{{ 'x' | frobnicate }}",
     "attribute of nothing": "{{ messages[0].content.x.y() }}",
   };
+  const shared = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}" +
+    "{% set ns.y = [ns.y, ns.y] %}{% endfor %}";
+  for (
+    const use of [
+      "ns.x == ns.y",
+      "ns.x != ns.y",
+      "ns.x",
+      "ns.x ~ 1",
+      "ns.x + 'a'",
+      "ns.x | tojson",
+      "ns.x | string",
+      "ns.x | join",
+      "'%s' | format(ns.x)",
+      "raise_exception(ns.x)",
+    ]
+  ) hostile[`shared lists: ${use}`] = `${shared}{{ ${use} }}`;
+  hostile["a mapping in itself"] = "{% set ns = namespace() %}{% set ns.a = ns %}{% set ns.b = ns %}{{ ns == ns }}";
   for (const [name, template] of Object.entries(hostile)) {
     it(`ends with an error: ${name}`, () => {
       const start = performance.now();

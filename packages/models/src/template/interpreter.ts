@@ -36,6 +36,8 @@ const roundWork = 8;
 /** Longest text or list that may come up, in characters or items. */
 const lengthMax = 4 * 1024 * 1024;
 const indentMax = 64;
+/** Deepest nesting of lists and mappings that are compared or printed. */
+const depthMax = 256;
 
 /** Statements that print nothing although the engine gives them a value. */
 const silent = new Set(["Set", "Macro", "Comment", "Break", "Continue"]);
@@ -62,17 +64,41 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     const value = super.evaluate(node, environment) ?? new UndefinedValue();
     const content = value.value;
     const length = typeof content === "string" || Array.isArray(content) ? content.length : 0;
-    this.#work += 1 + (length >> 4);
     if (length > lengthMax) throw tooMuch("makes a text or list of more than 4 Mi items");
-    if (this.#work > workMax) throw tooMuch("does too much work");
+    this.#charge(1 + (length >> 4));
     return value;
+  }
+
+  #charge(work: number): void {
+    this.#work += work;
+    if (this.#work > workMax) throw tooMuch("does too much work");
+  }
+
+  /**
+   * Charges for all that a list or mapping holds before something walks it: parts that it holds several times count, and
+   * are visited, each time.
+   */
+  #chargeAll({ value }: RuntimeValue, depth = 0): void {
+    if (!Array.isArray(value) && !(value instanceof Map)) {
+      return this.#charge(typeof value === "string" ? 1 + (value.length >> 4) : 1);
+    }
+    if (depth === depthMax) throw tooMuch(`nests lists more than ${depthMax} deep`);
+    this.#charge(1);
+    if (value instanceof Map) { for (const key of value.keys()) this.#charge(String(key).length >> 4); }
+    for (const item of value.values()) this.#chargeAll(item, depth + 1);
+  }
+
+  /** As `pythonString`, for its work. */
+  #print(value: RuntimeValue): string {
+    if (value.type !== "StringValue") this.#chargeAll(value);
+    return pythonString(value);
   }
 
   override evaluateBlock(nodes: Node[], environment: Environment): RuntimeValue {
     let text = "";
     for (const node of nodes) {
       const value = this.evaluate(node, environment);
-      if (!silent.has(node.type)) text += pythonString(value);
+      if (!silent.has(node.type)) text += this.#print(value);
       if (text.length > lengthMax) throw tooMuch("makes a text of more than 4 Mi characters");
     }
     return new StringValue(text);
@@ -83,7 +109,12 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     if (operator === "and" || operator === "or") return super.evaluateBinaryExpression(node, environment);
     const left = this.evaluate(node.left, environment);
     const right = this.evaluate(node.right, environment);
-    if (operator === "~") return new StringValue(pythonString(left) + pythonString(right));
+    if (operator === "~") return new StringValue(this.#print(left) + this.#print(right));
+    const joins = operator === "+" && (left.type === "StringValue" || right.type === "StringValue");
+    if (joins || operator === "==" || operator === "!=") {
+      this.#chargeAll(left);
+      this.#chargeAll(right);
+    }
     if (operator === "==") return new BooleanValue(pythonEquals(left, right));
     if (operator === "!=") return new BooleanValue(!pythonEquals(left, right));
     const result = super.evaluateBinaryExpression(
@@ -105,8 +136,7 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     const select = node.iterable.type === "SelectExpression" ? node.iterable : undefined;
     const value = this.evaluate(select ? select.lhs : node.iterable, environment);
     const items = this.#iterable(value);
-    this.#work += roundWork * (items.type === "ArrayValue" ? items.value.length : items.value.size);
-    if (this.#work > workMax) throw tooMuch("does too much work");
+    this.#charge(roundWork * (items.type === "ArrayValue" ? items.value.length : items.value.size));
     const iterable = evaluated(items);
     return super.evaluateFor({ ...node, iterable: select ? { ...select, lhs: iterable } : iterable }, environment);
   }
@@ -128,15 +158,20 @@ export class ChatInterpreter extends (Interpreter as unknown as Engine) {
     if (operand.type === "UndefinedValue" && textFilters.has(name)) input = new StringValue("");
     if (operand.type === "UndefinedValue" && listFilters.has(name)) input = new ArrayValue([]);
     if (input.type !== "StringValue" && (name === "trim" || name === "string")) {
-      input = new StringValue(pythonString(input));
+      input = new StringValue(this.#print(input));
     }
+    if (name === "tojson") this.#chargeAll(input);
     if (name === "indent" || name === "tojson") filter = this.#boundIndent(filter, call, environment);
     if (input.type === "ArrayValue" && name === "join") {
-      input = new ArrayValue(input.value.map((item: RuntimeValue) => new StringValue(pythonString(item))));
+      input = new ArrayValue(input.value.map((item: RuntimeValue) => new StringValue(this.#print(item))));
     }
     const values = call ? () => this.evaluateArguments(filter.args, environment)[0] : () => [];
     if (name === "sum" && input.type === "ArrayValue") return sum(input.value);
-    if (name === "format" && input.type === "StringValue") return new StringValue(format(input.value, values()));
+    if (name === "format" && input.type === "StringValue") {
+      const given = values();
+      for (const value of given) this.#chargeAll(value);
+      return new StringValue(format(input.value, given));
+    }
     if (name === "count") return super.applyFilter(input, { ...filter, value: "length" }, environment);
     const result = super.applyFilter(input, filter, environment) ?? new UndefinedValue();
     return name === "items" || name === "dictsort" ? markPairs(result) : result;

@@ -176,6 +176,35 @@ describe("broken tokenizers", () => {
       ]
     ) assertEquals(assertThrows(make, MllmError).code, "unsupported");
   });
+  it("expressions that may run for ever are unsupported, those of real files and simple ones are not", () => {
+    const split = (Regex: string) =>
+      json((root) => root.pre_tokenizer = { type: "Split", pattern: { Regex }, behavior: "Isolated" });
+    const hostile = [
+      ..."(?:a|a)+! (a+)+! (?:a*)*b a*a*! a+! (?:a+|b)! (a)\\1 [\\s\\S]*?! (a?){30} (?=a*b) [[a]b]* (?>a)".split(" "),
+      "a?".repeat(30) + "a".repeat(30),
+      "(?:a|a)".repeat(30),
+      "(?:".repeat(100) + "a" + ")".repeat(100),
+      "(".repeat(100_000),
+    ];
+    for (const regex of hostile) {
+      assertEquals(assertThrows(split(regex), MllmError, "tokenizer").code, "unsupported", regex);
+    }
+    const gpt2 = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+    for (const regex of [gpt2, "\\d{1,3}", "[a-z]+[\\r\\n]*|x", " {2,}", "(?<=a)b", "(?:a|bc)?d+"]) {
+      assertEquals(split(regex)().encode("").length, 0);
+    }
+  });
+  it("only a split at spaces that are gone may have another behaviour", () => {
+    const make = (pattern: unknown, normalizer: unknown) =>
+      json((root) => {
+        root.normalizer = normalizer;
+        root.pre_tokenizer = { type: "Split", pattern, behavior: "MergedWithPrevious" };
+      });
+    const underscores = { type: "Replace", pattern: { String: " " }, content: "_" };
+    make({ String: " " }, underscores)();
+    assertThrows(make({ Regex: "\\d" }, underscores), MllmError, "MergedWithPrevious");
+    assertThrows(make({ String: " " }, null), MllmError, "MergedWithPrevious");
+  });
   it("ids are checked", () => {
     const toy = toyTokenizer();
     assertThrows(() => toy.decode([-1]), MllmError, "-1");

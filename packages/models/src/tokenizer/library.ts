@@ -1,5 +1,6 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { MllmError } from "@mllm/core";
+import { checkPattern } from "./check_pattern.ts";
 
 /** The parts of tokenizer.json that the library runs for us, in that file's own form. */
 export interface TextStages {
@@ -26,8 +27,7 @@ export interface TextFunctions {
  */
 export function buildStages({ normalizer, preTokenizer, postProcessor }: TextStages): TextFunctions {
   for (const stage of [normalizer, preTokenizer, postProcessor]) checkStage(stage);
-  const replacesSpaces = JSON.stringify(normalizer)?.includes('{"String":" "}');
-  if (!replacesSpaces) checkBehavior(preTokenizer);
+  checkBehavior(preTokenizer, removesSpaces(normalizer));
   try {
     const library = new LibraryTokenizer(
       {
@@ -81,7 +81,7 @@ type Stage = Record<string, unknown>;
 const nestedLists = ["normalizers", "pretokenizers", "processors"];
 const depthMax = 16;
 
-/** Checks what the library takes on trust: types, patterns, lengths; it would print warnings, or run for ever. */
+/** Checks what the library takes on trust: types, expressions, lengths; it would print warnings, or run for ever. */
 function checkStage(value: unknown, depth = 0): void {
   if (value === undefined || value === null) return;
   const stage = value as Stage;
@@ -93,6 +93,7 @@ function checkStage(value: unknown, depth = 0): void {
   if (pattern !== undefined || stage.type === "Split" || stage.type === "Replace") {
     const text = (pattern as Stage | null)?.Regex ?? (pattern as Stage | null)?.String;
     if (typeof text !== "string") throw fail("no pattern");
+    if ((pattern as Stage).Regex !== undefined) checkPattern(text);
   }
   if (content !== undefined && typeof content !== "string") throw fail("a content that is no text");
   if (stage.type === "Prepend" && typeof stage.prepend !== "string") throw fail("nothing to prepend");
@@ -105,13 +106,25 @@ function checkStage(value: unknown, depth = 0): void {
   }
 }
 
-/** The library treats every Split as `Isolated` or `Removed`. Others matter unless no spaces are left. */
-function checkBehavior(value: unknown): void {
+const isSpace = (stage: Stage) => (stage.pattern as Stage | undefined)?.String === " ";
+
+/** Whether a normaliser ends by replacing every space with something else. */
+function removesSpaces(value: unknown): boolean {
+  const stage = value as Stage | null | undefined;
+  if (Array.isArray(stage?.normalizers)) return removesSpaces(stage.normalizers.at(-1));
+  return stage?.type === "Replace" && isSpace(stage) && !String(stage.content ?? "").includes(" ");
+}
+
+/** The library treats every Split as `Isolated` or `Removed`. Another matters unless it splits at spaces that are gone. */
+function checkBehavior(value: unknown, withoutSpaces: boolean): void {
   const stage = value as Stage | null | undefined;
   if (
-    stage?.type === "Split" && stage.behavior !== undefined && !/^(isolated|removed)$/i.test(String(stage.behavior))
+    stage?.type === "Split" && stage.behavior !== undefined && !/^(isolated|removed)$/i.test(String(stage.behavior)) &&
+    !(withoutSpaces && isSpace(stage))
   ) {
     throw new MllmError("unsupported", `tokenizer: splitting by ${JSON.stringify(stage.behavior)} is not supported`);
   }
-  if (Array.isArray(stage?.pretokenizers)) { for (const nested of stage.pretokenizers) checkBehavior(nested); }
+  if (Array.isArray(stage?.pretokenizers)) {
+    for (const nested of stage.pretokenizers) checkBehavior(nested, withoutSpaces);
+  }
 }

@@ -122,6 +122,14 @@ export function preTokenizerRules(name: string): PreTokenizerRules | undefined {
   };
 }
 
+/** The expressions of all splits in the table. */
+export function preTokenizerPatterns(): string[] {
+  const patterns: string[] = [];
+  // The reviver meets every key at every depth.
+  JSON.parse(JSON.stringify(rows), (key, value) => key === "Regex" ? patterns.push(value) : value);
+  return patterns;
+}
+
 /** All known names, for error messages. */
 export function preTokenizerNames(): string[] {
   return rows.flatMap((row) => row.names);
