@@ -2,15 +2,33 @@
 //! share of what the machine can do (bench_peak.zig).
 
 const std = @import("std");
+const builtin = @import("builtin");
 const abi = @import("abi");
+const context = @import("context");
 const runtime = @import("runtime");
+const plain = @import("linear.zig");
 const bench = @import("bench.zig");
 const bench_peak = @import("bench_peak.zig");
-const linear = @import("linear.zig");
 const quantize = @import("quantize.zig");
 const testing = @import("linear_testing.zig");
+const tile_permission = @import("tile_permission.zig");
 
 const Bench = bench.Bench;
+
+/// The kernel of the level that this is compiled for: of `amx`, as level_over.zig of the backend takes it.
+const level = if (has_tiles) with_tiles else plain;
+const has_tiles = builtin.cpu.arch == .x86_64 and std.Target.x86.featureSetHas(builtin.cpu.features, .amx_bf16);
+const with_tiles = struct {
+    const linear_amx = @import("linear_amx.zig");
+
+    fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
+        if (linear_amx.takes(cmd)) linear_amx.run(ctx, cmd) else plain.linear(ctx, cmd);
+    }
+
+    fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+        return @max(plain.linear_workspace(cmd, threads), if (linear_amx.takes(cmd)) linear_amx.scratchBytes(cmd, threads) else 0);
+    }
+};
 
 /// A dtype of each packed kind; block kinds also run with f32 activations.
 const dtypes = [_]abi.Dtype{ .q4_0, .q8_0, .q5_0, .q4_k, .q6_k, .iq4_nl, .f32, .f16, .bf16 };
@@ -29,6 +47,10 @@ const copies_bytes = 192 << 20;
 const turn_operations = 20_000_000_000;
 
 pub fn run(b: *Bench) !void {
+    if (has_tiles) if (tile_permission.refusal()) |reason| {
+        std.debug.print("linear: {s}\n", .{reason});
+        return;
+    };
     try quantizeRow(b);
     var peaks: ?bench_peak.Peaks = null;
     for (dtypes) |dtype| for ([_]bool{ true, false }) |i8_mode| {
@@ -99,9 +121,9 @@ fn linearRows(b: *Bench, dtype: abi.Dtype, i8_mode: bool, shape: [2]usize, wante
         for (cmds, steps, 0..) |*copy, *step, i| {
             copy.* = cmd;
             copy.inputs[1].data += i * bytes;
-            step.* = .{ .command = copy, .kernel = linear.linear, .threads = b.team.threads() };
+            step.* = .{ .command = copy, .kernel = level.linear, .threads = b.team.threads() };
         }
-        const scratch = try bench.hugePages(@max(4096, linear.linear_workspace(&cmd, b.team.threads())));
+        const scratch = try bench.hugePages(@max(4096, level.linear_workspace(&cmd, b.team.threads())));
         defer std.posix.munmap(scratch);
         var best: u64 = std.math.maxInt(u64);
         const end = bench.nanoseconds(.MONOTONIC) + 300_000_000;
