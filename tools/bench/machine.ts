@@ -53,7 +53,7 @@ export async function describeMachine(): Promise<Machine> {
     levels: cpu.levels,
     features: cpu.features,
     cores: cpu.cores,
-    memory_bytes: cpu.memoryBytes,
+    memory_bytes: cpu.memory_bytes,
     system: `${Deno.build.os} ${Deno.osRelease()}`,
     governor: await Deno.readTextFile(governor).then((text) => text.trim(), () => null),
     versions: {

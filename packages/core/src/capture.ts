@@ -68,7 +68,7 @@ export interface CaptureSettings {
 
 /**
  * Records `fn` and compiles it. `fn` gets a tensor per input and returns tensors by name: the outputs of the program.
- * Tensors made before (weights, caches) are used where they are, and kept alive by the program.
+ * Tensors made before (weights, caches) and constants made inside are used where they are, and kept alive by the program.
  *
  * Throws `invalid_argument` for a bad token count, an output that depends on no input or an op with wrong operands,
  * `unsupported` for an op or layout that the backend lacks, `out_of_memory` when its arena does not fit, and whatever
@@ -87,10 +87,25 @@ export function capture<Names extends string>(
   const tokens = { symbol: "tokens", max: tokensMax, register: "tokens" } as const;
   const graph = new Graph(backend, tokens);
   try {
+    record(graph, options.inputs, fn);
+    const report: PassReport[] = [{ name: "capture", changes: graph.nodes.length }];
+    for (const pass of settings.passes ?? defaultPasses) report.push({ name: pass.name, changes: pass.run(graph) });
+    return new Program(graph, report);
+  } finally {
+    graph.release();
+  }
+}
+
+function record<Names extends string>(
+  graph: Graph,
+  specs: Readonly<Record<Names, InputSpec>>,
+  fn: (inputs: Record<Names, Tensor>, registers: CaptureRegisters) => Record<string, Tensor>,
+): void {
+  try {
     tidy(() => {
-      const inputs = makeInputs(graph, options.inputs);
+      const inputs = makeInputs(graph, specs);
       const registers: CaptureRegisters = {
-        tokens,
+        tokens: graph.tokens as TokenDim & Register,
         position: { register: "position" },
         last: { register: "last" },
         context: { register: "context" },
@@ -100,9 +115,6 @@ export function capture<Names extends string>(
   } finally {
     graph.sealed = true;
   }
-  const report: PassReport[] = [{ name: "capture", changes: graph.nodes.length }];
-  for (const pass of settings.passes ?? defaultPasses) report.push({ name: pass.name, changes: pass.run(graph) });
-  return new Program(graph, report);
 }
 
 function makeInputs<Names extends string>(

@@ -227,6 +227,57 @@ describe("capture", () => {
     assert(own.isClosed);
   });
 
+  check("holds constants that are made inside", () => {
+    const inputs = { x: { dtype: "f32", shape: [3] } } as const;
+    using program = capture(backend, { tokensMax: 1, inputs }, ({ x }) => ({
+      y: ops.add(x, Tensor.from(backend, [1, 2, 3], [3])),
+    }));
+    program.inputs.x.write([10, 20, 30]);
+    program.run({ tokens: 1, position: 0 });
+    assertEquals([...program.output("y")], [11, 22, 33]);
+    const failing = () =>
+      capture(backend, { tokensMax: 1, inputs }, ({ x }) => {
+        ops.add(x, Tensor.from(backend, [1, 2, 3], [3]));
+        throw new MllmError("invalid_argument", "of the caller");
+      });
+    assertThrows(failing, MllmError, "of the caller");
+  });
+
+  check("tells eager ops that a program has written a tensor", () => {
+    const identity = new Uint8Array(32 * 34);
+    for (let i = 0; i < 32; i++) {
+      new DataView(identity.buffer).setFloat16(i * 34, 1, true);
+      identity[i * 34 + 2 + i] = 1;
+    }
+    using w = tidy(() => ops.packWeight(Tensor.from(backend, identity, [32, 32], "q8_0")));
+    using h = Tensor.from(backend, new Float32Array(32).fill(1), [1, 32]);
+    const inputs = { y: { dtype: "f32", shape: [1, 32] } } as const;
+    using program = capture(backend, { tokensMax: 1, inputs }, ({ y }) => {
+      ops.add(h, y, { out: h });
+      return { copy: ops.copy(y) };
+    });
+    program.inputs.y.write(new Float32Array(32).fill(2));
+    for (const expected of [3, 5]) {
+      program.run({ tokens: 1, position: 0 });
+      using product = ops.linear(h, w); // quantises h, and remembers that
+      assertEquals([...product.toFloat32Array()].map(Math.round), new Array(32).fill(expected));
+    }
+  });
+
+  check("fuses no sum that is the weight of its norm, too", () => {
+    const inputs = { x: { dtype: "f32", shape: [4] } } as const;
+    const rows = [[], defaultPasses].map((passes) => {
+      using program = capture(backend, { tokensMax: 1, inputs }, ({ x }) => {
+        const sum = ops.add(x, x);
+        return { y: ops.rmsnorm(sum, sum, { eps: 1e-6 }) };
+      }, { passes });
+      program.inputs.x.write([1, 2, 3, 4]);
+      program.run({ tokens: 1, position: 0 });
+      return [...program.output("y")];
+    });
+    assertEquals(rows[1], rows[0]);
+  });
+
   check("says that an arena does not fit", () => {
     const error = assertThrows(() => backend.compile(new CommandWriter(1), 0, 2 ** 45, 1), MllmError, "do not fit");
     assertEquals(error.code, "out_of_memory");

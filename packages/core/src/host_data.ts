@@ -4,6 +4,7 @@
  */
 import { type DType, dtypes, q8aRowBytes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
+import { bf16FromF32Bits, f32Bits, f32FromBits } from "./formats/quant/half.ts";
 import type { View } from "./view.ts";
 
 /** Arrays that tensors can be written from; `Tensor.from` says how each is converted. */
@@ -22,21 +23,14 @@ export type NumberArray =
 
 type Stored = ArrayBufferView<ArrayBufferLike>;
 
-const scratchF32 = new Float32Array(1);
-const scratchU32 = new Uint32Array(scratchF32.buffer);
-
 /** The bits of a number as bfloat16, rounded to nearest even; NaN stays NaN. */
 export function toBf16(value: number): number {
-  scratchF32[0] = value;
-  const bits = scratchU32[0];
-  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
-  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+  return bf16FromF32Bits(f32Bits(value));
 }
 
 /** The value of bfloat16 bits. */
 export function fromBf16(bits: number): number {
-  scratchU32[0] = bits << 16;
-  return scratchF32[0];
+  return f32FromBits(bits << 16);
 }
 
 /** The bytes to store for values of a type. Bytes (Uint8Array) and 16-bit patterns (Uint16Array) pass as they are. */

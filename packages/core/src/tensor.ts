@@ -365,6 +365,8 @@ function dtypeOfArray(values: NumberArray): DType {
   if (values instanceof Float32Array) return "f32";
   if (values instanceof Int32Array) return "i32";
   if (values instanceof Float64Array) return "f64";
+  if (values instanceof Float16Array) return "f16";
+  if (values instanceof BigInt64Array) return "i64";
   if (values instanceof Int8Array) return "i8";
   if (values instanceof Int16Array) return "i16";
   if (values instanceof Uint8Array) return "u8";

@@ -27,6 +27,16 @@ describe("tensors", () => {
     using bytes = Tensor.from(backend, new Uint8Array([1, 255]), [2]);
     assertEquals(bytes.dtype, "u8");
     assertEquals([...bytes.toInt32Array()], [1, 255]);
+    using halves = Tensor.from(backend, Float16Array.of(0.5, 2), [2]);
+    using long = Tensor.from(backend, BigInt64Array.of(-5n, 7n), [2]);
+    assertEquals([halves.dtype, ...halves.toFloat32Array(), long.dtype, ...long.toInt32Array()], [
+      "f16",
+      0.5,
+      2,
+      "i64",
+      -5,
+      7,
+    ]);
     assertThrows(() => Tensor.from(backend, [1, 2, 3], [2, 2]), MllmError, "write");
     assertThrows(() => Tensor.empty(backend, [1, -1]), MllmError, "[1, -1]");
   });

@@ -46,7 +46,7 @@ pub fn run(ctx: *context.Context, cmd: *const abi.Command) void {
     }
 }
 
-/// Scratch of a command that `takes` says yes to.
+/// Scratch of a command that `takes` says yes to, and of every one with fewer rows.
 pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
     const x = &cmd.inputs[0];
     const n: usize = @intCast(cmd.inputs[1].shape[0]);
@@ -54,7 +54,7 @@ pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
     var most: u64 = 0;
     for (1..threads + 1) |t| { // fewer threads may each need more
         const plan = Plan.init(@intCast(x.shape[0]), n, k, t);
-        most = @max(most, plan.rowsBytes() + t * plan.threadBytes());
+        most = @max(most, plan.rowsBytes() + t * plan.threadBytes(plan.task_row_pairs_most));
     }
     return most;
 }
@@ -67,6 +67,8 @@ const Plan = struct {
     panels: usize,
     group_pairs: usize,
     task_row_pairs: usize,
+    /// The largest `task_row_pairs` of products with at most these rows: 512 rows in one part have more than 513 in two.
+    task_row_pairs_most: usize,
 
     fn init(rows: usize, n: usize, k: usize, threads: usize) Plan {
         const row_tiles = divCeil(rows, amx.rows);
@@ -75,12 +77,14 @@ const Plan = struct {
         // Rows are shared out only where columns are too few: each part unpacks the weights again.
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, group_pairs));
         const parts = @max(spare, divCeil(rows, task_rows_max));
+        const row_pairs = divCeil(row_tiles, 2);
         return .{
             .steps = k / step_k,
             .row_tiles = row_tiles,
             .panels = divCeil(n, packed_weights.panel),
             .group_pairs = group_pairs,
-            .task_row_pairs = divCeil(divCeil(row_tiles, 2), parts),
+            .task_row_pairs = divCeil(row_pairs, parts),
+            .task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows)),
         };
     }
 
@@ -107,8 +111,8 @@ const Plan = struct {
 
     /// Of each thread: weights of a group as tiles [pairs][steps][panels of the pair], its first sums [panels][16] f32,
     /// and the sums of a task [pairs of row tiles][pairs of panels][2][2] tiles.
-    fn threadBytes(self: Plan) usize {
-        return self.weightsBytes() + self.startBytes() + self.task_row_pairs * self.group_pairs * 4 * amx.tile_bytes;
+    fn threadBytes(self: Plan, task_row_pairs: usize) usize {
+        return self.weightsBytes() + self.startBytes() + task_row_pairs * self.group_pairs * 4 * amx.tile_bytes;
     }
 
     fn weightsBytes(self: Plan) usize {
@@ -132,7 +136,7 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) voi
         for (share.start..share.end) |t| packRows(problem, &plan, t, rows);
         return ctx.again();
     }
-    const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes());
+    const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes(plan.task_row_pairs));
     amx.configure(&amx.Config.full);
     defer amx.release();
     while (true) {

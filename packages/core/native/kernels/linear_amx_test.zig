@@ -169,3 +169,17 @@ test "a block that is not finite shows in its row and no other" {
         try std.testing.expectEqual(r == 9, std.math.isNan(out[r * (case.n + 1) + c]));
     };
 }
+
+test "scratch for some rows is enough for fewer: a program asks once, for its most tokens" {
+    for ([_][2]u32{ .{ 1024, 1024 }, .{ 3072, 1024 }, .{ 100, 64 } }) |shape| for ([_]u32{ 1, 2, 3, 8 }) |threads| {
+        var last: u64 = 0;
+        for (linear_amx.rows_min..1100) |rows| {
+            var cmd: abi.Command = .{ .input_count = 2, .output_count = 1 };
+            cmd.inputs[0] = testing.describe(.q8a, 0, &.{ rows, shape[1] });
+            cmd.inputs[1] = testing.describe(.q4_0, 0, &.{ shape[0], shape[1] });
+            const bytes = linear_amx.scratchBytes(&cmd, threads);
+            try std.testing.expect(bytes >= last);
+            last = bytes;
+        }
+    };
+}

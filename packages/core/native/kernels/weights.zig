@@ -21,7 +21,8 @@ pub const Rows = struct {
         var rows: usize = 1;
         for (desc.shape[0..rank -| 1]) |n| rows *= @intCast(n);
         const unit: isize = @intCast(info.bytes);
-        const stride = if (rank > 1) @divExact(desc.strides[rank - 2], @as(i64, info.elements)) else 0;
+        // A single row may have any stride.
+        const stride = if (rank > 1 and desc.shape[rank - 2] > 1) @divExact(desc.strides[rank - 2], @as(i64, info.elements)) else 0;
         const item = if (info.elements > 1) 1 else desc.strides[rank - 1];
         return .{
             .base = @ptrFromInt(desc.data),

@@ -66,8 +66,6 @@ pub const Memory = struct {
     /// Live blocks with pages of their own.
     mapped: ?*Header = null,
     cached_bytes: u64 = 0,
-    /// Bytes in use, headers included.
-    used_bytes: u64 = 0,
 
     /// 64-byte aligned, not cleared; null when the system has none.
     pub fn alloc(self: *Memory, bytes: u64) ?[*]align(64) u8 {
@@ -77,11 +75,11 @@ pub const Memory = struct {
         const need = bytes + header_bytes;
         const found = if (need > medium_max) self.map(large_class, need) else self.take(classOf(need));
         const header = found orelse return null;
-        self.used_bytes += header.bytes;
         return @alignCast(@as([*]u8, @ptrCast(header)) + header_bytes);
     }
 
-    /// Gives a block back; false when `address`, which must have come from `alloc`, is not in use any more.
+    /// Gives back a block of `alloc`; false for a small one that is not in use any more (a large one has lost its pages
+    /// by then, and must not be asked for).
     pub fn free(self: *Memory, address: u64) bool {
         if (address < header_bytes or address % 64 != 0) return false;
         self.lock.acquire();
@@ -89,7 +87,6 @@ pub const Memory = struct {
         const header: *Header = @ptrFromInt(address - header_bytes);
         if (header.magic != live_magic) return false;
         header.magic = free_magic;
-        self.used_bytes -= header.bytes;
         if (header.bytes >= medium_min) {
             self.unlink(header);
             if (header.class == large_class or self.cached_bytes + header.bytes > cached_bytes_max) {
@@ -180,15 +177,12 @@ test "blocks are aligned, distinct and reused" {
         @memset(block.*[0 .. i * 37], @intCast(i));
     }
     for (blocks, 0..) |block, i| for (block[0 .. i * 37]) |byte| try std.testing.expectEqual(i, byte);
-    const used = memory.used_bytes;
     const address = @intFromPtr(blocks[7]);
     try std.testing.expect(memory.free(address));
     try std.testing.expect(!memory.free(address));
     try std.testing.expect(!memory.free(address + 1));
     try std.testing.expectEqual(address, @intFromPtr(memory.alloc(7 * 37).?));
-    try std.testing.expectEqual(used, memory.used_bytes);
     for (blocks) |block| try std.testing.expect(memory.free(@intFromPtr(block)));
-    try std.testing.expectEqual(0, memory.used_bytes);
 }
 
 test "medium blocks are kept, large ones are not" {

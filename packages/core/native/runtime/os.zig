@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
+const control_group = @import("control_group.zig");
 const windows = std.os.windows;
 const os = builtin.os.tag;
 
@@ -81,9 +82,7 @@ pub fn memoryBytes() u64 {
             const text = readFile("/proc/meminfo", &buffer) orelse return 0;
             const at = std.mem.indexOf(u8, text, "MemTotal:") orelse return 0;
             const total = (firstNumber(text[at..]) orelse return 0) << 10;
-            var limit_buffer: [64]u8 = undefined;
-            const limit = firstNumber(readFile("/sys/fs/cgroup/memory.max", &limit_buffer) orelse "") orelse total;
-            return @min(total, limit);
+            return @min(total, control_group.limits().memory_bytes orelse total);
         },
         .macos => return sysctl("hw.memsize") orelse 0,
         .windows => {
@@ -94,9 +93,11 @@ pub fn memoryBytes() u64 {
     }
 }
 
-/// Physical cores that this process may use; `threads_per_core` counts where the system only knows hardware threads.
+/// Physical cores that this process may use, at most as many as the control group gives it the time of; `threads_per_core`
+/// counts where the system only knows hardware threads.
 pub fn physicalCores(threads_per_core: u32) u32 {
-    const logical: u32 = @intCast(@min(std.Thread.getCpuCount() catch 1, 1024));
+    const granted = if (os == .linux) control_group.limits().processors orelse 1024 else 1024;
+    const logical: u32 = @intCast(@min(std.Thread.getCpuCount() catch 1, granted, 1024));
     const cores = switch (os) {
         .linux => linuxCores(),
         .macos => @as(u32, @intCast(@min(sysctl("hw.physicalcpu") orelse 0, 1024))),
@@ -126,13 +127,14 @@ fn isSet(set: *const std.os.linux.cpu_set_t, cpu: u64) bool {
 }
 
 /// The first decimal number of a text.
-fn firstNumber(text: []const u8) ?u64 {
+pub fn firstNumber(text: []const u8) ?u64 {
     const start = std.mem.indexOfAny(u8, text, "0123456789") orelse return null;
     const rest = text[start..];
     return std.fmt.parseInt(u64, rest[0 .. std.mem.indexOfNone(u8, rest, "0123456789") orelse rest.len], 10) catch null;
 }
 
-fn readFile(path: [*:0]const u8, buffer: []u8) ?[]const u8 {
+/// What a small file holds; null when it can't be read.
+pub fn readFile(path: [*:0]const u8, buffer: []u8) ?[]const u8 {
     const fd = std.c.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true });
     if (fd < 0) return null;
     defer _ = std.c.close(fd);

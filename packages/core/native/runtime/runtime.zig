@@ -9,6 +9,7 @@ pub const Step = @import("executor.zig").Step;
 test {
     _ = @import("check.zig");
     _ = @import("check_test.zig");
+    _ = @import("control_group.zig");
     _ = @import("device.zig");
     _ = @import("errors.zig");
     _ = @import("executor.zig");

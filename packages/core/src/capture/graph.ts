@@ -5,7 +5,7 @@
 import type { Backend } from "../backend.ts";
 import type { OpName } from "../native/abi.ts";
 import type { Scalar, TokenDim } from "../scalar.ts";
-import type { Storage } from "../storage.ts";
+import type { MemoryStorage, Storage } from "../storage.ts";
 import type { View } from "../view.ts";
 
 /**
@@ -45,6 +45,7 @@ export class Graph {
   /** Set when recording is over: ops on its tensors fail from then on. */
   sealed = false;
   #buffers = 0;
+  readonly #held = new Set<MemoryStorage>();
 
   constructor(readonly backend: Backend, readonly tokens: TokenDim) {}
 
@@ -53,10 +54,21 @@ export class Graph {
     return new GraphBuffer(this, this.#buffers++, bytes);
   }
 
-  /** Appends a node in program order. */
+  /** Appends a node in program order. Memory from outside is held: a constant may be freed before the program is made. */
   push(node: GraphNode): void {
     this.nodes.push(node);
     for (const view of node.outputs) view.storage.version++;
+    for (const view of [...node.inputs, ...node.outputs]) {
+      if (view?.storage.kind !== "memory" || this.#held.has(view.storage)) continue;
+      view.storage.retain();
+      this.#held.add(view.storage);
+    }
+  }
+
+  /** Lets go of the memory from outside. */
+  release(): void {
+    for (const storage of this.#held) storage.release();
+    this.#held.clear();
   }
 }
 

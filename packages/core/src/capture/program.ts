@@ -115,6 +115,8 @@ export class Program implements Disposable {
   readonly #outputs: ReadonlyMap<string, View>;
   readonly #storages: ReadonlyMap<GraphBuffer, MemoryStorage>;
   readonly #externals: readonly MemoryStorage[];
+  /** Those of them that a run writes. */
+  readonly #written: readonly MemoryStorage[];
   readonly #registers: MemoryStorage;
   readonly #registerWords: Uint32Array;
   readonly #registerAddress: bigint;
@@ -139,13 +141,15 @@ export class Program implements Disposable {
     this.tokensMax = graph.tokens.max;
     this.contextMax = contextMax(graph.nodes);
     this.#outputs = graph.outputs;
-    this.#externals = [...new Set(graph.nodes.flatMap(externals))];
+    this.#externals = externals(graph.nodes.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]));
+    this.#written = externals(graph.nodes.flatMap(({ outputs }) => outputs));
     const storages = new Map<GraphBuffer, MemoryStorage>();
     this.#storages = storages;
     this.#registers = MemoryStorage.allocate(backend, abi.Registers.size);
     const registers = this.#registers.bytesView();
     this.#registerWords = new Uint32Array(registers.buffer, registers.byteOffset, abi.Registers.size / 4);
     this.#registerAddress = BigInt(this.#registers.address);
+    for (const storage of this.#externals) storage.retain();
     try {
       for (const view of [...graph.inputs.values(), ...graph.outputs.values()]) {
         const buffer = view.storage as GraphBuffer;
@@ -161,10 +165,9 @@ export class Program implements Disposable {
       this.#handle = compiled.handle;
       this.commands = compiled.commands;
     } catch (error) {
-      for (const storage of [this.#registers, ...storages.values()]) storage.release();
+      for (const storage of [this.#registers, ...storages.values(), ...this.#externals]) storage.release();
       throw error;
     }
-    for (const storage of this.#externals) storage.retain();
     finalizer.register(this, { backend, handle: this.#handle }, this);
     this.inputs = Object.fromEntries([...graph.inputs].map(([name, view]) => [name, this.#input(name, view)]));
   }
@@ -179,7 +182,7 @@ export class Program implements Disposable {
    * range, a disposed or running program, or (with the native text) a token id out of its table.
    */
   run(options: RunOptions): void {
-    this.#setRegisters(options);
+    this.#begin(options);
     const status = this.backend.library.run(this.backend.handle, this.#handle, this.#registerAddress);
     if (status !== 0) throw this.backend.failure(status, "run");
     this.#measure(options);
@@ -189,7 +192,7 @@ export class Program implements Disposable {
    * Like `run` on another thread, so that the event loop goes on; the program can't be used until the promise settles.
    */
   async runAsync(options: RunOptions): Promise<void> {
-    this.#setRegisters(options);
+    this.#begin(options);
     this.#busy = true;
     try {
       const status = await this.backend.runAsync(this.#handle, this.#registerAddress);
@@ -268,7 +271,7 @@ export class Program implements Disposable {
     if (this.backend.isClosed) throw new MllmError("invalid_argument", "the backend of the program is closed");
   }
 
-  #setRegisters({ tokens, position }: RunOptions): void {
+  #begin({ tokens, position }: RunOptions): void {
     this.#check();
     if (!Number.isSafeInteger(tokens) || tokens < 1 || tokens > this.tokensMax) {
       throw new MllmError("invalid_argument", `run: ${tokens} tokens are not in 1..${this.tokensMax}`);
@@ -284,6 +287,7 @@ export class Program implements Disposable {
     writeI64(words, registerIds.position * 2, position);
     writeI64(words, registerIds.last * 2, tokens - 1);
     writeI64(words, registerIds.context * 2, position + tokens);
+    for (const storage of this.#written) storage.version++;
   }
 
   #input(name: string, view: View): ProgramInput {
@@ -324,10 +328,8 @@ export class Program implements Disposable {
   }
 }
 
-function externals(node: GraphNode): MemoryStorage[] {
-  return [...node.inputs, ...node.outputs].flatMap((view) =>
-    view?.storage instanceof MemoryStorage ? [view.storage] : []
-  );
+function externals(views: readonly (View | undefined)[]): MemoryStorage[] {
+  return [...new Set(views.flatMap((view) => view?.storage instanceof MemoryStorage ? [view.storage] : []))];
 }
 
 function compile(

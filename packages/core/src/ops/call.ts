@@ -99,12 +99,12 @@ function runNow(
   try {
     const { variant, threads } = backend.selector.choose(kernelQuery(op, inputs));
     backend.writer.write(0, { op, variant, threads, inputs, outputs, ints, floats });
+    for (const { storage } of outputs) storage.version++; // before: a kernel that fails half-way has written, too
     backend.submitOne(() => describeCall(op, inputs));
   } catch (error) {
     for (let i = 0; i < outputs.length; i++) if (outs[i] === undefined) outputs[i].free();
     throw error;
   }
-  for (let i = 0; i < outputs.length; i++) outputs[i].storage.version++;
   return outputs;
 }
 

@@ -73,6 +73,7 @@ function fuseResidual(add: GraphNode, norm: GraphNode): GraphNode | undefined {
   const sum = add.outputs[0];
   if (add.op !== "add" || !sameShape(a.shape, b.shape) || !identical(sum, norm.inputs[0]!)) return undefined;
   if (![a, b, sum, norm.outputs[0]].every(dense) || norm.outputs[0].storage === sum.storage) return undefined;
+  if (norm.inputs[1]!.storage === sum.storage) return undefined; // the fused op writes the sum while it reads the weight
   if (norm.outputs[0].storage === a.storage || norm.outputs[0].storage === b.storage) return undefined;
   return {
     op: "rmsnorm_residual",
