@@ -9,7 +9,7 @@ import { repositoryRoot } from "../workspace.ts";
 import { rooflineChart, speedChart } from "./chart.ts";
 import type { PeerRun } from "./engines.ts";
 import { writeHfFolder } from "./hf_folder.ts";
-import type { Machine } from "./machine.ts";
+import { describeMachine, type Machine } from "./machine.ts";
 import { quantisationOf } from "./mnn_model.ts";
 import { parseList } from "./peers.ts";
 import { contextOf, promptIds } from "./protocol.ts";
@@ -99,6 +99,12 @@ describe("bench:peers arithmetic", () => {
     assertThrows(() => samplesOf([]), RangeError);
     assertEquals(model.engines[0].speeds.pp512.median, 100);
     assertEquals(model.engines[0].load_to_first_token_ms.samples, [300, 500, 400]);
+  });
+
+  it("the machine is described in full", async () => {
+    const { cpu, cores, memory_bytes, levels, versions } = await describeMachine();
+    assert(cpu !== "" && cores >= 1 && levels.length > 0 && versions.zig !== null, `${cpu} ${cores} ${levels}`);
+    assert(memory_bytes > 64 << 20, `${memory_bytes}`);
   });
 
   it("an op's limit is the larger of its memory and its operations", () => {
