@@ -33,7 +33,7 @@ pub fn limits() Limits {
     if (quota.len > 0 and quota[0] != '-') {
         const wanted = os.firstNumber(quota);
         const period = os.firstNumber(os.readFile("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &buffer) orelse "");
-        if (wanted != null and period != null) found.lower(null, processors(wanted.?, period.?));
+        if (wanted != null and period != null) found.lower(null, wholeProcessors(wanted.?, period.?));
     }
     return found;
 }
@@ -55,10 +55,10 @@ fn ownPath(groups: []const u8) ?[]const u8 {
 fn processorsOf(time: []const u8) ?u64 {
     var words = std.mem.tokenizeAny(u8, time, " \n");
     const quota = os.firstNumber(words.next() orelse return null) orelse return null;
-    return processors(quota, os.firstNumber(words.next() orelse return null) orelse return null);
+    return wholeProcessors(quota, os.firstNumber(words.next() orelse return null) orelse return null);
 }
 
-fn processors(quota: u64, period: u64) ?u64 {
+fn wholeProcessors(quota: u64, period: u64) ?u64 {
     if (period == 0) return null;
     return @max(1, std.math.divCeil(u64, quota, period) catch return null);
 }
