@@ -10,9 +10,8 @@ const kv = @import("kv_cache.zig");
 const kv_page = @import("kv_page.zig");
 const floats = @import("attention_float.zig");
 const quantised = @import("attention_quantised.zig");
-const capScores = @import("activation.zig").capScores;
+const softmax = @import("attention_softmax.zig");
 
-const F = simd.F;
 const lanes = simd.lanes;
 const Range = kv_page.Range;
 const Ahead = kv_page.Ahead;
@@ -285,11 +284,7 @@ pub const Tile = struct {
             const end = @min(t.rows, first + strip);
             t.scoreStrip(first, end, keys, live, .{ ahead[0], if (coded) .none else ahead[1] });
             if (coded and first == 0) weights = t.openWeights(values, live);
-            for (first..end) |r| {
-                const result = pageSoftmax(t.scores + (r - first) * t.plan.page_width, t.seen(r), t.softcap);
-                t.page_max[r] = result[0];
-                t.page_sum[r] = result[1];
-            }
+            t.weighStrip(first, end);
             t.absorb(to, t.page_max, t.page_sum, first, end);
             if (coded) t.weighCodes(first, end, values, &weights, to, ahead[1]) else t.weighFloats(first, end, values, to);
         }
@@ -333,6 +328,21 @@ pub const Tile = struct {
         if (low >= high) return;
         const to = t.scores + (r - first) * p.page_width + low;
         floats.multiply(f32, .zero, end - r, high - low, p.head_dim, t.q + r * p.head_dim, p.head_dim, t.keys + low, p.page_width, to, p.page_width);
+    }
+
+    /// Weights in place of the scores of rows first … end-1; their maxima and sums to page_max and page_sum.
+    fn weighStrip(t: *const Tile, first: usize, end: usize) void {
+        var r = first;
+        while (r < end) {
+            const range = t.seen(r);
+            const last = r + softmax.rows_max - 1; // bounds rise: when it sees what r does, so do those between
+            const together = last < end and t.low[last] == range.low and t.high[last] == range.high;
+            const scores = t.scores + (r - first) * t.plan.page_width;
+            inline for (.{ 1, softmax.rows_max }) |rows| if (together == (rows > 1)) {
+                softmax.page(rows, scores, t.plan.page_width, range, t.softcap, t.page_max + r, t.page_sum + r);
+            };
+            r += if (together) softmax.rows_max else 1;
+        }
     }
 
     // ---- merging
@@ -483,37 +493,4 @@ pub const Tile = struct {
 
 fn floatOf(comptime form: kv_page.Form) type {
     return if (form == .f16) f16 else f32;
-}
-
-/// Replaces the visible scores by exp(score - max), the others of their vectors by 0; returns max and sum.
-fn pageSoftmax(scores: [*]f32, seen: Range, softcap: f32) [2]f32 {
-    const first = seen.low / lanes * lanes;
-    var best = simd.splat(-simd.inf);
-    var j = first;
-    while (j < seen.high) : (j += lanes) {
-        var x = simd.load(scores + j);
-        if (softcap != 0) x = capScores(x, softcap);
-        if (j < seen.low or j + lanes > seen.high) x = mask(x, j, seen);
-        simd.store(scores + j, x);
-        best = simd.maxSkipNan(best, x);
-    }
-    const largest = simd.maxLanes(best);
-    const shift = simd.splat(if (largest == -simd.inf) 0 else largest);
-    var sum = simd.zero;
-    j = first;
-    while (j < seen.high) : (j += lanes) {
-        const y = simd.exp(simd.load(scores + j) - shift);
-        simd.store(scores + j, y);
-        sum += y;
-    }
-    return .{ shift[0], simd.sumLanes(sum) };
-}
-
-inline fn mask(x: F, j: usize, seen: Range) F {
-    const lane: @Vector(lanes, i32) = std.simd.iota(i32, lanes);
-    const index = lane + @as(@Vector(lanes, i32), @splat(@intCast(j)));
-    const below = index < @as(@Vector(lanes, i32), @splat(@intCast(seen.low)));
-    const above = index >= @as(@Vector(lanes, i32), @splat(@intCast(seen.high)));
-    const hidden = simd.splat(-simd.inf);
-    return @select(f32, below, hidden, @select(f32, above, hidden, x));
 }

@@ -142,6 +142,18 @@ pub inline fn exp(x: F) F {
     return y * pow2(first) * pow2(i -% first);
 }
 
+/// exp(x) for x ≤ 0, in half of exp's instructions: 2^n times a minimax polynomial of degree 5, which is 1 at 0. The
+/// relative error is below 2e-7 + 2e-8 |x|; 0 below -87.
+pub inline fn expFalling(x: F) F {
+    const log2e = splat(1.44269504088896341);
+    const magic = splat(12582912.0 + 127); // rounds as in exp, and leaves the exponent of 2^n in the low bits
+    const t = fma(x, log2e, magic);
+    const r = fma(x, log2e, magic - t);
+    const p = polynomial(r, &.{ 1.3264727e-3, 9.6715128e-3, 5.5507337e-2, 2.4022242e-1, 6.9314698e-1, 1 });
+    const power: F = @bitCast(@as(I, @bitCast(t)) << @splat(23));
+    return @select(f32, x < splat(-87), zero, p * power);
+}
+
 /// 1 / (1 + exp(-x)), without overflow and with full relative accuracy for negative x.
 pub inline fn sigmoid(x: F) F {
     const e = exp(-@abs(x));

@@ -34,6 +34,8 @@ test "elementary functions are accurate to a few units in the last place" {
         .{ .name = "exp", .ulps = worst(simd.exp, scalar.exp, -87, 88.7), .limit = 1.5 },
         .{ .name = "exp to denormals", .ulps = worst(simd.exp, scalar.exp, -103.9, -87), .limit = 1.5 },
         .{ .name = "exp near 0", .ulps = worst(simd.exp, scalar.exp, -0.5, 0.5), .limit = 1.5 },
+        .{ .name = "expFalling near 0", .ulps = worst(simd.expFalling, scalar.exp, -1, 0), .limit = 3 },
+        .{ .name = "expFalling", .ulps = worst(simd.expFalling, scalar.exp, -87, 0), .limit = 25 },
         .{ .name = "sigmoid", .ulps = worst(simd.sigmoid, scalar.sigmoid, -87, 30), .limit = 3 },
         .{ .name = "tanh", .ulps = worst(simd.tanh, scalar.tanh, -10, 10), .limit = 2.5 },
         .{ .name = "tanh near 0", .ulps = worst(simd.tanh, scalar.tanh, -0.7, 0.7), .limit = 2.5 },
@@ -54,7 +56,7 @@ fn one(comptime f: fn (F) callconv(.@"inline") F, x: f32) f32 {
 test "elementary functions keep infinities, NaN and denormals" {
     const inf = std.math.inf(f32);
     const nan = std.math.nan(f32);
-    inline for (.{ simd.exp, simd.sigmoid, simd.tanh, simd.erf, simd.normalCdf, simd.softplus }) |f| {
+    inline for (.{ simd.exp, simd.expFalling, simd.sigmoid, simd.tanh, simd.erf, simd.normalCdf, simd.softplus }) |f| {
         try std.testing.expect(std.math.isNan(one(f, nan)));
     }
     try std.testing.expectEqual(@as(f32, 0), one(simd.exp, -inf));
@@ -63,6 +65,10 @@ test "elementary functions keep infinities, NaN and denormals" {
     try std.testing.expectEqual(@as(f32, 1), one(simd.exp, 0));
     try std.testing.expectEqual(@as(f32, 1), one(simd.exp, 0x1p-149));
     try std.testing.expect(one(simd.exp, -100) > 0);
+    try std.testing.expectEqual(@as(f32, 0), one(simd.expFalling, -inf));
+    try std.testing.expectEqual(@as(f32, 0), one(simd.expFalling, -87.1));
+    try std.testing.expectEqual(@as(f32, 1), one(simd.expFalling, -0.0));
+    try std.testing.expect(std.math.isNan(one(simd.expFalling, @bitCast(@as(u32, 0xffffffff)))));
     try std.testing.expectEqual(@as(f32, 0), one(simd.sigmoid, -inf));
     try std.testing.expectEqual(@as(f32, 1), one(simd.sigmoid, inf));
     try std.testing.expectEqual(@as(f32, -1), one(simd.tanh, -inf));
