@@ -245,6 +245,11 @@ pub const max_threads = 255;
 pub const kv_head_dim_max = 1024;
 pub const kv_page_size_max = 512;
 
+/// Bytes behind the rows of each page and head of quantised keys: their reference, head_dim f16.
+pub fn kvReferenceBytes(head_dim: usize) usize {
+    return head_dim * 2;
+}
+
 pub const BlockInfo = struct { elements: u32, bytes: u32 };
 
 /// Elements and bytes of one block; null for dtypes that have no strided form.

@@ -13,7 +13,7 @@ import { Tensor } from "./tensor.ts";
 import { tidy } from "./tidy.ts";
 
 const random = new Random(5);
-const [hidden, heads, kvHeads, headDim, vocab, inner] = [64, 4, 2, 16, 50, 96];
+const [hidden, heads, kvHeads, headDim, vocab, inner] = [64, 4, 2, 32, 50, 96];
 
 /** Random weights [n, k] in q8_0. */
 function q8Bytes(rng: Random, n: number, k: number): Uint8Array<ArrayBuffer> {
@@ -48,7 +48,8 @@ class Layer {
       norm3: vector(hidden),
       inv: Tensor.from(backend, Float32Array.from({ length: headDim / 2 }, (_, i) => 1e4 ** (-i / 8)), [headDim / 2]),
     };
-    this.cache = new KvCache(backend, { layers: 1, kvHeads, headDim, capacity: 64, pageSize: 16 });
+    const types = quantised ? { keyDtype: "q8_0", valueDtype: "q4_0" } as const : {};
+    this.cache = new KvCache(backend, { layers: 1, kvHeads, headDim, capacity: 64, pageSize: 16, ...types });
   }
 
   forward(ids: Tensor, position: Scalar, last: Scalar): { logits: Tensor; hidden: Tensor } {

@@ -80,7 +80,7 @@ const product = (dims: readonly number[]): number => dims.reduce((total, dim) =>
 
 /** Bytes of a view's own elements; packed weights are as large as their storage. */
 function bytesOf(view: View, run: CostedRun): number {
-  return view.layout === "panel16" ? view.storage.bytes - view.byteOffset : byteLength(view.dtype, shapeOf(view, run));
+  return view.layout !== "strided" ? view.storage.bytes - view.byteOffset : byteLength(view.dtype, shapeOf(view, run));
 }
 
 function valueOf(scalar: Scalar, { tokens, position }: CostedRun): number {

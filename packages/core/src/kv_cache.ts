@@ -11,8 +11,9 @@ import { keep } from "./tidy.ts";
 import { contiguousStrides } from "./view.ts";
 
 /**
- * Element type of keys or of values: f32 rounds nothing, f16 takes half of it. q8_0 and q4_0 take 8.5 and 4.5 bits:
- * rows are rotated and quantised as they are appended (native/kernels/kv_page.zig), and attention reads the codes.
+ * Element type of keys or of values: f32 rounds nothing, f16 takes half of it. q8_0 and q4_0 take 8.5 and 4.5 bits
+ * (keys a quarter of a bit more): rows are rotated and quantised as they are appended (native/kernels/kv_page.zig), and
+ * attention reads the codes.
  */
 export type KvDType = "f32" | "f16" | "q8_0" | "q4_0";
 
@@ -95,7 +96,7 @@ export class KvCache implements Disposable {
   static bytesFor(options: KvCacheOptions): number {
     const { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype } = withDefaults(options);
     const shape = [Math.ceil(capacity / pageSize), kvHeads, pageSize, headDim];
-    return layers * (byteLength(keyDtype, shape) + byteLength(valueDtype, shape));
+    return layers * (cacheBytes(keyDtype, "kv_keys", shape) + cacheBytes(valueDtype, "kv_values", shape));
   }
 
   /** Frees all keys and values. */
@@ -119,9 +120,16 @@ export function cacheTensor(
   layout: "kv_keys" | "kv_values",
   shape: readonly number[],
 ): Tensor {
-  const storage = MemoryStorage.allocate(backend, byteLength(dtype, shape));
+  const storage = MemoryStorage.allocate(backend, cacheBytes(dtype, layout, shape));
   const strides = contiguousStrides(shape);
   return new Tensor(storage, 0, dtype, shape, strides, isQuantized(dtype) ? layout : "strided", backend);
+}
+
+/** Pages of quantised keys hold a reference beside their rows: headDim f16 per head (native/kernels/kv_page.zig). */
+function cacheBytes(dtype: KvDType, layout: "kv_keys" | "kv_values", shape: readonly number[]): number {
+  const [pages, kvHeads, , headDim] = shape;
+  const references = isQuantized(dtype) && layout === "kv_keys" ? pages * kvHeads * headDim * 2 : 0;
+  return byteLength(dtype, shape) + references;
 }
 
 const isQuantized = (dtype: KvDType): boolean => dtypes[dtype].quantized;

@@ -239,7 +239,7 @@ export class Tensor implements Disposable {
   /** The values row-major, in an array that holds the type exactly. A copy. `use` names the caller in errors. */
   toNumbers(use = "toNumbers"): ArrayLike<number> & Iterable<number> {
     const storage = this.#memory(use);
-    if (this.layout === "panel16" || (dtypes[this.dtype].quantized && this.dtype !== "q8a")) return this.#dequantised();
+    if (this.layout !== "strided" || (dtypes[this.dtype].quantized && this.dtype !== "q8a")) return this.#dequantised();
     return copyOut(storage.bytesView(), { ...this.#plainView(), shape: maxShape(this.shape) });
   }
 
@@ -312,7 +312,7 @@ export class Tensor implements Disposable {
 
   #bytes(): Uint8Array<ArrayBuffer> {
     const bytes = (this.storage as MemoryStorage).bytesView();
-    if (this.layout === "panel16") return bytes;
+    if (this.layout !== "strided") return bytes;
     return bytes.subarray(this.byteOffset, this.byteOffset + byteLength(this.dtype, maxShape(this.shape)));
   }
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { leakChecked, openTestBackend } from "../testdata/backend.ts";
 import type { Backend } from "./backend.ts";
 import { MllmError } from "./errors.ts";
-import { KvCache } from "./kv_cache.ts";
+import { KvCache, type KvCacheOptions } from "./kv_cache.ts";
 import { add, copy, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
 import { Tensor } from "./tensor.ts";
 import { keep, tidy } from "./tidy.ts";
@@ -135,6 +135,20 @@ describe("tensors", () => {
     assertEquals(backend.memoryInUse, cache.bytes + 7 * 4);
     cache[Symbol.dispose]();
     assertThrows(() => new KvCache(backend, { ...options, layers: 0 }), MllmError, "layers");
+    const coded = { ...options, headDim: 64, keyDtype: "q8_0", valueDtype: "q4_0" } as const;
+    using other = new KvCache(backend, coded);
+    assertEquals(other.bytes, 2 * 3 * (112 * (68 + 36) + 7 * 64 * 2));
+    assertEquals(backend.memoryInUse, other.bytes + 7 * 4);
+    assertEquals(other.layers.map(({ k, v }) => [k.dtype, k.layout, v.dtype, v.layout]), [
+      ["q8_0", "kv_keys", "q4_0", "kv_values"],
+      ["q8_0", "kv_keys", "q4_0", "kv_values"],
+    ]);
+    const refused = (changes: Partial<KvCacheOptions>, text: string) =>
+      assertThrows(() => new KvCache(backend, { ...coded, ...changes }), MllmError, text);
+    refused({ headDim: 80 }, "keyDtype f16 or f32");
+    refused({ headDim: 80, keyDtype: "f16" }, "valueDtype f16 or f32");
+    refused({ pageSize: 24 }, "pages of a multiple of 16");
+    refused({ keyDtype: "q5_0" as "q4_0" }, "q5_0 is not one of f32, f16, q8_0, q4_0");
   });
 });
 

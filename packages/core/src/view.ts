@@ -84,7 +84,7 @@ export function elementBytes(dtype: DType, elements: number): number {
 
 /** Bytes from the first to past the last element of a view. */
 export function extentBytes(view: View): number {
-  if (view.layout === "panel16") return view.storage.bytes - view.byteOffset;
+  if (view.layout !== "strided") return view.storage.bytes - view.byteOffset;
   const { shape, strides, dtype } = view;
   if (elementCount(shape) === 0) return 0;
   if (dtype === "q8a") {

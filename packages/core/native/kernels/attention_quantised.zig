@@ -3,7 +3,7 @@
 //! Both are integer dots, exact in any order, so that decode and prefill give the same bits with different tiles; only
 //! the steps between them round, and those are the same for every row:
 //!
-//!     score  s[j] = sum over blocks b, in order: fma(f32(q codes · k codes), k scale * q scale, s[j])
+//!     score  s[j] = q · reference; over blocks b, in order: s[j] = fma(f32(q codes · k codes), k scale * q scale, s[j])
 //!     weight w[b][j] = round(p[j] * v scale[b][j] * 32767 / bound[b]), bound the largest |v scale| that the row sees
 //!     value  acc = fma(acc, keep, f32(sum of w[b][j] * v code[j]) * (bound[b] / 32767 * gain))
 //!
@@ -34,6 +34,8 @@ fn part(count: usize, comptime max: usize) usize {
 /// Query rows in int8.
 pub const Queries = struct {
     head_dim: usize,
+    /// The rotated rows as they are [rows][head_dim].
+    rows: [*]const f32,
     /// [rows][head_dim]
     codes: [*]i8,
     /// [rows][blocks]
@@ -41,7 +43,7 @@ pub const Queries = struct {
     /// What the integer sums start from, [rows][blocks].
     starts: [*]i32,
 
-    /// Quantises row r; destroys `x`.
+    /// Rotates row r, then quantises it.
     pub fn set(q: *const Queries, comptime form: Form, r: usize, x: [*]f32) void {
         const blocks = q.head_dim / 32;
         hadamard.rotate(x, q.head_dim);
@@ -60,6 +62,14 @@ fn zero(comptime form: Form) i16 {
 
 fn codeMax(comptime form: Form) u32 {
     return if (form == .q8_0) 255 else 15;
+}
+
+/// q · reference of a page for one row.
+fn common(q: *const Queries, r: usize, reference: [*]align(2) const f16) f32 {
+    var sum = simd.zero;
+    var i: usize = 0;
+    while (i < q.head_dim) : (i += lanes) sum = simd.fma(simd.load(q.rows + r * q.head_dim + i), simd.loadHalf(reference + i), sum);
+    return simd.sumLanes(sum);
 }
 
 const score_rows = if (dot.level == .avx512vnni) 6 else 3;
@@ -108,13 +118,15 @@ fn scoreRows(
     start_ahead: [2]Ahead,
 ) void {
     var ahead = start_ahead;
+    var start_scores: [rows]f32 = undefined;
+    for (&start_scores, first..) |*s, r| s.* = common(q, r, page.reference(keys));
     var panel = range.low / kv_page.panel;
     const end = (range.high + kv_page.panel - 1) / kv_page.panel;
     const many = comptime panelsFor(rows);
     while (panel + many <= end) : (panel += many) {
-        scorePanels(form, rows, many, page, keys, q, first, panel, out, stride, &ahead);
+        scorePanels(form, rows, many, page, keys, q, first, panel, &start_scores, out, stride, &ahead);
     }
-    if (many > 1) while (panel < end) : (panel += 1) scorePanels(form, rows, 1, page, keys, q, first, panel, out, stride, &ahead);
+    if (many > 1) while (panel < end) : (panel += 1) scorePanels(form, rows, 1, page, keys, q, first, panel, &start_scores, out, stride, &ahead);
 }
 
 fn scorePanels(
@@ -126,6 +138,7 @@ fn scorePanels(
     q: *const Queries,
     first: usize,
     panel: usize,
+    start_scores: *const [rows]f32,
     out: [*]f32,
     stride: usize,
     ahead: *[2]Ahead,
@@ -135,7 +148,8 @@ fn scorePanels(
     const block_bytes = kv_page.panel * comptime form.codeBytes();
     const blocks = page.blocks();
     const scales: [*]align(1) const u16 = @ptrCast(keys + page.scalesAt());
-    var acc: [rows][vectors]dot.F = @splat(@splat(@splat(0)));
+    var acc: [rows][vectors]dot.F = undefined;
+    inline for (0..rows) |m| acc[m] = @splat(@splat(start_scores[m]));
     for (0..blocks) |b| {
         const codes: KeyCodes(form) = .{ .p = keys + (panel * blocks + b) * block_bytes, .panel_bytes = blocks * block_bytes };
         var pointers: QueryCodes(rows) = undefined;

@@ -92,7 +92,7 @@ pub const Plan = struct {
             if (w16) 0 else p.page_size * p.width,
             if (w16) 0 else floats.rows_max * p.width,
             // q, query_codes, query_scales, query_starts
-            if (q8) p.head_dim else rows * p.head_dim,
+            rows * p.head_dim,
             if (q8) rows * p.head_dim / 4 else 0,
             if (q8) rows * blocks else 0,
             if (q8) rows * blocks else 0,
@@ -162,7 +162,7 @@ pub const Tile = struct {
     keys: [*]f32,
     values: [*]f32,
     sums: [*]f32,
-    /// [rows][head_dim]; one row where keys are quantised
+    /// [rows][head_dim], rotated where keys are quantised
     q: [*]f32,
     query_codes: [*]i8,
     query_scales: [*]f32,
@@ -213,7 +213,7 @@ pub const Tile = struct {
         for (0..t.rows) |r| {
             const from = views.addressOf(q, &.{ first + r / t.plan.group, head * t.plan.group + r % t.plan.group });
             const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
-            const row = if (t.plan.keys.isFloat()) t.q + r * n else t.q;
+            const row = t.q + r * n;
             for (0..n) |i| row[i] = x.at(i).* * scale;
             switch (t.plan.keys) {
                 .f32, .f16 => {},
@@ -223,7 +223,13 @@ pub const Tile = struct {
     }
 
     fn queries(t: *const Tile) quantised.Queries {
-        return .{ .head_dim = t.plan.head_dim, .codes = t.query_codes, .scales = t.query_scales, .starts = t.query_starts };
+        return .{
+            .head_dim = t.plan.head_dim,
+            .rows = t.q,
+            .codes = t.query_codes,
+            .scales = t.query_scales,
+            .starts = t.query_starts,
+        };
     }
 
     pub fn firstPage(t: *const Tile) usize {

@@ -42,7 +42,7 @@ fn filled(b: *Bench, form: Form, layout: abi.Layout, s: Shape, count: usize) !ab
     var row: [256]f32 = undefined;
     for (0..count * s.kv_heads * page_size) |i| {
         for (row[0..s.head_dim]) |*x| x.* = random.random().floatNorm(f32);
-        page.write(memory.ptr + i / page_size * page.bytes(), i % page_size, &row);
+        page.write(memory.ptr + i / page_size * page.bytes(), i % page_size, &row, null);
     }
     var desc = testing.dense(&.{ count, s.kv_heads, page_size, s.head_dim });
     desc.data = @intFromPtr(memory.ptr);

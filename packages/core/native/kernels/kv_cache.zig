@@ -53,15 +53,22 @@ pub fn kv_append(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const tokens = views.dim(x, 0);
     const n = cache.page.head_dim;
     const position: usize = @intCast(cmd.ints[0]);
-    if (!cache.mapped(position, position + tokens)) return ctx.fail("kv_append: a page is not in the cache");
+    // The page before as well, where a reference is made from it.
+    const first = if (cache.page.hasReference()) position -| 1 else position;
+    if (!cache.mapped(first, position + tokens)) return ctx.fail("kv_append: a page is not in the cache");
     const scratch = @as([*]f32, @ptrCast(ctx.scratch.ptr)) + ctx.thread * n;
-    const share = ctx.range(tokens * cache.heads, views.rowGrain(n));
-    for (share.start..share.end) |i| {
+    // Quantised keys depend on the page before: one share takes all tokens of a head.
+    const run = if (cache.page.hasReference()) tokens else 1;
+    const share = ctx.range(tokens / run * cache.heads, views.rowGrain(n * run));
+    for (share.start..share.end) |i| for (0..run) |t| {
+        const token = i / cache.heads + t;
         const head = i % cache.heads;
-        const at = position + i / cache.heads;
-        const from: views.Cursor(false) = .{ .p = @ptrFromInt(views.addressOf(x, &.{ i / cache.heads, head })), .stride = @intCast(x.strides[2]) };
+        const from: views.Cursor(false) = .{ .p = @ptrFromInt(views.addressOf(x, &.{ token, head })), .stride = @intCast(x.strides[2]) };
         const dense = from.stride == 1 and cache.page.form.isFloat();
         if (!dense) from.read(scratch[0..n]);
-        cache.page.write(cache.at(at / cache.page.page_size, head), at % cache.page.page_size, if (dense) from.p else scratch);
-    }
+        const page = (position + token) / cache.page.page_size;
+        const before = if (page > 0 and cache.page.hasReference()) cache.at(page - 1, head) else null;
+        const j = (position + token) % cache.page.page_size;
+        cache.page.write(cache.at(page, head), j, if (dense) from.p else scratch, before);
+    };
 }

@@ -10,13 +10,19 @@
 //!     kv_keys    dots along head_dim: a lane per key holds four steps of head_dim (dot.zig's `tile`)
 //!       q8_0     codes [P/16][B][8 steps][16 keys][4] u8, code + 128
 //!       q4_0     codes [P/16][B][4 steps][16 keys][4] u8, code + 8: step s in the low half, step s + 4 in the high one
-//!                then scales [P/16][B][16 keys] f16
+//!                then scales [P/16][B][16 keys] f16, then the reference [head_dim] f16
 //!     kv_values  dots along keys: a lane per element of head_dim holds two keys (dot.zig's `dotWords`)
 //!       q8_0     codes [B][P/2][32][2 keys] i8
 //!       q4_0     codes [B][P/2][16][2 keys] u8, code + 8: element i in the low half, element i + 16 in the high one
 //!                then scales [B][P] f16
 //!
-//! A row has bytes of its own: threads may append neighbours. A block with a NaN or an infinity gets the scale NaN.
+//! Rotated keys are stored less the reference of their page: the mean of the page before, as stored, and the first key
+//! itself in page 0. Keys have a large part in common (biases of Qwen2's projections, above all), which would take the
+//! scale from what tells them apart (SageAttention, Zhang et al. 2024); attention adds q · reference to the scores. A
+//! reference depends on earlier keys alone, so on no chunking. Elements that are no finite f16 count as 0 in it.
+//!
+//! A row of values has bytes of its own: threads may append neighbours. Keys of one head are appended in order. A block
+//! with a NaN or an infinity gets the scale NaN.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -101,8 +107,21 @@ pub const Page = struct {
         return switch (p.form) {
             .f32 => p.page_size * p.head_dim * 4,
             .f16 => p.page_size * p.head_dim * 2,
-            .q8_0, .q4_0 => p.scalesAt() + p.page_size * p.blocks() * 2,
+            .q8_0, .q4_0 => p.referenceAt() + if (p.hasReference()) abi.kvReferenceBytes(p.head_dim) else 0,
         };
+    }
+
+    pub fn hasReference(p: Page) bool {
+        return p.layout == .kv_keys and !p.form.isFloat();
+    }
+
+    /// Where the reference of quantised keys begins.
+    fn referenceAt(p: Page) usize {
+        return p.scalesAt() + p.page_size * p.blocks() * 2;
+    }
+
+    pub fn reference(p: Page, base: [*]const u8) [*]align(2) const f16 {
+        return @ptrCast(@alignCast(base + p.referenceAt()));
     }
 
     /// Where the scales of a quantised page begin.
@@ -110,7 +129,7 @@ pub const Page = struct {
         return p.page_size * p.blocks() * p.form.codeBytes();
     }
 
-    /// Asks for the scales, which are read first.
+    /// Asks for scales and reference, which are read first.
     pub fn fetchScales(p: Page, base: [*]const u8) void {
         if (p.form.isFloat()) return;
         var ahead: Ahead = .{ .p = base + p.scalesAt(), .bytes = p.bytes() - p.scalesAt() };
@@ -123,8 +142,9 @@ pub const Page = struct {
         return (j / panel * p.blocks() + b) * panel + j % panel;
     }
 
-    /// Writes row j; destroys `row` where the page is quantised.
-    pub fn write(p: Page, base: [*]u8, j: usize, row: [*]f32) void {
+    /// Writes row j; destroys `row` where the page is quantised. `before` is the page before of quantised keys, null for
+    /// page 0.
+    pub fn write(p: Page, base: [*]u8, j: usize, row: [*]f32, before: ?[*]const u8) void {
         switch (p.form) {
             .f32 => @memcpy(@as([*]f32, @ptrCast(@alignCast(base)))[j * p.head_dim ..][0..p.head_dim], row),
             .f16 => {
@@ -135,6 +155,11 @@ pub const Page = struct {
             },
             inline .q8_0, .q4_0 => |form| {
                 hadamard.rotate(row, p.head_dim);
+                if (p.hasReference()) {
+                    if (j == 0) p.setReference(form, base, row, before);
+                    const common = p.reference(base);
+                    for (0..p.head_dim) |i| row[i] -= common[i];
+                }
                 const scales: [*]align(1) f16 = @ptrCast(base + p.scalesAt());
                 for (0..p.blocks()) |b| {
                     var codes: [32]i8 = undefined;
@@ -143,6 +168,40 @@ pub const Page = struct {
                 }
             },
         }
+    }
+
+    fn setReference(p: Page, comptime form: Form, base: [*]u8, row: [*]const f32, before: ?[*]const u8) void {
+        const out: [*]align(2) f16 = @constCast(p.reference(base));
+        for (0..p.blocks()) |b| {
+            const mean: V = if (before) |other| p.meanOf(form, other, b) else row[b * 32 ..][0..32].*;
+            for (out[b * 32 ..][0..32], @as([32]f32, mean)) |*y, x| {
+                const rounded: f16 = @floatCast(x);
+                y.* = if (std.math.isFinite(rounded)) rounded else 0;
+            }
+        }
+    }
+
+    /// Mean of block b of a page's keys: reference + (sum of scale * code in order) / P; keys without a finite scale count
+    /// as the reference.
+    fn meanOf(p: Page, comptime form: Form, base: [*]const u8, b: usize) V {
+        const scales: [*]align(1) const f16 = @ptrCast(base + p.scalesAt());
+        var sum: V = @splat(0);
+        for (0..p.page_size) |j| {
+            const scale = scales[p.scaleIndex(j, b)];
+            if (!std.math.isFinite(scale)) continue;
+            const block = base + (j / panel * p.blocks() + b) * panel * form.codeBytes() + j % panel * 4;
+            var unsigned: [32]u8 = undefined;
+            inline for (0..comptime form.codeBytes() / 4) |s| {
+                const four: @Vector(4, u8) = block[s * panel * 4 ..][0..4].*;
+                unsigned[s * 4 ..][0..4].* = if (form == .q4_0) four & @as(@Vector(4, u8), @splat(15)) else four;
+                if (form == .q4_0) unsigned[16 + s * 4 ..][0..4].* = four >> @splat(4);
+            }
+            const codes: @Vector(32, i16) = @as(@Vector(32, u8), unsigned);
+            const zero: @Vector(32, i16) = @splat(if (form == .q8_0) 128 else 8);
+            sum += @as(V, @splat(scale)) * @as(V, @floatFromInt(codes - zero));
+        }
+        const common: @Vector(32, f16) = p.reference(base)[b * 32 ..][0..32].*;
+        return @as(V, @floatCast(common)) + sum / @as(V, @splat(@floatFromInt(p.page_size)));
     }
 
     /// Stores the codes of one block.
@@ -179,7 +238,10 @@ pub const Page = struct {
             },
             .q8_0, .q4_0 => {
                 const scales: [*]align(1) const f16 = @ptrCast(base + p.scalesAt());
-                for (0..p.head_dim) |i| out[i] = @as(f32, scales[p.scaleIndex(j, i / 32)]) * @as(f32, @floatFromInt(p.codeAt(base, j, i)));
+                for (0..p.head_dim) |i| {
+                    out[i] = @as(f32, scales[p.scaleIndex(j, i / 32)]) * @as(f32, @floatFromInt(p.codeAt(base, j, i)));
+                    if (p.hasReference()) out[i] += p.reference(base)[i];
+                }
                 hadamard.rotate(out, p.head_dim);
             },
         }
@@ -242,38 +304,107 @@ fn oracle(form: Form, x: []const f32, i: usize) f64 {
     return @as(f64, scale) * @as(f64, if (up) below + 1 else below);
 }
 
+/// Two pages of the same rows, the second behind the first.
+const Pair = struct {
+    p: Page,
+    x: []f32,
+    first: []u8,
+    second: []u8,
+
+    fn init(p: Page) !Pair {
+        const gpa = std.testing.allocator;
+        const pair: Pair = .{
+            .p = p,
+            .x = try gpa.alloc(f32, p.page_size * p.head_dim),
+            .first = try gpa.alloc(u8, p.bytes()),
+            .second = try gpa.alloc(u8, p.bytes()),
+        };
+        var random: std.Random.DefaultPrng = .init(9);
+        for (pair.x, 0..) |*v, i| v.* = random.random().floatNorm(f32) * @as(f32, if (i % 50 == 0) 30 else 1);
+        // In a mixed order, so that a row that spills shows.
+        for ([_][]u8{ pair.first, pair.second }, [_]?[*]u8{ null, pair.first.ptr }) |page, before| for (0..p.page_size) |k| {
+            const j = k * 7 % p.page_size;
+            var copy: [128]f32 = undefined;
+            @memcpy(copy[0..p.head_dim], pair.row(j));
+            p.write(page.ptr, j, &copy, before);
+        };
+        return pair;
+    }
+
+    fn deinit(pair: Pair) void {
+        std.testing.allocator.free(pair.x);
+        std.testing.allocator.free(pair.first);
+        std.testing.allocator.free(pair.second);
+    }
+
+    fn row(pair: *const Pair, j: usize) []f32 {
+        return pair.x[j * pair.p.head_dim ..][0..pair.p.head_dim];
+    }
+
+    /// Rows of a page, rotated, against the oracle.
+    fn check(pair: *const Pair, page: []const u8) !void {
+        for (0..pair.p.page_size) |j| {
+            var want = rotated(pair.row(j));
+            if (pair.p.hasReference()) for (want[0..pair.p.head_dim], pair.p.reference(page.ptr)) |*y, r| {
+                y.* -= r;
+            };
+            const got = pair.stored(page, j);
+            for (0..pair.p.head_dim) |i| {
+                const common: f64 = if (pair.p.hasReference()) pair.p.reference(page.ptr)[i] else 0;
+                const value = oracle(pair.p.form, want[i / 32 * 32 ..][0..32], i % 32) + common;
+                try std.testing.expectApproxEqAbs(value, got[i], 1e-4);
+            }
+        }
+    }
+
+    fn stored(pair: *const Pair, page: []const u8, j: usize) [128]f32 {
+        var out: [128]f32 = undefined;
+        pair.p.read(page.ptr, j, &out);
+        return rotated(out[0..pair.p.head_dim]);
+    }
+};
+
 test "a row that is written reads as its oracle, and touches no other" {
-    const gpa = std.testing.allocator;
-    var random: std.Random.DefaultPrng = .init(9);
-    inline for (.{ Form.q8_0, Form.q4_0 }) |form| for ([_]abi.Layout{ .kv_keys, .kv_values }) |layout| {
+    for ([_]Form{ .q8_0, .q4_0 }) |form| for ([_]abi.Layout{ .kv_keys, .kv_values }) |layout| {
         for ([_]usize{ 32, 96, 128 }) |head_dim| for ([_]usize{ 16, 48 }) |page_size| {
             const p: Page = .{ .form = form, .layout = layout, .page_size = page_size, .head_dim = head_dim };
-            const base = try gpa.alloc(u8, p.bytes());
-            defer gpa.free(base);
-            try std.testing.expectEqual(page_size * head_dim / 32 * (form.codeBytes() + 2), base.len);
-            const x = try gpa.alloc(f32, page_size * head_dim);
-            defer gpa.free(x);
-            for (x, 0..) |*v, i| v.* = random.random().floatNorm(f32) * @as(f32, if (i % 50 == 0) 30 else 1);
-            var scratch: [128]f32 = undefined;
-            // In a mixed order, so that a row that spills shows.
-            for (0..page_size) |k| {
-                const j = k * 7 % page_size;
-                @memcpy(scratch[0..head_dim], x[j * head_dim ..][0..head_dim]);
-                p.write(base.ptr, j, &scratch);
-            }
-            for (0..page_size) |j| {
-                var rotated: [128]f32 = undefined;
-                @memcpy(rotated[0..head_dim], x[j * head_dim ..][0..head_dim]);
-                hadamard.rotate(&rotated, head_dim);
-                p.read(base.ptr, j, &scratch);
-                hadamard.rotate(&scratch, head_dim);
-                for (0..head_dim) |i| {
-                    const block = rotated[i / 32 * 32 ..][0..32];
-                    try std.testing.expectApproxEqAbs(oracle(form, block, i % 32), scratch[i], 1e-4);
-                }
-            }
+            const pair: Pair = try .init(p);
+            defer pair.deinit();
+            const reference_bytes = if (layout == .kv_keys) head_dim * 2 else 0;
+            try std.testing.expectEqual(page_size * head_dim / 32 * (form.codeBytes() + 2) + reference_bytes, p.bytes());
+            try pair.check(pair.first);
+            try pair.check(pair.second);
         };
     };
+}
+
+test "the reference of keys is the first key, then the mean of the page before" {
+    for ([_]Form{ .q8_0, .q4_0 }) |form| {
+        const p: Page = .{ .form = form, .layout = .kv_keys, .page_size = 16, .head_dim = 96 };
+        const pair: Pair = try .init(p);
+        defer pair.deinit();
+        const key = rotated(pair.row(0));
+        for (p.reference(pair.first.ptr)[0..96], key[0..96]) |r, x| try std.testing.expectEqual(@as(f16, @floatCast(x)), r);
+        for (p.reference(pair.second.ptr)[0..96], 0..) |r, i| {
+            var mean: f64 = 0;
+            for (0..16) |j| mean += pair.stored(pair.first, j)[i] / 16;
+            try std.testing.expectApproxEqAbs(mean, r, 2e-3 * @max(1, @abs(mean)));
+        }
+        // A key that is no number makes neither this reference nor the next one NaN.
+        var bad: [96]f32 = @splat(std.math.nan(f32));
+        p.write(pair.first.ptr, 0, &bad, null);
+        for (p.reference(pair.first.ptr)[0..96]) |r| try std.testing.expectEqual(@as(f16, 0), r);
+        bad = @splat(1);
+        p.write(pair.second.ptr, 0, &bad, pair.first.ptr);
+        for (p.reference(pair.second.ptr)[0..96]) |r| try std.testing.expect(std.math.isFinite(r));
+    }
+}
+
+fn rotated(x: []const f32) [128]f32 {
+    var out: [128]f32 = @splat(0);
+    @memcpy(out[0..x.len], x);
+    hadamard.rotate(&out, x.len);
+    return out;
 }
 
 test "blocks of zeros, of tiny numbers, of ties, with NaN and infinity" {

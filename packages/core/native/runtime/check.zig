@@ -250,13 +250,15 @@ fn extentBytes(desc: *const abi.TensorDesc, dtype: abi.Dtype) ?u64 {
         return if (whole) count / @as(u64, @intCast(desc.shape[last])) * abi.q8aRowBytes(@intCast(desc.shape[last])) else null;
     }
     const info = abi.blockInfo(dtype) orelse return null;
+    const keys = desc.layout == @intFromEnum(abi.Layout.kv_keys);
+    const references = if (keys) count / @as(u64, @intCast(desc.shape[2] * desc.shape[3])) * abi.kvReferenceBytes(@intCast(desc.shape[3])) else 0;
     if (info.elements > 1) {
         if (@mod(desc.shape[last], info.elements) != 0 or desc.strides[last] != 1) return null;
         for (desc.shape[0..last], desc.strides[0..last]) |dim, stride| if (dim > 1 and @mod(stride, info.elements) != 0) return null;
     }
     var elements: i128 = 1;
     for (desc.shape[0..desc.rank], desc.strides[0..desc.rank]) |dim, stride| elements += @as(i128, dim - 1) * stride;
-    const bytes = @divFloor(elements, info.elements) * info.bytes;
+    const bytes = @divFloor(elements, info.elements) * info.bytes + references;
     return if (bytes <= bytes_max) @intCast(bytes) else null;
 }
 

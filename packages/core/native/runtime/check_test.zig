@@ -433,3 +433,85 @@ test "an optional input is absent as a whole, or checked" {
     cmd.inputs[2].data = 64;
     try expectRefused(&cmd, .eager, "bias has rank 0");
 }
+
+const CacheKind = struct { dtype: abi.Dtype, layout: abi.Layout };
+const cache_kinds = [_]CacheKind{
+    .{ .dtype = .f32, .layout = .strided },    .{ .dtype = .f16, .layout = .strided },
+    .{ .dtype = .q8_0, .layout = .kv_keys },   .{ .dtype = .q4_0, .layout = .kv_keys },
+    .{ .dtype = .q8_0, .layout = .kv_values }, .{ .dtype = .q4_0, .layout = .kv_values },
+};
+
+fn setKind(desc: *Desc, kind: CacheKind) void {
+    desc.dtype = @intFromEnum(kind.dtype);
+    desc.layout = @intFromEnum(kind.layout);
+}
+
+test "attention takes keys and values of any types, each in its own layout" {
+    for (cache_kinds) |keys| for (cache_kinds) |values| {
+        var cmd = byName("attention");
+        setKind(&cmd.inputs[1], keys);
+        setKind(&cmd.inputs[2], values);
+        const name = if (keys.layout == .kv_values) "k_cache" else if (values.layout == .kv_keys) "v_cache" else {
+            try expectTaken(&cmd, .eager);
+            try expectTaken(&cmd, .query);
+            continue;
+        };
+        try expectRefused(&cmd, .eager, name);
+    };
+    for (cache_kinds) |kind| {
+        var append_rows = byName("kv_append");
+        setKind(&append_rows.outputs[0], kind);
+        try expectTaken(&append_rows, .eager);
+        var copy = byName("copy");
+        copy.inputs[0] = append_rows.outputs[0];
+        copy.outputs[0] = append_rows.outputs[0];
+        copy.outputs[0].data = 1 << 50;
+        setKind(&copy.outputs[0], cache_kinds[0]);
+        try expectTaken(&copy, .eager);
+    }
+}
+
+test "quantised caches that can't be are refused, with what to do" {
+    const Change = struct { axis: usize, length: i64, needle: []const u8 };
+    for (cache_kinds[2..]) |kind| {
+        for ([_]Change{
+            .{ .axis = 3, .length = 80, .needle = "head_dim must be a multiple of 32 up to 1024; an f16 cache takes any" },
+            .{ .axis = 3, .length = 2048, .needle = "head_dim must be a multiple of 32 up to 1024" },
+            .{ .axis = 2, .length = 24, .needle = "page_size must be a multiple of 16 up to 512" },
+            .{ .axis = 2, .length = 528, .needle = "page_size must be a multiple of 16 up to 512" },
+            .{ .axis = 0, .length = 1 << 39, .needle = "no such tensor can exist" },
+        }) |change| {
+            var cmd = byName("kv_append");
+            setKind(&cmd.outputs[0], kind);
+            cmd.outputs[0].shape[change.axis] = change.length;
+            restride(&cmd.outputs[0]);
+            try expectRefused(&cmd, .eager, change.needle);
+        }
+        var cmd = byName("kv_append");
+        setKind(&cmd.outputs[0], kind);
+        const sound = cmd.outputs[0];
+        cmd.outputs[0].strides[0] *= 2;
+        try expectRefused(&cmd, .eager, "not dense [pages, kv_heads, page_size, head_dim]");
+        cmd.outputs[0] = sound;
+        cmd.outputs[0].dtype = @intFromEnum(abi.Dtype.q5_0);
+        try expectRefused(&cmd, .eager, "caches are q8_0 or q4_0");
+        cmd.outputs[0] = sound;
+        cmd.outputs[0].layout = 0;
+        try expectRefused(&cmd, .eager, "it takes f32|f16|keys|values");
+        cmd.outputs[0] = sound;
+        cmd.outputs[0].layout = 4;
+        try expectRefused(&cmd, .eager, "the unknown layout 4");
+        cmd.outputs[0] = sound;
+        cmd.outputs[0].data += 32;
+        try expectRefused(&cmd, .eager, "not aligned to 64 bytes");
+        cmd.outputs[0] = with(sound, .{ .space = 1, .data = 0 });
+        try expectRefused(&cmd, program, "only strided tensors can lie in the arena");
+    }
+    // A page of keys is longer than its rows: by the reference, which may not reach into another operand.
+    var cmd = byName("kv_append");
+    setKind(&cmd.outputs[0], cache_kinds[2]);
+    cmd.inputs[1].data = cmd.outputs[0].data + 9 * 2 * 16 * 64 / 32 * 34;
+    try expectRefused(&cmd, .eager, "cache q8_0 [9, 2, 16, 64] keys overlaps pages");
+    cmd.inputs[1].data += 9 * 2 * 64 * 2;
+    try expectTaken(&cmd, .eager);
+}

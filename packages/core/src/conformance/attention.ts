@@ -5,7 +5,7 @@
 import type { Backend } from "../backend.ts";
 import { cacheTensor, type KvDType } from "../kv_cache.ts";
 import * as ops from "../ops.ts";
-import type { Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random } from "./case.ts";
 import { asked, stored } from "./quantised_rows.ts";
 import { softmaxOf } from "./rows.ts";
@@ -54,20 +54,43 @@ function emptyCache(backend: Backend, s: Shape, layout: "kv_keys" | "kv_values")
 const rowsFor = (random: Random, s: Shape): HostTensor =>
   random.tensor([s.position + s.tokens, s.kvHeads, s.headDim], 1);
 
-/** f64 attention from q, the rows of keys and of values as the cache holds them. */
+/** Rows [positions, kvHeads, headDim] as the cache gives them back, and of each the part that is its reference. */
+function storedRows(
+  s: Shape,
+  rows: ArrayLike<number>,
+  as: "keys" | "values",
+): Record<"all" | "references", Float32Array> {
+  const { kvHeads, headDim, pageSize } = s;
+  const dtype = as === "keys" ? s.keys : valuesOf(s);
+  const count = rows.length / (kvHeads * headDim);
+  const [all, references] = [new Float32Array(rows.length), new Float32Array(rows.length)];
+  for (let head = 0; head < kvHeads; head++) {
+    const start = (j: number) => (j * kvHeads + head) * headDim;
+    const own = Array.from({ length: count }, (_, j) => Array.from({ length: headDim }, (_, i) => rows[start(j) + i]));
+    stored(own, { dtype, isKeys: as === "keys", pageSize }).forEach(({ row, reference }, j) => {
+      all.set(row, start(j));
+      references.set(reference, start(j));
+    });
+  }
+  return { all, references };
+}
+
+/** f64 attention from q, the rows of keys and of values as the cache holds them. References meet q unrounded. */
 function expected(s: Shape, scale: number, [q, keyRows, valueRows]: readonly ArrayLike<number>[]): number[] {
-  const k = byRow(keyRows, s.headDim, (row) => stored(row, s.keys));
-  const v = byRow(valueRows, s.headDim, (row) => stored(row, valuesOf(s)));
+  const { all: k, references } = storedRows(s, keyRows, "keys");
+  const v = storedRows(s, valueRows, "values").all;
   const at = (j: number, head: number) => (j * s.kvHeads + head) * s.headDim;
   return byRow(q, s.headDim, (plain, index) => {
-    const row = Array.from(asked(plain.map((x) => Math.fround(x * scale)), s.keys));
+    const scaled = plain.map((x) => Math.fround(x * scale));
+    const row = Array.from(asked(scaled, s.keys));
     const [token, head] = [Math.floor(index / s.heads), index % s.heads];
     const kvHead = Math.floor(head / (s.heads / s.kvHeads));
     const end = s.position + token;
     const start = s.window ? Math.max(0, end - s.window + 1) : 0;
     const keys = Array.from({ length: end - start + 1 }, (_, i) => at(start + i, kvHead));
     const scores = keys.map((from) => {
-      const dot = row.reduce((sum, x, i) => sum + x * k[from + i], 0);
+      const own = (i: number) => k[from + i] - references[from + i];
+      const dot = row.reduce((sum, x, i) => sum + x * own(i) + scaled[i] * references[from + i], 0);
       return s.softcap ? s.softcap * Math.tanh(dot / s.softcap) : dot;
     });
     const weights = softmaxOf(scores);
@@ -145,42 +168,43 @@ function attentionCases(): OpCase[] {
   });
 }
 
-/** Every position is written once, then the last `tokens` again with other rows. */
+/** All positions at once, then the last `tokens` again, as after a rewind. */
 function appendCases(): OpCase[] {
   const random = new Random(42);
   return shapes.flatMap((s) => [{ ...s, values: s.keys }, { ...s, keys: valuesOf(s) }]).map((s, i): OpCase => {
-    const layout = i % 2 === 0 ? "kv_keys" : "kv_values";
-    const capacity = pageCount(s) * s.pageSize;
+    const [layout, as] = i % 2 === 0 ? ["kv_keys", "keys"] as const : ["kv_values", "values"] as const;
+    const row = s.kvHeads * s.headDim;
+    const count = s.position + s.tokens;
     return {
-      name: `${describe(s)} ${layout}`,
-      inputs: [
-        random.tensor([s.tokens, s.kvHeads, s.headDim]),
-        random.tensor([capacity, s.kvHeads, s.headDim]),
-        pageTable(random, pageCount(s)),
-      ],
-      call: ([x, all, pages]) => {
-        const cache = ops.kvAppend(all, pages, emptyCache(x.backend, s, layout), { position: 0 });
-        return [ops.copy(ops.kvAppend(x, pages, cache, { position: s.position }))];
+      name: `${describe(s)} ${as}`,
+      inputs: [random.tensor([s.tokens, s.kvHeads, s.headDim]), rowsFor(random, s), pageTable(random, pageCount(s))],
+      call: ([x, before, pages]) => {
+        const cache = ops.kvAppend(before, pages, emptyCache(x.backend, s, layout), { position: 0 });
+        return [rowsOfCache(s, ops.copy(ops.kvAppend(x, pages, cache, { position: s.position })), pages, count)];
       },
-      expect: ([x, all, pages]) => {
-        const out = new Array<number>(all.length);
-        for (let j = 0; j < capacity; j++) {
-          const token = j - s.position;
-          const [from, row] = token >= 0 && token < s.tokens ? [x, token] : [all, j];
-          for (let head = 0; head < s.kvHeads; head++) {
-            const start = (row * s.kvHeads + head) * s.headDim;
-            const values = stored(Array.from({ length: s.headDim }, (_, i) => from[start + i]), s.keys);
-            const page = pages[Math.floor(j / s.pageSize)] * s.kvHeads + head;
-            const at = (page * s.pageSize + (j % s.pageSize)) * s.headDim;
-            for (let i = 0; i < s.headDim; i++) out[at + i] = values[i];
-          }
-        }
-        return [out];
+      expect: ([x, before]) => {
+        const rows = Float32Array.from(before);
+        rows.set(Float32Array.from(x), s.position * row);
+        return [storedRows(s, rows, as).all];
       },
       tolerance: exact,
       dense: [2],
     };
   });
+}
+
+/** The first rows of a cache [pages, kvHeads, pageSize, headDim] in order: [count, kvHeads, headDim]. */
+function rowsOfCache({ kvHeads, pageSize, headDim }: Shape, cache: Tensor, pages: Tensor, count: number): Tensor {
+  const [values, table] = [cache.toNumbers(), pages.toNumbers()];
+  const out = new Float32Array(count * kvHeads * headDim);
+  for (let j = 0; j < count; j++) {
+    for (let head = 0; head < kvHeads; head++) {
+      const page = table[Math.floor(j / pageSize)] * kvHeads + head;
+      const from = (page * pageSize + (j % pageSize)) * headDim;
+      for (let i = 0; i < headDim; i++) out[(j * kvHeads + head) * headDim + i] = values[from + i];
+    }
+  }
+  return Tensor.from(cache.backend, out, [count, kvHeads, headDim]);
 }
 
 /** Cases by op. */

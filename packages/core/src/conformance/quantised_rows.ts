@@ -40,15 +40,47 @@ function inBlocks(row: Float32Array, block: (x: Float32Array) => Float32Array): 
 
 const largest = (x: Float32Array): number => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
-/** What attention reads of a row that was appended to a cache of this type. */
-export function stored(row: ArrayLike<number>, dtype: KvDType): ArrayLike<number> {
-  const x = Float32Array.from(row);
-  if (dtype === "f32" || dtype === "f16") return x.map(rounders[dtype]);
-  return rotate(inBlocks(rotate(x), (block) => {
-    const most = largest(block);
-    if (dtype === "q8_0") return quantise(block, rounders.f16(Math.fround(most / 127)), -127, 127);
-    return quantise(block, rounders.f16(block.includes(most) ? most / -8 : most / 8), -8, 7);
-  }));
+function quantiseBlock(block: Float32Array, dtype: KvDType): Float32Array {
+  const most = largest(block);
+  if (dtype === "q8_0") return quantise(block, rounders.f16(Math.fround(most / 127)), -127, 127);
+  return quantise(block, rounders.f16(block.includes(most) ? most / -8 : most / 8), -8, 7);
+}
+
+/** Which rows a cache stores, and how. */
+export interface StoredAs {
+  readonly dtype: KvDType;
+  /** Whether they are keys, which have a reference where they are quantised. */
+  readonly isKeys: boolean;
+  readonly pageSize: number;
+}
+
+/** What attention reads of a row, and the part of it that is its page's reference. */
+export interface StoredRow {
+  readonly row: Float32Array;
+  readonly reference: Float32Array;
+}
+
+/** The rows of one head as a cache has them, appended from position 0 on. */
+export function stored(rows: readonly ArrayLike<number>[], { dtype, isKeys, pageSize }: StoredAs): StoredRow[] {
+  if (dtype === "f32" || dtype === "f16") {
+    return rows.map((row) => ({
+      row: Float32Array.from(row, rounders[dtype]),
+      reference: new Float32Array(row.length),
+    }));
+  }
+  let reference = new Float32Array(rows[0].length);
+  let sum = new Float32Array(rows[0].length);
+  return rows.map((row, j) => {
+    const x = rotate(Float32Array.from(row));
+    if (isKeys && j % pageSize === 0) {
+      const mean = j === 0 ? x : reference.map((value, i) => value + Math.fround(sum[i] / pageSize));
+      reference = mean.map(rounders.f16);
+      sum = sum.map(() => 0);
+    }
+    const coded = inBlocks(x.map((value, i) => value - reference[i]), (block) => quantiseBlock(block, dtype));
+    sum = sum.map((value, i) => value + coded[i]);
+    return { row: rotate(coded.map((value, i) => value + reference[i])), reference: rotate(reference) };
+  });
 }
 
 /** What attention makes of a query row, times scale already, for keys of this type. */
