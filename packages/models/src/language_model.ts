@@ -16,7 +16,7 @@ import { generate, type GenerateOptions, type Generation } from "./generation/ge
 import type { SamplingOptions } from "./sampling/sampler.ts";
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
-import type { MemoryReport } from "./memory.ts";
+import { checkEvaluation, type MemoryReport } from "./memory.ts";
 
 /** Logits of every row are large (vocabSize floats each): fewer rows at a time than in `forward`. */
 const LOGIT_ROWS_MAX = 128;
@@ -217,15 +217,17 @@ export class LanguageModel implements Disposable {
   /**
    * Runs a whole sequence from position 0 and keeps the logits of every token.
    *
-   * @throws {MllmError} `invalid_argument` when an id is not in the vocabulary or the sequence exceeds the context
+   * @throws {MllmError} `invalid_argument` when an id is not in the vocabulary or the sequence exceeds the context,
+   * `out_of_memory` when the result takes more than 4 GiB
    */
   async evaluate(ids: readonly number[], options: { hiddenStates?: boolean } = {}): Promise<Evaluation> {
     this.#checkIds(ids, 0);
+    const { vocabSize, hiddenSize, numHiddenLayers } = this.network.config;
+    const layers = options.hiddenStates ? numHiddenLayers : 0;
+    checkEvaluation(this.network.config, ids.length, layers);
     const unlock = this.#lock();
     this.#cached = [];
     try {
-      const { vocabSize, hiddenSize, numHiddenLayers } = this.network.config;
-      const layers = options.hiddenStates ? numHiddenLayers : 0;
       const result: Evaluation = {
         logits: new Float32Array(ids.length * vocabSize),
         hiddenStates: Array.from({ length: layers }, () => new Float32Array(ids.length * hiddenSize)),

@@ -7,6 +7,7 @@ import type { GenerateOptions, Generation } from "./generation/generate.ts";
 import { embeddedModelPath } from "./embedded_model.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load_model.ts";
+import { checkEvaluation } from "./memory.ts";
 import { perplexity } from "./perplexity.ts";
 
 async function withModel(options: Partial<LoadOptions>, check: (model: LanguageModel) => Promise<void>): Promise<void> {
@@ -120,6 +121,14 @@ describe("LanguageModel", () => {
       await running;
       assertEquals(model.cachedPrefix(ids), ids.length);
     });
+  });
+
+  it("refuses an evaluation whose result no array can hold", () => {
+    const qwen = { vocabSize: 151_936, hiddenSize: 1024 };
+    checkEvaluation(qwen, 7000, 0);
+    const error = assertThrows(() => checkEvaluation(qwen, 8192, 0), MllmError, "at most 7067 tokens");
+    assertEquals(error.code, "out_of_memory");
+    assertThrows(() => checkEvaluation(qwen, 7000, 28), MllmError, "leave the hidden states out");
   });
 
   it("logits outlive the model", async () => {

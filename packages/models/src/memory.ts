@@ -65,6 +65,32 @@ export function estimateMemory(
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }
 
+/** Most bytes that one evaluation returns: JavaScript's engine gives no array of much more. */
+const EVALUATION_BYTES_MAX = 4 * 2 ** 30;
+
+/**
+ * Refuses an evaluation whose logits, f32 [tokens, vocabSize], and hidden states of `layers` layers take more than 4 GiB.
+ *
+ * @throws {MllmError} `out_of_memory` with the numbers
+ */
+export function checkEvaluation(
+  { vocabSize, hiddenSize }: Pick<DecoderConfig, "vocabSize" | "hiddenSize">,
+  tokens: number,
+  layers: number,
+): void {
+  const perToken = (vocabSize + layers * hiddenSize) * 4;
+  if (tokens * perToken <= EVALUATION_BYTES_MAX) return;
+  const most = Math.floor(EVALUATION_BYTES_MAX / perToken);
+  const what = layers > 0 ? "logits and hidden states" : "logits";
+  throw new MllmError(
+    "out_of_memory",
+    `the ${what} of ${tokens} tokens take ${formatMiB(tokens * perToken)}, more than ${
+      formatMiB(EVALUATION_BYTES_MAX)
+    }`,
+    { next: `Evaluate at most ${most} tokens at once${layers > 0 ? ", or leave the hidden states out" : ""}` },
+  );
+}
+
 /** Refuses what can't fit. @throws {MllmError} `out_of_memory` with the numbers */
 export function checkMemory({ weights, kv, arena, total }: MemoryReport, availableBytes: number, file: string): void {
   if (total <= availableBytes) return;

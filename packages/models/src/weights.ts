@@ -22,6 +22,9 @@ function alignmentOf(dtype: DType): number {
   return quantized ? 1 : blockBytes;
 }
 
+/** Types of tables of numbers, which are no weights. */
+const integers: ReadonlySet<DType> = new Set(["i8", "i16", "i32", "i64", "u8"]);
+
 /** Called while weights load, with the bytes done and their sum. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
 
@@ -37,8 +40,8 @@ export interface WeightSource {
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes.
  *
- * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing or has another shape,
- * `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
+ * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing, has another shape or
+ * holds integers, `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
  */
 export class WeightLoader implements Disposable {
   readonly #files = new Map<string, MappedFile>();
@@ -128,6 +131,13 @@ export class WeightLoader implements Disposable {
           next: "Check that weights and config belong to the same model",
         },
       );
+    }
+    if (integers.has(info.dtype)) {
+      throw new MllmError("invalid_file", `the weight ${name} holds integers (${info.dtype})`, {
+        file: info.file,
+        offset: info.offset,
+        next: "Use a file with weights as floats or in GGUF's block types",
+      });
     }
     return info;
   }

@@ -182,11 +182,14 @@ class TokenLoop implements Generation {
 
   /** The text that was held back as a possible part of a character or of a stop string. */
   #finish(): string {
-    const { text, stopped } = this.#stops.push(this.#decoder.flush());
-    if (stopped) this.stats.stop = "stop";
-    const rest = stopped ? text : text + this.#stops.flush();
-    this.text += rest;
-    return rest;
+    const { text } = this.#stops.push(this.#decoder.flush());
+    const end = this.#stops.flush();
+    if (end.stopped) {
+      this.stats.stop = "stop";
+      this.stats.contextFull = false;
+    }
+    this.text += text + end.text;
+    return text + end.text;
   }
 }
 

@@ -49,12 +49,14 @@ export class StopMatcher {
   }
 
   /**
-   * Ends the stream: returns the text that was held back in vain, up to a stop string that waited for an earlier one.
+   * Ends the stream: returns the text that was held back in vain, up to a stop string that waited for an earlier one,
+   * and whether there was one, now or before.
    */
-  flush(): string {
-    const rest = this.#held.slice(0, this.#firstMatch(this.#held));
+  flush(): { text: string; stopped: boolean } {
+    const text = this.#held.slice(0, this.#firstMatch(this.#held));
+    if (text.length < this.#held.length) this.#stopped = true;
     this.#held = "";
-    return rest;
+    return { text, stopped: this.#stopped };
   }
 
   /** Where the first stop string of `text` begins; its length where there is none. */

@@ -12,7 +12,8 @@ function run(stops: string[], pieces: string[]): { text: string; stopped: boolea
     text += result.text;
     if (result.stopped) return { text, stopped: true };
   }
-  return { text: text + matcher.flush(), stopped: false };
+  const end = matcher.flush();
+  return { text: text + end.text, stopped: end.stopped };
 }
 
 describe("StopMatcher", () => {
@@ -26,12 +27,13 @@ describe("StopMatcher", () => {
     assertEquals(matcher.push("b\n"), { text: "</b", stopped: false });
     assertEquals(matcher.push("\nc"), { text: "", stopped: true });
     assertEquals(matcher.push("more"), { text: "", stopped: true });
-    assertEquals(matcher.flush(), "");
+    assertEquals(matcher.flush(), { text: "", stopped: true });
   });
   it("waits for an earlier one", () => {
     assertEquals(run(["abcd", "c"], ["xabc", "d"]), { text: "x", stopped: true });
     assertEquals(run(["abcd", "c"], ["xabc", "e"]), { text: "xab", stopped: true });
-    assertEquals(run(["abcd", "c"], ["xabc"]).text, "xab");
+    assertEquals(run(["abcd", "c"], ["xabc"]), { text: "xab", stopped: true });
+    assertEquals(run(["abcd", "c"], ["xab"]), { text: "xab", stopped: false });
   });
   it("gives the text before the first match, however it is cut", () => {
     const random = new Random(3);
@@ -46,7 +48,7 @@ describe("StopMatcher", () => {
         pieces.push(text.slice(at, at + n));
         at += n;
       }
-      assertEquals(run(stops, pieces).text, text.slice(0, first));
+      assertEquals(run(stops, pieces), { text: text.slice(0, first), stopped: first < text.length });
     }
   });
   it("refuses empty and huge ones", () => {

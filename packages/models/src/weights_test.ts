@@ -1,0 +1,20 @@
+import { x86 } from "@mllm/backend-x86";
+import { MllmError, openBackend, openSafetensors, writeSafetensors } from "@mllm/core";
+import { assertEquals, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { WeightLoader } from "./weights.ts";
+
+describe("WeightLoader", () => {
+  it("refuses integers for weights as a fault of the file", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      await writeSafetensors(path, [{ name: "norm.weight", dtype: "i32", shape: [4], data: new Int32Array(4) }]);
+      using backend = await openBackend(x86, { threads: 1 });
+      using weights = new WeightLoader(backend, { path, weights: (await openSafetensors(path)).tensors });
+      const error = assertThrows(() => weights.rmsNorm("norm", 4, 1e-6), MllmError, "norm.weight holds integers (i32)");
+      assertEquals([error.code, error.file], ["invalid_file", path]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+});
