@@ -5,7 +5,7 @@ export type Times = readonly (readonly number[])[];
 
 /** A candidate must be faster than the default in this share of the rounds, */
 const SHARE_MIN = 0.75;
-/** and save so many nanoseconds of a run: less is where a program happens to lie in memory. */
+/** and save so many nanoseconds of a command: less is where a program happens to lie in memory. */
 const SAVED_NS_MIN = 1000;
 
 export function median(values: readonly number[]): number {

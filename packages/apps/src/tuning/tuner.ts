@@ -260,16 +260,20 @@ class Meter {
     this.#before = program.profile().map(({ ns }) => ns);
   }
 
-  /** Adds the nanoseconds of each kind since the last call to a point; to none, they are forgotten. */
+  /** Adds the nanoseconds since the last call to a point, per command of each kind; to none, they are forgotten. */
   take(point: number | undefined): void {
     const now = this.program.profile().map(({ ns }) => ns);
     const sums = new Map<string, number>();
-    now.forEach((ns, i) => sums.set(this.#kinds[i], (sums.get(this.#kinds[i]) ?? 0) + ns - this.#before[i]));
+    const counts = new Map<string, number>();
+    this.#kinds.forEach((kind, i) => {
+      sums.set(kind, (sums.get(kind) ?? 0) + now[i] - this.#before[i]);
+      counts.set(kind, (counts.get(kind) ?? 0) + 1);
+    });
     this.#before = now;
     if (point === undefined) return;
     for (const [kind, ns] of sums) {
       const points = this.times.get(kind) ?? Array.from({ length: this.#points }, () => []);
-      points[point].push(Math.max(1, ns));
+      points[point].push(Math.max(1, ns) / counts.get(kind)!);
       this.times.set(kind, points);
     }
   }
