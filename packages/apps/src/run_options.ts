@@ -35,7 +35,7 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
   {
     name: "kv-type",
     value: "TYPE",
-    doc: `element type of the KV cache: ${kvDTypes.join(", ")} (default q8_0; f32 with f32 activations)`,
+    doc: `element type of the KV cache: ${kvDTypes.join(", ")} (default f16; f32 with f32 activations)`,
   },
   {
     name: "kv-type-k",

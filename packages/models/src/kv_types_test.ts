@@ -57,8 +57,8 @@ describe("types of the KV cache", () => {
     // 3 layers, 2 heads of 32 elements, 2 pages of 64 tokens.
     const elements = 3 * 2 * 32 * 128;
     const references = 3 * 2 * 2 * 32 * 2;
-    assertEquals(await kv({}), [elements / 32 * 68 + references, "q8_0", "q8_0"]);
-    assertEquals(await kv({ kvDtype: "f16" }), [elements * 4, "f16", "f16"]);
+    assertEquals(await kv({}), [elements * 4, "f16", "f16"]);
+    assertEquals(await kv({ kvDtype: "q8_0" }), [elements / 32 * 68 + references, "q8_0", "q8_0"]);
     assertEquals(await kv({ activations: "f32" }), [elements * 8, "f32", "f32"]);
     assertEquals(await kv({ kvDtype: "q4_0" }), [elements / 32 * (34 + 18) + references, "q8_0", "q4_0"]);
     assertEquals(await kv({ kvDtype: "q4_0", keyDtype: "q4_0" }), [elements / 32 * 36 + references, "q4_0", "q4_0"]);

@@ -23,8 +23,8 @@ export interface LoadOptions {
   /** Tokens that the KV cache holds. Default: the model's limit, at most 8192. */
   context?: number;
   /**
-   * Element type of keys and values in the KV cache. Default: f32 with f32 activations, else q8_0, or f16 for heads
-   * that are no multiple of 32 elements, which q8_0 and q4_0 need. They take 54 % and 29 % of the memory of f16.
+   * Element type of keys and values in the KV cache. Default: f32 with f32 activations, else f16. q8_0 and q4_0 take
+   * 54 % and 29 % of the memory of f16, are faster over long contexts, and need heads of a multiple of 32 elements.
    */
   kvDtype?: KvDType;
   /** Element type of the keys alone. Default: `kvDtype`, but "q8_0" where that is "q4_0": keys lose too much in 4 bits. */
@@ -86,8 +86,8 @@ export function resolveSettings(
     throw new MllmError("invalid_argument", `${name} must be a whole number from ${min} to ${max}, not ${value}`);
   };
   const limit = config.maxPositionEmbeddings;
-  const kvDtype = options.kvDtype ?? (activations === "f32" ? "f32" : config.headDim % 32 === 0 ? "q8_0" : "f16");
-  // Keys lose too much in 4 bits (perplexity more than doubles on Qwen2.5): "q4_0" for both is about the values.
+  const kvDtype = options.kvDtype ?? (activations === "f32" ? "f32" : "f16");
+  // Keys lose too much in 4 bits (perplexity +4 % on Qwen2.5): "q4_0" for both is about the values.
   const keyDtype = kvDtype === "q4_0" ? "q8_0" : kvDtype;
   return {
     context: whole("the context", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
