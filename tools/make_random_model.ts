@@ -32,8 +32,17 @@ export async function main(args: readonly string[]): Promise<number> {
   const type = options?.get("--type") as DType;
   const path = options?.get("-o");
   const number = (name: string, otherwise: number) => Number(options?.get(name) ?? otherwise);
-  if (!shape || !path || !quantizable.includes(type)) {
-    console.error(usage);
+  const wrong = options === undefined
+    ? "an option is not known or has no value"
+    : !shape
+    ? `--shape can't be ${options.get("--shape")}`
+    : !quantizable.includes(type)
+    ? `--type can't be ${type}`
+    : !path
+    ? "-o FILE is missing"
+    : undefined;
+  if (!shape || !path || wrong !== undefined) {
+    console.error(`make:random: ${wrong}\n${usage}`);
     return 2;
   }
   const full: ModelShape = {

@@ -156,11 +156,20 @@ async function main(args: string[]): Promise<number> {
     console.error(`bench:peers: ${(error as Error).message}\n${usage}`);
     return 2;
   }
-  const { models, plan, json, docs } = parsed;
+  const { plan, json, docs } = parsed;
+  const models: string[] = [];
+  for (const path of parsed.models) {
+    try {
+      models.push(Deno.realPathSync(path));
+    } catch (error) {
+      console.error(`bench:peers: ${path} can't be read: ${(error as Error).message}`);
+      return 1;
+    }
+  }
   const machine = await describeMachine();
   const peaks = await measurePeaks(plan.level ?? machine.levels.at(-1)!, plan.threads);
   const results: Results = { date: new Date().toISOString(), machine, models: [] };
-  for (const model of models) results.models.push(await compare(await Deno.realPath(model), plan, peaks));
+  for (const model of models) results.models.push(await compare(model, plan, peaks));
   console.log(reportText(results));
   if (json !== undefined) await writeResults(json, results);
   if (docs) await writeDocs(results);

@@ -50,14 +50,17 @@ export interface Host {
 /** Exit code of a program that a signal ended: 128 + its number. */
 export const SIGNAL_EXIT = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
-function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+function writeAll(name: string, stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
   let bytes = new TextEncoder().encode(text);
   while (bytes.length > 0) {
     try {
       bytes = bytes.subarray(stream.writeSync(bytes));
     } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) throw error;
       // The pipe's reader is slow and the pipe does not block: wait a moment and go on.
-      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      if (!(error instanceof Deno.errors.WouldBlock)) {
+        throw new MllmError("io", `${name} can't be written: ${(error as Error).message}`, { cause: error });
+      }
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
     }
   }
@@ -72,9 +75,9 @@ export function denoHost(): Host {
       return { columns: 80, rows: 24 };
     }
   };
-  const output = (stream: typeof Deno.stdout | typeof Deno.stderr): Output => ({
-    isTerminal: stream.isTerminal(),
-    write: (text) => writeAll(stream, text),
+  const output = (name: "stdout" | "stderr"): Output => ({
+    isTerminal: Deno[name].isTerminal(),
+    write: (text) => writeAll(name, Deno[name], text),
   });
   return {
     stdin: {
@@ -82,8 +85,8 @@ export function denoHost(): Host {
       read: (buffer) => Deno.stdin.read(buffer),
       setRaw: (on) => Deno.stdin.setRaw(on),
     },
-    stdout: output(Deno.stdout),
-    stderr: output(Deno.stderr),
+    stdout: output("stdout"),
+    stderr: output("stderr"),
     columns: () => size().columns || 80, // a terminal that does not know its size says 0
     rows: () => size().rows || 24,
     env: (name) => {
@@ -117,8 +120,8 @@ export function enterStartFolder(env: Host["env"]): void {
   }
 }
 
-/** Longest line that is read, in UTF-16 units: far more than any context holds. */
-const LINE_LENGTH_MAX = 64 << 20;
+/** Longest line, or whole input, that is read, in UTF-16 units: far more than any context holds. */
+const TEXT_LENGTH_MAX = 64 << 20;
 
 /**
  * The lines of an input, without their line ends; an unfinished last line counts. Throws `invalid_argument` where one
@@ -135,7 +138,7 @@ export async function* readLines(input: Input): AsyncGenerator<string> {
     const [first, ...more] = piece.split("\n");
     pending.push(first);
     length += first.length;
-    if (length > LINE_LENGTH_MAX) {
+    if (length > TEXT_LENGTH_MAX) {
       throw new MllmError("invalid_argument", "a line of the input has more than 64 Mi characters", {
         next: "Put line ends into it",
       });
@@ -161,13 +164,16 @@ export async function givenPrompt(text: string, input: Input): Promise<string> {
   throw new UsageError(text === "-" ? "--prompt - found nothing on stdin" : "--prompt is empty");
 }
 
-/** Everything there is to read, as text. */
+/** Everything there is to read, as text. Throws `invalid_argument` for more than 64 Mi characters. */
 export async function readAll(input: Input): Promise<string> {
   const decoder = new TextDecoder();
   const buffer = new Uint8Array(64 << 10);
   let text = "";
   for (let count = await input.read(buffer); count !== null; count = await input.read(buffer)) {
     text += decoder.decode(buffer.subarray(0, count), { stream: true });
+    if (text.length > TEXT_LENGTH_MAX) {
+      throw new MllmError("invalid_argument", "the input has more than 64 Mi characters", { next: "Give less" });
+    }
   }
   return text + decoder.decode();
 }

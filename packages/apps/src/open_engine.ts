@@ -122,7 +122,8 @@ class ProjectEngine implements Engine {
   }
 
   async tokenizer(path: string): Promise<TextCodec> {
-    return createTokenizer((await openCheckpoint(path)).tokenizer);
+    const checkpoint = await openCheckpoint(path);
+    return createTokenizer(checkpoint.tokenizer, checkpoint.path);
   }
 
   async backends(options: RunOptions): Promise<BackendReport[]> {

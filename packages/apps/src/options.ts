@@ -80,7 +80,7 @@ function dashed(name: string): string {
 export function parseInteger(what: string, text: string, min: number, max: number): number {
   const value = Number(text);
   if (!/^[+-]?\d+$/.test(text) || value < min || value > max) {
-    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    const range = `from ${min} to ${max}`;
     throw new UsageError(`${what} needs a whole number ${range}, not "${text}"`);
   }
   return value;

@@ -44,6 +44,7 @@ export class MllmError extends Error {
   readonly offset?: number | bigint;
   /** One sentence: what the user can do next. */
   readonly next?: string;
+  readonly #what: string;
 
   /** `what` says in lower case what went wrong; where and what to do next are added from the details. */
   constructor(code: ErrorCode, what: string, details: ErrorDetails = {}) {
@@ -53,10 +54,17 @@ export class MllmError extends Error {
       oneLine(`${what}${where}${next === undefined ? "" : `. ${next}`}`),
       cause === undefined ? undefined : { cause },
     );
+    this.#what = what;
     this.code = code;
     this.file = file;
     this.offset = offset;
     this.next = next;
+  }
+
+  /** The same error, naming the file that it is about unless it names one. */
+  about(file: string): MllmError {
+    if (this.file !== undefined) return this;
+    return new MllmError(this.code, this.#what, { file, next: this.next, cause: this.cause });
   }
 }
 

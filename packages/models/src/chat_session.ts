@@ -21,6 +21,9 @@ export interface ChatSessionOptions {
   templateVariables?: Record<string, unknown>;
 }
 
+/** Longest message, in UTF-16 units: templates make texts of up to 4 Mi. */
+const MESSAGE_LENGTH_MAX = 4_000_000;
+
 /** A conversation of several turns. Turns that the KV cache holds already are not run again. */
 export class ChatSession {
   /** The turns so far, without the system prompt. */
@@ -86,6 +89,11 @@ export class ChatSession {
     if (this.#replying) {
       throw new MllmError("invalid_argument", "the conversation waits for a reply already", {
         next: "Read that one to its end, or stop it, before the next message",
+      });
+    }
+    if (text.length > MESSAGE_LENGTH_MAX) {
+      throw new MllmError("invalid_argument", `a message of ${text.length} characters is longer than any context`, {
+        next: "Say less",
       });
     }
     this.#replying = true;

@@ -90,7 +90,7 @@ export function resolveSettings(
   // Keys lose too much in 4 bits (perplexity +4 % on Qwen2.5): "q4_0" for both is about the values.
   const keyDtype = kvDtype === "q4_0" ? "q8_0" : kvDtype;
   return {
-    context: whole("the context", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
+    context: whole("the context of this model", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
     chunk: whole("the chunk", options.chunk ?? CHUNK_DEFAULT, 1, 1 << 16),
     eager: options.eager ?? false,
     keyDtype: options.keyDtype ?? keyDtype,
@@ -127,7 +127,7 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   const inspected = await inspectModel(path);
   const { checkpoint, config } = inspected;
   const settings = resolveSettings(options, config, backend.activations);
-  const tokenizer = createTokenizer(checkpoint.tokenizer);
+  const tokenizer = createTokenizer(checkpoint.tokenizer, checkpoint.path);
   const template = checkpoint.chatTemplate === undefined ? undefined : new ChatTemplate(checkpoint.chatTemplate);
   const memory: MemoryReport = estimateMemory(backend, config, checkpoint.weights.values(), settings);
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);

@@ -122,10 +122,11 @@ function system({ talk, print }: CommandContext, argument: string): void {
     );
   }
   conversation.system = argument === "none" ? undefined : argument;
+  if (argument === "none") return print("The system prompt is removed.");
   const when = conversation.messages.length === 0
     ? ""
     : " It holds for the whole conversation from the next message on.";
-  print(`${argument === "none" ? "The system prompt is removed." : "The system prompt is set."}${when}`);
+  print(`The system prompt is set.${when}`);
 }
 
 function path({ home }: CommandContext, argument: string, command: string): string {

@@ -1,4 +1,5 @@
 /** The chat without a terminal: each line is a message, replies alone go to stdout. */
+import { MllmError } from "@mllm/core";
 import { type Host, readLines } from "../host.ts";
 import { printable } from "../terminal/style.ts";
 import { endNote } from "./stats_line.ts";
@@ -14,9 +15,22 @@ export async function runOnce(host: Host, talk: Talk, text: string): Promise<voi
   if (note !== undefined) host.stderr.write(`mllm: ${note}\n`);
 }
 
-/** Every line of stdin is a message, whatever it begins with; blank lines are skipped. */
+/**
+ * Every line of stdin is a message, whatever it begins with; blank lines are skipped. Where one fails after others,
+ * those behind it are not read, and a note says so.
+ */
 export async function runPipeChat(host: Host, talk: Talk): Promise<void> {
+  let number = 0;
   for await (const line of readLines(host.stdin)) {
-    if (line.trim() !== "") await runOnce(host, talk, line);
+    number++;
+    if (line.trim() === "") continue;
+    try {
+      await runOnce(host, talk, line);
+    } catch (error) {
+      if (number > 1 && error instanceof MllmError) {
+        host.stderr.write(`mllm: line ${number} and those after it have no reply\n`);
+      }
+      throw error;
+    }
   }
 }

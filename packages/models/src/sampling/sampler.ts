@@ -73,7 +73,6 @@ export function isInRange(value: unknown, { min, max, whole, aboveMin }: NumberR
 /** "a whole number from 0 to 2147483647", for messages. */
 export function describeRange({ min, max, whole, aboveMin }: NumberRange): string {
   const kind = whole ? "a whole number" : "a number";
-  if (max === Number.MAX_SAFE_INTEGER) return `${kind} of at least ${min}`;
   return `${kind} ${aboveMin ? "above" : "from"} ${min} to ${max}`;
 }
 

@@ -14,7 +14,7 @@ export const tokenIdMax = (1 << 22) - 1;
 /** An `invalid_file` error about a tokenizer. */
 export function broken(what: string): MllmError {
   return new MllmError("invalid_file", `tokenizer: ${what}`, {
-    next: "Download the model's tokenizer files again.",
+    next: "Download the model's files again",
   });
 }
 
