@@ -95,7 +95,6 @@ const namedCpus: readonly KernelRow[] = [
 ];
 
 /** First row that fits decides. */
-/** First row that fits decides. */
 export const kernelRows: readonly KernelRow[] = [
   ...namedCpus,
   {

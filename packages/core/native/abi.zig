@@ -241,8 +241,9 @@ pub fn q8aRowBytes(k: usize) usize {
 
 /// Most threads of a device.
 pub const max_threads = 255;
-/// Largest head_dim and page_size of a quantised cache.
+/// Largest head_dim of a quantised cache.
 pub const kv_head_dim_max = 1024;
+/// Largest page_size of a quantised cache.
 pub const kv_page_size_max = 512;
 
 /// Bytes behind the rows of each page and head of quantised keys: their reference, head_dim f16.

@@ -135,6 +135,10 @@ fn writeTypeScript(w: *Writer) !void {
     try w.print("export const maxRank = {d};\n", .{abi.max_rank});
     try writeDeclDoc(w, "max_threads", "");
     try w.print("export const maxThreads = {d};\n", .{abi.max_threads});
+    try writeDeclDoc(w, "kv_head_dim_max", "");
+    try w.print("export const kvHeadDimMax = {d};\n", .{abi.kv_head_dim_max});
+    try writeDeclDoc(w, "kv_page_size_max", "");
+    try w.print("export const kvPageSizeMax = {d};\n", .{abi.kv_page_size_max});
     inline for (enums) |name| try writeTsEnum(w, name);
     inline for (packed_structs) |name| try writeTsBits(w, name);
     inline for (structs) |name| try writeTsStruct(w, name);

@@ -5,6 +5,7 @@
 import type { Backend } from "./backend.ts";
 import { byteLength, dtypes } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
+import { kvHeadDimMax, kvPageSizeMax } from "./native/abi.ts";
 import { MemoryStorage } from "./storage.ts";
 import { Tensor } from "./tensor.ts";
 import { keep } from "./tidy.ts";
@@ -148,11 +149,11 @@ function withDefaults(options: KvCacheOptions): Required<KvCacheOptions> {
     };
     if (!kvDTypes.includes(dtype)) refuse(`${name} ${dtype} is not one of ${kvDTypes.join(", ")}`);
     if (!isQuantized(dtype)) continue;
-    if (headDim % 32 !== 0 || headDim > 1024) {
-      refuse(`${dtype} takes heads of a multiple of 32 up to 1024 elements, not ${headDim}`);
+    if (headDim % 32 !== 0 || headDim > kvHeadDimMax) {
+      refuse(`${dtype} takes heads of a multiple of 32 up to ${kvHeadDimMax} elements, not ${headDim}`);
     }
-    if (pageSize % 16 !== 0 || pageSize > 512) {
-      refuse(`${dtype} takes pages of a multiple of 16 up to 512 tokens, not ${pageSize}`);
+    if (pageSize % 16 !== 0 || pageSize > kvPageSizeMax) {
+      refuse(`${dtype} takes pages of a multiple of 16 up to ${kvPageSizeMax} tokens, not ${pageSize}`);
     }
   }
   return { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype };

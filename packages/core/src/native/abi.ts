@@ -6,6 +6,10 @@ export const abiVersion = 2;
 export const maxRank = 4;
 /** Most threads of a device. */
 export const maxThreads = 255;
+/** Largest head_dim of a quantised cache. */
+export const kvHeadDimMax = 1024;
+/** Largest page_size of a quantised cache. */
+export const kvPageSizeMax = 512;
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
 export const Dtype = {
