@@ -178,7 +178,7 @@ describe("the x86 library over raw FFI", () => {
     assertEquals(submit.call(handle, bad, 1n), abi.Status.invalid);
     assertEquals(errorText(handle), "add: out has no address");
     const missing = new TextEncoder().encode("/does/not/exist\0");
-    assertEquals(mapFile.call(handle, missing, new Uint8Array(abi.MappedFile.size)), abi.Status.not_found);
+    assertEquals(mapFile.call(handle, missing, 0n, 0n, new Uint8Array(abi.MappedFile.size)), abi.Status.not_found);
     assertEquals(errorText(handle), "map_file: /does/not/exist: no such file");
     close.call(handle);
     assertEquals(alloc.call(handle, 64n), 0n);
@@ -192,12 +192,14 @@ describe("the x86 library over raw FFI", () => {
     const file = Deno.makeTempFileSync();
     Deno.writeTextFileSync(file, "mapped");
     const out = new Uint8Array(abi.MappedFile.size);
-    assertEquals(mapFile.call(handle, new TextEncoder().encode(`${file}\0`), out), 0);
+    assertEquals(mapFile.call(handle, new TextEncoder().encode(`${file}\0`), 0n, 0n, out), 0);
     const [address, bytes] = new BigUint64Array(out.buffer);
     assertEquals(bytes, 6n);
     const text = new Deno.UnsafePointerView(Deno.UnsafePointer.create(address)!).getArrayBuffer(6);
     assertEquals(new TextDecoder().decode(text), "mapped");
     assertEquals(unmapFile.call(handle, address, bytes), 0);
+    assertEquals(mapFile.call(handle, new TextEncoder().encode(`${file}\0`), 1n, 6n, out), abi.Status.io);
+    assertStringIncludes(errorText(handle), "the file ends before that range does");
     Deno.removeSync(file);
     close.call(handle);
   });

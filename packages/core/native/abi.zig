@@ -11,7 +11,7 @@
 const std = @import("std");
 
 /// Raised when any struct, enum value or function below changes its meaning.
-pub const version: u32 = 2;
+pub const version: u32 = 3;
 
 pub const max_rank = 4;
 pub const max_inputs = 6;
@@ -213,8 +213,8 @@ pub const Backend = extern struct {
     /// Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error.
     free: *const fn (handle: u64, address: u64) callconv(.c) void,
     copy: *const fn (handle: u64, dst: u64, src: u64, bytes: u64) callconv(.c) i32,
-    /// Maps a file read-only; the path is UTF-8 and NUL-terminated.
-    map_file: *const fn (handle: u64, path: u64, out: *MappedFile) callconv(.c) i32,
+    /// Maps `bytes` of a file from `offset` on (0: all that follow) read-only; the path is UTF-8 and NUL-terminated.
+    map_file: *const fn (handle: u64, path: u64, offset: u64, bytes: u64, out: *MappedFile) callconv(.c) i32,
     unmap_file: *const fn (handle: u64, address: u64, bytes: u64) callconv(.c) i32,
     /// 1 when this op with these dtypes, layouts and shapes can run here, else 0 and the reason in last_error.
     supports: *const fn (handle: u64, command: *const Command) callconv(.c) i32,

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 /** Raised when any struct, enum value or function below changes its meaning. */
-#define MLLM_ABI_VERSION 2
+#define MLLM_ABI_VERSION 3
 #define MLLM_MAX_RANK 4
 #define MLLM_MAX_INPUTS 6
 #define MLLM_MAX_OUTPUTS 2
@@ -239,8 +239,8 @@ typedef struct {
   /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
   void (*free)(uint64_t handle, uint64_t address);
   int32_t (*copy)(uint64_t handle, uint64_t dst, uint64_t src, uint64_t bytes);
-  /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */
-  int32_t (*map_file)(uint64_t handle, uint64_t path, mllm_mapped_file *out);
+  /** Maps `bytes` of a file from `offset` on (0: all that follow) read-only; the path is UTF-8 and NUL-terminated. */
+  int32_t (*map_file)(uint64_t handle, uint64_t path, uint64_t offset, uint64_t bytes, mllm_mapped_file *out);
   int32_t (*unmap_file)(uint64_t handle, uint64_t address, uint64_t bytes);
   /** 1 when this op with these dtypes, layouts and shapes can run here, else 0 and the reason in last_error. */
   int32_t (*supports)(uint64_t handle, const mllm_command *command);

@@ -91,7 +91,7 @@ export class MappedFile implements Disposable, Owner {
   constructor(
     /** Address of the first byte in this process. */
     readonly address: bigint,
-    /** Length of the mapping: the size of the file when it was mapped. */
+    /** Length of the mapping: of the whole file unless a range was asked for. */
     readonly bytes: number,
     /** Path it was opened by, named in errors. */
     readonly path: string,
@@ -306,14 +306,16 @@ export class Backend implements Disposable {
   }
 
   /**
-   * Maps a whole file read-only; dispose the result when nothing will be borrowed from it any more. Throws
-   * `not_found` when there is no such file, `out_of_memory` when the address space does not hold it, and `io`, with the
-   * system's reason, when it is empty or can't be mapped.
+   * Maps a file, or `bytes` of it from `offset` on, read-only; dispose the result when nothing will be borrowed from it
+   * any more: what was read of it counts as this process's memory until then. Throws `not_found` when there is no such
+   * file, `out_of_memory` when the address space does not hold it, and `io`, with the system's reason, when it is empty,
+   * ends before the range does or can't be mapped.
    */
-  mapFile(path: string): MappedFile {
+  mapFile(path: string, { offset = 0, bytes = 0 }: { offset?: number; bytes?: number } = {}): MappedFile {
     this.#check();
+    const name = new TextEncoder().encode(`${path}\0`);
     const out = new Uint8Array(abi.MappedFile.size);
-    const status = this.library.mapFile(this.handle, new TextEncoder().encode(`${path}\0`), out);
+    const status = this.library.mapFile(this.handle, name, BigInt(offset), BigInt(bytes), out);
     if (status !== 0) {
       throw new MllmError(statusCodes[status] ?? "backend", `the file can't be mapped: ${this.lastError()}`, {
         file: path,
@@ -321,9 +323,9 @@ export class Backend implements Disposable {
     }
     const view = new DataView(out.buffer);
     const address = view.getBigUint64(abi.MappedFile.offset.address, true);
-    const bytes = view.getBigUint64(abi.MappedFile.offset.bytes, true);
-    return new MappedFile(address, Number(bytes), path, () => {
-      if (!this.#closed) this.library.unmapFile(this.handle, address, bytes);
+    const length = view.getBigUint64(abi.MappedFile.offset.bytes, true);
+    return new MappedFile(address, Number(length), path, () => {
+      if (!this.#closed) this.library.unmapFile(this.handle, address, length);
     });
   }
 

@@ -180,6 +180,13 @@ describe("backends", () => {
     assertEquals([...x.toFloat32Array()], [4, 5, 6]);
     x.free();
     assertThrows(() => Tensor.fromAddress(backend, file.address, "f32", [3], file), MllmError, "mapped");
+    const part = backend.mapFile(path, { offset: 20, bytes: 12 });
+    assertEquals(part.bytes, 12);
+    using y = Tensor.fromAddress(backend, part.address, "f32", [3], part);
+    assertEquals([...y.toFloat32Array()], [5, 6, 7]);
+    part[Symbol.dispose]();
+    const beyond = assertThrows(() => backend.mapFile(path, { offset: 60, bytes: 8 }), MllmError, "before that range");
+    assertEquals(beyond.code, "io");
     const code = (name: string) => assertThrows(() => backend.mapFile(name), MllmError, name).code;
     assertEquals(code(`${path}.missing`), "not_found");
     await Deno.truncate(path);

@@ -113,9 +113,7 @@ function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: B
   }
   const weights = new WeightLoader(backend, checkpoint, onProgress);
   try {
-    const network = family.build[modeling](config, weights);
-    weights.finish();
-    return network;
+    return family.build[modeling](config, weights);
   } catch (error) {
     weights[Symbol.dispose]();
     throw error;

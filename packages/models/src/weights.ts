@@ -5,7 +5,6 @@ import {
   dtypes,
   Embedding,
   Linear,
-  type MappedFile,
   MllmError,
   packWeight,
   readWeight,
@@ -40,11 +39,13 @@ export interface WeightSource {
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes.
  *
+ * While it loads, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
+ * for before the many small ones.
+ *
  * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing, has another shape or
  * holds integers, `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
  */
 export class WeightLoader implements Disposable {
-  readonly #files = new Map<string, MappedFile>();
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
   readonly #totalBytes: number;
@@ -80,7 +81,7 @@ export class WeightLoader implements Disposable {
   embedding(name: string, count: number, size: number, tied: boolean): Embedding {
     const full = `${name}.weight`;
     if (tied) return new Embedding(this.#pack(full, [count, size]));
-    return new Embedding(this.#own(this.#mapped(full, [count, size], "table")));
+    return new Embedding(this.#own(this.#mapped(full, [count, size])));
   }
 
   /** The language-model head that shares the packed table of `embedding(name, …, tied = true)`. */
@@ -95,15 +96,8 @@ export class WeightLoader implements Disposable {
     return this.#own(new RotaryEmbedding(this.backend, frequencies));
   }
 
-  /** Ends loading: files from which nothing is read any more are unmapped. */
-  finish(): void {
-    for (const file of this.#files.values()) file[Symbol.dispose](); // tensors that borrow from one keep it mapped
-    this.#files.clear();
-  }
-
   /** Releases all weights. */
   [Symbol.dispose](): void {
-    this.finish();
     for (const resource of this.#owned.splice(0)) resource[Symbol.dispose]();
     this.#packed.clear();
   }
@@ -142,22 +136,13 @@ export class WeightLoader implements Disposable {
     return info;
   }
 
-  /** A tensor over the mapped file. `use` "table" maps the file apart, so that the pages read for packing can go. */
-  #mapped(name: string, shape: readonly number[], use: "source" | "table"): Tensor {
+  /** A tensor over its part of the file, which is mapped as long as the tensor lives. */
+  #mapped(name: string, shape: readonly number[]): Tensor {
     const info = this.#info(name, shape);
-    const { file: path, offset, dtype } = info;
+    const { file: path, offset, bytes, dtype } = info;
     if (offset % alignmentOf(dtype) !== 0) return this.#aligned(info).named(name);
-    const key = `${use} ${path}`;
-    let file = this.#files.get(key);
-    if (!file) this.#files.set(key, file = this.backend.mapFile(path));
-    if (offset + info.bytes > file.bytes) {
-      throw new MllmError("invalid_file", `the file became shorter while it was read: ${file.bytes} bytes`, {
-        file: path,
-        offset,
-        next: "Wait for its download to end, then load it again",
-      });
-    }
-    return Tensor.fromAddress(this.backend, file.address + BigInt(offset), dtype, shape, file, { name });
+    using file = this.backend.mapFile(path, { offset, bytes });
+    return Tensor.fromAddress(this.backend, file.address, dtype, shape, file, { name });
   }
 
   /** A copy for weights that lie in the file at an odd place, where kernels can't read them. */
@@ -168,7 +153,7 @@ export class WeightLoader implements Disposable {
   }
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
-    using source = this.#mapped(name, shape, "source");
+    using source = this.#mapped(name, shape);
     const packed = this.#own(packWeight(source).named(name));
     this.#packed.set(name, packed);
     this.#report(name);
@@ -176,7 +161,7 @@ export class WeightLoader implements Disposable {
   }
 
   #vector(name: string, size: number): Tensor {
-    using source = this.#mapped(name, [size], "source");
+    using source = this.#mapped(name, [size]);
     this.#report(name);
     return this.#own(copy(source, { dtype: "f32" }).named(name));
   }

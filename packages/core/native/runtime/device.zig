@@ -33,7 +33,7 @@ pub const Device = struct {
     pool: Pool = undefined,
     executor: Executor = undefined,
     memory: Memory = .{},
-    files: std.ArrayList(abi.MappedFile) = .empty,
+    files: std.ArrayList(file_map.Mapping) = .empty,
     programs: std.ArrayList(?*Program) = .empty,
     steps: std.ArrayList(Step) = .empty,
     /// Shared by all programs: runs are one after the other, and nothing in it outlives a run.
@@ -51,7 +51,7 @@ pub const Device = struct {
     pub fn deinit(self: *Device) void {
         self.pool.deinit(gpa);
         for (self.programs.items) |program| if (program) |live| live.destroy();
-        for (self.files.items) |file| file_map.unmap(file);
+        for (self.files.items) |mapping| file_map.unmap(mapping);
         self.programs.deinit(gpa);
         self.files.deinit(gpa);
         self.steps.deinit(gpa);
@@ -83,16 +83,16 @@ pub const Device = struct {
         if (address != 0 and !self.memory.free(address)) self.errors.set("free: {x} is no block in use", .{address});
     }
 
-    pub fn mapFile(self: *Device, path: [*:0]const u8, out: *abi.MappedFile) abi.Status {
+    pub fn mapFile(self: *Device, path: [*:0]const u8, range: file_map.Range, out: *abi.MappedFile) abi.Status {
         if (!self.acquire()) return .invalid;
         defer self.lock.release();
-        switch (file_map.map(path)) {
-            .ok => |file| {
-                self.files.append(gpa, file) catch {
-                    file_map.unmap(file);
+        switch (file_map.map(path, range)) {
+            .ok => |mapping| {
+                self.files.append(gpa, mapping) catch {
+                    file_map.unmap(mapping);
                     return self.outOfMemory();
                 };
-                out.* = file;
+                out.* = mapping.file;
                 return .ok;
             },
             .failure => |failure| {
@@ -109,9 +109,9 @@ pub const Device = struct {
     pub fn unmapFile(self: *Device, address: u64, bytes: u64) abi.Status {
         if (!self.acquire()) return .invalid;
         defer self.lock.release();
-        for (self.files.items, 0..) |file, i| {
-            if (file.address != address or file.bytes != bytes) continue;
-            file_map.unmap(file);
+        for (self.files.items, 0..) |mapping, i| {
+            if (mapping.file.address != address or mapping.file.bytes != bytes) continue;
+            file_map.unmap(mapping);
             _ = self.files.swapRemove(i);
             return .ok;
         }

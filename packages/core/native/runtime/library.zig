@@ -226,12 +226,12 @@ pub fn Library(comptime platform: type) type {
             return status(.ok);
         }
 
-        fn mapFile(handle: u64, path: u64, out: *abi.MappedFile) callconv(.c) i32 {
+        fn mapFile(handle: u64, path: u64, offset: u64, bytes: u64, out: *abi.MappedFile) callconv(.c) i32 {
             const slot = enter(handle) orelse return status(.invalid);
             defer slot.leave();
             const device = &slot.device;
             if (path == 0) return status(.invalid);
-            return status(device.mapFile(@ptrFromInt(path), out));
+            return status(device.mapFile(@ptrFromInt(path), .{ .offset = offset, .bytes = bytes }, out));
         }
 
         fn unmapFile(handle: u64, address: u64, bytes: u64) callconv(.c) i32 {

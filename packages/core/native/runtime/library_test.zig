@@ -386,7 +386,7 @@ test "files, memory and packing report failures" {
     const handle = open(1, "");
     defer backend.close(handle);
     var file: abi.MappedFile = .{};
-    try expectEqual(6, backend.map_file(handle, @intFromPtr("/no/such/file"), &file));
+    try expectEqual(6, backend.map_file(handle, @intFromPtr("/no/such/file"), 0, 0, &file));
     try expectText(handle, "map_file: /no/such/file: no such file");
     try expectEqual(1, backend.unmap_file(handle, 4096, 4096));
     try expectEqual(0, backend.alloc(handle, 1 << 60));

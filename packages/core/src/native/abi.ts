@@ -2,7 +2,7 @@
 // deno-fmt-ignore-file
 
 /** Raised when any struct, enum value or function below changes its meaning. */
-export const abiVersion = 2;
+export const abiVersion = 3;
 export const maxRank = 4;
 /** Most threads of a device. */
 export const maxThreads = 255;
@@ -227,7 +227,7 @@ export const Backend = {
     /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
     free: 40,
     copy: 48,
-    /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */
+    /** Maps `bytes` of a file from `offset` on (0: all that follow) read-only; the path is UTF-8 and NUL-terminated. */
     mapFile: 56,
     unmapFile: 64,
     /** 1 when this op with these dtypes, layouts and shapes can run here, else 0 and the reason in last_error. */
@@ -293,8 +293,8 @@ export const backendFunctions = {
   /** Gives back a block of `alloc`, once: an address from elsewhere, or a second time, is the caller's error. */
   free: { parameters: ["u64", "u64"], result: "void" },
   copy: { parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
-  /** Maps a file read-only; the path is UTF-8 and NUL-terminated. */
-  mapFile: { parameters: ["u64", "buffer", "buffer"], result: "i32" },
+  /** Maps `bytes` of a file from `offset` on (0: all that follow) read-only; the path is UTF-8 and NUL-terminated. */
+  mapFile: { parameters: ["u64", "buffer", "u64", "u64", "buffer"], result: "i32" },
   unmapFile: { parameters: ["u64", "u64", "u64"], result: "i32" },
   /** 1 when this op with these dtypes, layouts and shapes can run here, else 0 and the reason in last_error. */
   supports: { parameters: ["u64", "buffer"], result: "i32" },
@@ -323,7 +323,7 @@ export const backendFunctionsNative = {
   alloc: { parameters: ["u64", "u64"], result: "u64" },
   free: { parameters: ["u64", "u64"], result: "void" },
   copy: { parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
-  mapFile: { parameters: ["u64", "u64", "u64"], result: "i32" },
+  mapFile: { parameters: ["u64", "u64", "u64", "u64", "u64"], result: "i32" },
   unmapFile: { parameters: ["u64", "u64", "u64"], result: "i32" },
   supports: { parameters: ["u64", "u64"], result: "i32" },
   packedBytes: { parameters: ["u64", "u32", "u64", "u64", "u64"], result: "u64" },

@@ -55,15 +55,16 @@ export class DecoderForCausalLM<Attention extends SelfAttention = SelfAttention>
     const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps, tieWordEmbeddings } = config;
     const rotary = weights.rotaryEmbedding(config.rope);
     this.embedTokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, tieWordEmbeddings);
+    // The largest of all: loaded first, for a moment in memory twice, it does not make the peak.
+    this.lmHead = tieWordEmbeddings
+      ? weights.tiedHead("model.embed_tokens")
+      : weights.linear("lm_head", vocabSize, hiddenSize);
     for (let i = 0; i < numHiddenLayers; i++) {
       const name = `model.layers.${i}`;
       const attention = makeAttention(i, `${name}.self_attn`, rotary);
       this.layers.push(new DecoderLayer(config, name, attention, weights));
     }
     this.norm = weights.rmsNorm("model.norm", hiddenSize, rmsNormEps);
-    this.lmHead = tieWordEmbeddings
-      ? weights.tiedHead("model.embed_tokens")
-      : weights.linear("lm_head", vocabSize, hiddenSize);
   }
 
   /** One pass over `ids`; see {@linkcode ForwardInput}. */
