@@ -24,13 +24,13 @@ function exists(path: string): boolean {
   }
 }
 
-/** Why `deno compile` failed, in the user's words. */
+/** Why `deno compile` failed: in the user's words where the runtime is missing, else in its own. */
 export function explainFailure(output: string): string {
-  if (/denort|download|dns|connect|Could not resolve|error sending request/i.test(output)) {
-    return "deno compile needs Deno's runtime `denort`, and it can't be downloaded from here. On a machine with " +
-      "access run this task once, or name a runtime that is here already: DENORT_BIN=PATH deno task compile";
+  if (/error sending request|Setting up base binary/i.test(output)) {
+    return "deno compile needs Deno's runtime `denort`, and it can't be had from here. On a machine with access run " +
+      "this task once, or name a runtime that is here already: DENORT_BIN=PATH deno task compile";
   }
-  return "deno compile failed; its output is above";
+  return `deno compile failed:\n${output.trim()}`;
 }
 
 /** The arguments of `deno compile`. */
@@ -54,11 +54,7 @@ async function main(): Promise<void> {
   await Deno.mkdir(`${root}/dist`, { recursive: true });
   const args = compileArguments(root, output);
   const { success, stderr } = await command("deno", { args, cwd: root, stdout: "inherit" }).output();
-  const text = new TextDecoder().decode(stderr);
-  if (!success) {
-    console.error(text.trim());
-    fail(explainFailure(text));
-  }
+  if (!success) fail(explainFailure(new TextDecoder().decode(stderr)));
   console.error(`compile: dist/mllm-chat is ready`);
 }
 

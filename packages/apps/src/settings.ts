@@ -82,7 +82,7 @@ function parseTexts(text: string): string[] {
       }
     }
   }
-  return out.filter((stop) => stop !== "");
+  return out;
 }
 
 /** The error for a setting that is not one of `names`, with a suggestion. */
@@ -122,7 +122,7 @@ export class Settings {
   setText(name: string, text: string): void {
     const spec = Settings.#spec(name);
     if (spec.range === undefined) {
-      this.#values.set(spec.name, parseTexts(text));
+      this.set(name, parseTexts(text));
       return;
     }
     this.set(name, /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN, text);
@@ -135,6 +135,7 @@ export class Settings {
       if (!Array.isArray(value) || !value.every((one) => typeof one === "string")) {
         throw new MllmError("invalid_argument", `${spec.name} needs texts, not ${shown}`);
       }
+      if (value.includes("")) throw new MllmError("invalid_argument", `${spec.name}: a text of nothing ends no reply`);
       this.#values.set(spec.name, value);
       return;
     }
@@ -246,6 +247,8 @@ export function settingsFromOptions(options: ParsedOptions): Settings {
     }
   }
   if (options.has("greedy")) settings.set("temperature", 0);
-  if (options.has("stop")) settings.set("stop", options.texts("stop").filter((stop) => stop !== ""));
+  const stops = options.texts("stop");
+  if (stops.includes("")) throw new UsageError("--stop is empty", "Give the text that ends a reply, or leave it out");
+  if (stops.length > 0) settings.set("stop", stops);
   return settings;
 }

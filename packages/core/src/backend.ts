@@ -344,13 +344,17 @@ export class Backend implements Disposable {
   }
 
   /**
-   * Runs the command in `writer`; `describe` gives the text for an error.
+   * Runs the command in `writer`; `describe` gives the call for an error: the op and its operands in brackets.
    * @internal
    */
   submitOne(describe: () => string): void {
     this.#check();
     const status = this.library.submit(this.handle, this.#writerAddress, 1n);
-    if (status !== 0) throw this.failure(status, describe());
+    if (status === 0) return;
+    const call = describe();
+    // The native line names the op as well, for callers who know less.
+    const reason = this.lastError().replace(new RegExp(`^${call.split("(")[0]}(?: on [^:]*)?: `), "");
+    throw new MllmError(statusCodes[status] ?? "backend", `${call}: ${reason}`);
   }
 
   /**

@@ -4,7 +4,7 @@ import { leakChecked, openTestBackend } from "../testdata/backend.ts";
 import type { Backend } from "./backend.ts";
 import { MllmError } from "./errors.ts";
 import { KvCache, type KvCacheOptions } from "./kv_cache.ts";
-import { add, copy, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
+import { add, copy, embedding, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
 import { Tensor } from "./tensor.ts";
 import { keep, tidy } from "./tidy.ts";
 
@@ -83,6 +83,12 @@ describe("tensors", () => {
     using lower = wide.narrow(0, 1, 2);
     assertThrows(() => mulConst(upper, 2, { out: lower }), MllmError, "overlaps");
     assertThrows(() => add(x, x, { out: w }), MllmError, "f32 [4]");
+    using ids = Tensor.from(backend, Int32Array.of(1, 3), [2]);
+    assertEquals(
+      assertThrows(() => embedding(ids, wide), MllmError).message,
+      "embedding(ids: i32 [2], table: f32 [3, 3]): an id is outside of the table",
+      "the native line names the op as well",
+    );
   });
 
   check("are freed by tidy, except what it returns", () => {

@@ -9,6 +9,7 @@ import {
   Tensor,
   tidy,
 } from "@mllm/core";
+import { setImmediate } from "node:timers";
 import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -20,6 +21,12 @@ import { checkEvaluation, type MemoryReport } from "./memory.ts";
 
 /** Logits of every row are large (vocabSize floats each): fewer rows at a time than in `forward`. */
 const LOGIT_ROWS_MAX = 128;
+
+/**
+ * Tokens that take less are decoded on JavaScript's thread, with a turn of the event loop after each: the way to another
+ * thread and back takes about as long as a token of a very small model.
+ */
+const BLOCKING_MS_MAX = 2;
 
 /** How a loaded model runs; see `loadModel` for the defaults. */
 export interface RunSettings {
@@ -77,6 +84,8 @@ export class LanguageModel implements Disposable {
   /** Tokens whose keys and values the cache holds, in order. */
   #cached: number[] = [];
   #busy = false;
+  /** Milliseconds of the last decoded token. */
+  #decodeMs = Infinity;
   readonly #logits: Float32Array;
 
   /**
@@ -361,9 +370,18 @@ export class LanguageModel implements Disposable {
   }
 
   async #forwardCaptured(ids: readonly number[], position: number): Promise<Float32Array> {
-    const program = this.#program(ids.length === 1 ? "decode" : "prefill");
+    const isDecode = ids.length === 1;
+    const program = this.#program(isDecode ? "decode" : "prefill");
     program.inputs.ids.write(Int32Array.from(ids));
-    await program.runAsync({ tokens: ids.length, position });
+    const start = performance.now();
+    if (isDecode && this.#decodeMs < BLOCKING_MS_MAX) {
+      program.run({ tokens: 1, position });
+      this.#decodeMs = performance.now() - start;
+      await new Promise(setImmediate);
+    } else {
+      await program.runAsync({ tokens: ids.length, position });
+      if (isDecode) this.#decodeMs = performance.now() - start;
+    }
     return program.output("logits", 1);
   }
 

@@ -251,8 +251,9 @@ function known(name: string): Command {
   });
 }
 
-/** `/name argument`, or undefined when the text is a message. */
+/** `/name argument`, or undefined when the text is a message. A slash alone asks for the list. */
 function parse(text: string): { name: string; argument: string } | undefined {
+  if (text.trim() === "/") return { name: "help", argument: "" };
   const match = /^\/([a-z?]+!?)(?:\s+([\s\S]*))?$/i.exec(text.trim());
   return match === null ? undefined : { name: match[1].toLowerCase(), argument: (match[2] ?? "").trim() };
 }

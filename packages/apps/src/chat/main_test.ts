@@ -27,15 +27,22 @@ describe("chat in a pipe", () => {
   });
 
   it("only one line of a name and an argument is a command", () => {
-    for (const text of ["/help", "/set temperature 1", "/halp", "/save! x", "/? shortcuts"]) {
+    for (const text of ["/help", "/set temperature 1", "/halp", "/save! x", "/? shortcuts", "/", " / "]) {
       assert(looksLikeCommand(text));
     }
-    for (const text of ["/** doc", "/etc/passwd", "// note", "/help\nme", "say /help"]) assert(!looksLikeCommand(text));
+    for (const text of ["/** doc", "/etc/passwd", "// note", "/help\nme", "say /help", "/ me", "//", "a /"]) {
+      assert(!looksLikeCommand(text));
+    }
   });
 
   it("one shot with --prompt and --system", async () => {
     assertEquals((await run(["-p", "hi"])).out, "You said: hi\n");
     assertEquals((await run(["--prompt=system?", "--system", "S"], { input: "ignored" })).out, "S\n");
+  });
+
+  it("refuses a stop text of nothing", async () => {
+    const { code, err } = await run(["-p", "hi", "--stop", ""]);
+    assertEquals([code, err], [2, "mllm: --stop is empty. Give the text that ends a reply, or leave it out\n"]);
   });
 
   it("takes one message from stdin for -", async () => {
@@ -352,7 +359,7 @@ describe("chat on a terminal", () => {
 
   it("commands: help, unknown, set, stats, clear, system", async () => {
     start();
-    host.type("/help\r");
+    host.type("/\r");
     await host.shows("/save FILE");
     host.type("/halp\r");
     await host.shows("there is no command /halp. Did you mean /help?");
@@ -360,6 +367,8 @@ describe("chat on a terminal", () => {
     await host.shows('there is no setting "temprature". Did you mean temperature?');
     host.type("/set temp 0.7\r");
     await host.shows("temperature: 0.7 (set by you)");
+    host.type('/set stop "END" ""\r');
+    await host.shows("stop: a text of nothing ends no reply");
     host.type("/set top_p 3\r");
     await host.shows("top_p needs a number from 0 to 1, not 3");
     host.type('/set stop "END" "a b"\r');

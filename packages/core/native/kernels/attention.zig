@@ -40,7 +40,7 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const position: usize = @intCast(cmd.ints[0]);
     const window: usize = @intCast(cmd.ints[1]);
     const first = if (window > 0 and position + 1 > window) position + 1 - window else 0;
-    if (!k.mapped(first, position + plan.tokens)) return ctx.fail("attention: a page is not in the cache");
+    if (!k.mapped(first, position + plan.tokens)) return ctx.fail("a page is not in the cache");
     std.debug.assert(ctx.scratch.len >= attention_workspace(cmd, ctx.threads));
 
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);

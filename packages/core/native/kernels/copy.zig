@@ -115,7 +115,11 @@ fn copyBlocks(from: Source, x: *const abi.TensorDesc, out: *const abi.TensorDesc
                 blocks.decode(dtype, offset(base, row) + at / info.elements * info.bytes, &values);
                 break :blk info.elements;
             },
-            .packed_kind => |kind| packedChunk(kind, base, r, k, at, &values),
+            .packed_kind => |kind| blk: {
+                const n = @min(32, k - at);
+                weights.decodePacked(kind, base, r, k, at, values[0..n]);
+                break :blk n;
+            },
             .cache => |page| blk: {
                 page.read(base + r / page.page_size * page.bytes(), r % page.page_size, &values);
                 break :blk k;
@@ -124,25 +128,6 @@ fn copyBlocks(from: Source, x: *const abi.TensorDesc, out: *const abi.TensorDesc
         };
         for (values[0..n], at..) |value, i| store(out.dtype, @constCast(offset(dst, @as(isize, @intCast(i)) * step)), value);
         at += n;
-    }
-}
-
-/// Up to 32 values of row `r` of packed weights from column `at` of K on.
-fn packedChunk(kind: packed_weights.Kind, base: [*]const u8, r: usize, k: usize, at: usize, values: *[chunk]f32) usize {
-    const panel = base + r / packed_weights.panel * packed_weights.panelBytes(kind, k);
-    const column = r % packed_weights.panel;
-    switch (kind) {
-        inline .f32, .f16, .bf16 => |float| {
-            const n = @min(32, k - at);
-            const dtype = @field(abi.Dtype, @tagName(float));
-            const size = comptime abi.blockInfo(dtype).?.bytes;
-            for (0..n) |i| values[i] = weights.loadFloat(dtype, panel + ((at + i) * packed_weights.panel + column) * size);
-            return n;
-        },
-        inline else => |quantised| {
-            packed_weights.Panel(quantised).init(panel).column(at / 32, column, values[0..32]);
-            return 32;
-        },
     }
 }
 

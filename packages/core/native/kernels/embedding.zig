@@ -7,27 +7,6 @@ const packed_weights = @import("packed.zig");
 const weights = @import("weights.zig");
 const offset = weights.offset;
 
-/// Row `n` of packed weights [.., k] as f32.
-pub fn decodePackedRow(kind: packed_weights.Kind, base: [*]const u8, n: usize, k: usize, out: []f32) void {
-    const panel = base + n / packed_weights.panel * packed_weights.panelBytes(kind, k);
-    const column = n % packed_weights.panel;
-    switch (kind) {
-        inline .f32, .f16, .bf16 => |float| {
-            const size = if (float == .f32) 4 else 2;
-            const dtype: abi.Dtype = switch (float) {
-                .f32 => .f32,
-                .f16 => .f16,
-                else => .bf16,
-            };
-            for (out[0..k], 0..) |*value, i| value.* = weights.loadFloat(dtype, panel + (i * packed_weights.panel + column) * size);
-        },
-        inline else => |quantised| {
-            const p = packed_weights.Panel(quantised).init(panel);
-            for (0..k / 32) |b| p.column(b, column, out[b * 32 ..][0..32]);
-        },
-    }
-}
-
 /// Inputs: ids i32 [tokens], table [n, k]. Output: f32 [tokens, k], contiguous rows. Threads share the tokens.
 pub fn embedding(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
     const ids = &cmd.inputs[0];
@@ -42,10 +21,10 @@ pub fn embedding(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) vo
     for (share.start..share.end) |t| {
         const i: isize = @intCast(t);
         const id = std.mem.readInt(i32, offset(@ptrFromInt(ids.data), i * id_stride * 4)[0..4], .little);
-        if (id < 0 or id >= table.shape[0]) return ctx.fail("embedding: an id is outside of the table");
+        if (id < 0 or id >= table.shape[0]) return ctx.fail("an id is outside of the table");
         const row: [*]f32 = @ptrCast(@alignCast(@constCast(offset(@ptrFromInt(out.data), i * out_stride * 4))));
         if (is_packed) {
-            decodePackedRow(packed_weights.kindOf(table.dtype).?, @ptrFromInt(table.data), @intCast(id), k, row[0..k]);
+            weights.decodePacked(packed_weights.kindOf(table.dtype).?, @ptrFromInt(table.data), @intCast(id), k, 0, row[0..k]);
         } else {
             const rows = weights.Rows.init(table);
             rows.decodeRow(@intCast(id), row[0..k]);

@@ -1,38 +1,18 @@
-//! Helpers of the linear kernels' tests and benchmarks: random weights of every dtype, packed, and command builders.
+//! What the tests and benchmarks of the linear kernels have beyond `testing.zig`: random weights of every dtype, packed.
 
 const std = @import("std");
 const abi = @import("abi");
-const context = @import("context");
 const packed_weights = @import("packed.zig");
 const blocks = @import("blocks.zig");
+const testing = @import("testing.zig");
 
 pub const weight_dtypes = [_]abi.Dtype{ .f32, .f16, .bf16 } ++ blocks.all;
 
-/// A contiguous descriptor.
-pub fn describe(dtype: abi.Dtype, address: usize, shape: []const usize) abi.TensorDesc {
-    var desc: abi.TensorDesc = .{ .data = address, .dtype = @intFromEnum(dtype), .rank = @intCast(shape.len) };
-    var stride: usize = 1;
-    var i = shape.len;
-    while (i > 0) {
-        i -= 1;
-        desc.shape[i] = @intCast(shape[i]);
-        desc.strides[i] = @intCast(stride);
-        stride *= shape[i];
-    }
-    return desc;
-}
+pub const describe = testing.describe;
+pub const run = testing.run;
 
 pub fn expectBits(want: f32, got: f32) !void {
-    if (std.math.isNan(want) and std.math.isNan(got)) return;
-    try std.testing.expectEqual(@as(u32, @bitCast(want)), @as(u32, @bitCast(got)));
-}
-
-/// Runs a kernel with the scratch that its workspace asks for.
-pub fn run(kernel: context.Kernel, workspace: ?context.Workspace, cmd: *const abi.Command, threads: u32) !void {
-    const bytes: usize = if (workspace) |w| @intCast(w(cmd, threads)) else 0;
-    const scratch = try std.heap.page_allocator.alignedAlloc(u8, .@"64", bytes);
-    defer std.heap.page_allocator.free(scratch);
-    try context.runForTest(kernel, cmd, threads, scratch);
+    try testing.expectBits(&.{want}, &.{got});
 }
 
 pub const Weights = struct {

@@ -141,7 +141,7 @@ pub fn cross_entropy(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const share = ctx.range(x.count, views.rowGrain(x.n));
     for (share.start..share.end) |r| {
         const id = target.pointer(i32, r)[0];
-        if (id < 0 or id >= x.n) return ctx.fail("cross_entropy: a target is outside the row");
+        if (id < 0 or id >= x.n) return ctx.fail("a target is outside the row");
         const l = if (x.stride == 1) logSum(true, x.cursor(true, r), x.n) else logSum(false, x.cursor(false, r), x.n);
         out.pointer(f32, r)[0] = l.shift + l.log - x.cursor(false, r).at(@intCast(id)).*;
     }

@@ -1,6 +1,7 @@
 //! What the kernel tests share: tensors in awkward layouts, random and special values, runs on several thread counts.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const abi = @import("abi");
 const context = @import("context");
 
@@ -99,6 +100,14 @@ pub fn normal(seed: u64, n: usize, deviation: f32) ![]f32 {
     return values;
 }
 
+/// A contiguous descriptor.
+pub fn describe(dtype: abi.Dtype, address: usize, shape: []const usize) abi.TensorDesc {
+    var desc = dense(shape);
+    desc.dtype = @intFromEnum(dtype);
+    desc.data = address;
+    return desc;
+}
+
 /// Shape and row-major strides; the caller gives dtype and data.
 pub fn dense(shape: []const usize) abi.TensorDesc {
     var desc: abi.TensorDesc = .{ .rank = @intCast(shape.len) };
@@ -119,11 +128,12 @@ pub fn command(inputs: []const abi.TensorDesc, outputs: []const abi.TensorDesc) 
     return cmd;
 }
 
-/// Runs a command with exactly the scratch it asks for.
+/// Runs a command with exactly the scratch it asks for; in benchmarks too.
 pub fn run(kernel: context.Kernel, workspace: ?context.Workspace, cmd: *const abi.Command, threads: u32) !void {
     const bytes: usize = if (workspace) |w| @intCast(w(cmd, threads)) else 0;
-    const scratch = try allocator.alignedAlloc(u8, .@"64", bytes);
-    defer allocator.free(scratch);
+    const gpa = if (builtin.is_test) allocator else std.heap.page_allocator;
+    const scratch = try gpa.alignedAlloc(u8, .@"64", bytes);
+    defer gpa.free(scratch);
     @memset(scratch, 0xff);
     try context.runForTest(kernel, cmd, threads, scratch);
 }

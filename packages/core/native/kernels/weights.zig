@@ -3,6 +3,7 @@
 const std = @import("std");
 const abi = @import("abi");
 const blocks = @import("blocks.zig");
+const packed_weights = @import("packed.zig");
 
 /// A [rows, k] view of a descriptor of rank 1 or 2 (leading dims of a higher rank are merged and must be contiguous).
 pub const Rows = struct {
@@ -53,6 +54,23 @@ pub const Rows = struct {
         }
     }
 };
+
+/// Row `n` of packed weights [.., k] as f32, from element `from` on; in quantised kinds whole blocks of 32.
+pub fn decodePacked(kind: packed_weights.Kind, base: [*]const u8, n: usize, k: usize, from: usize, out: []f32) void {
+    const panel = base + n / packed_weights.panel * packed_weights.panelBytes(kind, k);
+    const column = n % packed_weights.panel;
+    switch (kind) {
+        inline .f32, .f16, .bf16 => |float| {
+            const dtype = @field(abi.Dtype, @tagName(float));
+            const size = comptime abi.blockInfo(dtype).?.bytes;
+            for (out, from..) |*value, i| value.* = loadFloat(dtype, panel + (i * packed_weights.panel + column) * size);
+        },
+        inline else => |quantised| {
+            const p = packed_weights.Panel(quantised).init(panel);
+            for (0..out.len / 32) |b| p.column(from / 32 + b, column, out[b * 32 ..][0..32]);
+        },
+    }
+}
 
 pub inline fn offset(base: [*]const u8, bytes: isize) [*]const u8 {
     return @ptrFromInt(@intFromPtr(base) +% @as(usize, @bitCast(bytes)));

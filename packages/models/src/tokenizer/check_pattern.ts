@@ -1,6 +1,9 @@
 import { MllmError, quoted } from "@mllm/core";
 import { preTokenizerPatterns } from "./pre_tokenizers.ts";
 
+/** What to do about an expression that can't run here. */
+export const useGguf = "Use a GGUF file of the model, which names its pre-tokenizer instead";
+
 /** Ways to match a branch before its first unbounded repetition. */
 const waysMax = 4096;
 const depthMax = 16;
@@ -35,8 +38,8 @@ export function checkPattern(pattern: string): void {
     if (!(error instanceof Refusal)) throw error;
     throw new MllmError(error.code, `tokenizer: the expression ${quoted(pattern)} ${error.message}`, {
       next: error.code === "invalid_file"
-        ? "Download the model's tokenizer files again"
-        : "Use a GGUF file of the model, which names its pre-tokenizer instead",
+        ? "Compare the file with the published one; if they are equal, use a GGUF file of the model"
+        : useGguf,
     });
   }
 }

@@ -189,6 +189,10 @@ describe("broken tokenizers", () => {
     for (const regex of hostile) {
       assertEquals(assertThrows(split(regex), MllmError, "tokenizer").code, "unsupported", regex);
     }
+    const unbalanced = assertThrows(split("(a"), MllmError, "is broken. Compare the file with the published one");
+    assertEquals(unbalanced.code, "invalid_file");
+    const dialect = assertThrows(split("\\p{Foo}+"), MllmError, "Use a GGUF file");
+    assertEquals(dialect.code, "unsupported");
     const gpt2 = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     for (const regex of [gpt2, "\\d{1,3}", "[a-z]+[\\r\\n]*|x", " {2,}", "(?<=a)b", "(?:a|bc)?d+"]) {
       assertEquals(split(regex)().encode("").length, 0);

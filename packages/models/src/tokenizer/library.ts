@@ -1,6 +1,6 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { MllmError } from "@mllm/core";
-import { checkPattern } from "./check_pattern.ts";
+import { checkPattern, useGguf } from "./check_pattern.ts";
 
 /** The parts of tokenizer.json that the library runs for us, in that file's own form. */
 export interface TextStages {
@@ -61,8 +61,10 @@ export function buildStages({ normalizer, preTokenizer, postProcessor }: TextSta
 function libraryError(error: unknown): MllmError {
   if (error instanceof MllmError) return error;
   const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ").slice(0, 300);
-  const code = /^Unknown/.test(message) ? "unsupported" : "invalid_file";
-  return new MllmError(code, `tokenizer: ${message}`, { cause: error });
+  // An expression that JavaScript does not know may be right in the dialect that it was written for.
+  const isExpression = /^Invalid regular expression/.test(message);
+  const code = isExpression || /^Unknown/.test(message) ? "unsupported" : "invalid_file";
+  return new MllmError(code, `tokenizer: ${message}`, { ...(isExpression ? { next: useGguf } : {}), cause: error });
 }
 
 /** The library finds some broken settings only when it meets a text. */
