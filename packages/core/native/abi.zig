@@ -155,8 +155,12 @@ pub const LinearVariant = packed struct(u32) {
     tile_rows: u6 = 0,
     /// Panels of 16 columns that a thread of a GEMV takes at a time.
     run: u12 = 0,
-    /// 0.
-    reserved: u4 = 0,
+    /// How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the CPU.
+    prefetch: u4 = 0,
+
+    pub fn prefetchBytes(self: LinearVariant) usize {
+        return @as(usize, self.prefetch) * 512;
+    }
 
     /// The fields of a command's variant; null when it is none.
     pub fn decode(bits: u32) ?LinearVariant {
@@ -165,7 +169,7 @@ pub const LinearVariant = packed struct(u32) {
             .auto, .gemv, .gemm => true,
             _ => false,
         };
-        return if (known and variant.reserved == 0) variant else null;
+        return if (known) variant else null;
     }
 };
 

@@ -154,9 +154,9 @@ enum mllm_op {
 /** Panels of 16 columns that a thread of a GEMV takes at a time. */
 #define MLLM_LINEAR_VARIANT_RUN_SHIFT 16
 #define MLLM_LINEAR_VARIANT_RUN_BITS 12
-/** 0. */
-#define MLLM_LINEAR_VARIANT_RESERVED_SHIFT 28
-#define MLLM_LINEAR_VARIANT_RESERVED_BITS 4
+/** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the CPU. */
+#define MLLM_LINEAR_VARIANT_PREFETCH_SHIFT 28
+#define MLLM_LINEAR_VARIANT_PREFETCH_BITS 4
 
 /** A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for block-quantised dtypes the strides count elements too and are multiples of the block). */
 typedef struct {

@@ -147,11 +147,12 @@ function describeVariant(op: OpName, variant: number): string {
   if (variant === 0) return "the level's kernel";
   const fields = op === "linear" ? decodeLinearVariant(variant) : undefined;
   if (fields === undefined) return `variant ${variant}`;
-  const { mode = "auto", fewRows, tileRows, run } = fields;
+  const { mode = "auto", fewRows, tileRows, run, prefetch } = fields;
   return [
     mode === "auto" ? "GEMV or GEMM by the rows" : mode.toUpperCase(),
     ...(fewRows === undefined ? [] : [`GEMV up to ${fewRows} rows`]),
     ...(tileRows === undefined ? [] : [`tiles of ${tileRows} rows`]),
     ...(run === undefined ? [] : [`runs of ${run} panels`]),
+    ...(prefetch === undefined ? [] : [`weights asked for ${prefetch / 2} KiB ahead`]),
   ].join(", ");
 }

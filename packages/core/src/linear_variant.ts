@@ -15,9 +15,11 @@ export interface LinearVariant {
   readonly tileRows?: number;
   /** Panels of 16 columns that a thread of a GEMV takes at a time, 1 to 4095. */
   readonly run?: number;
+  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes, 1 to 15. */
+  readonly prefetch?: number;
 }
 
-const sizes = ["fewRows", "tileRows", "run"] as const;
+const sizes = ["fewRows", "tileRows", "run", "prefetch"] as const;
 
 /** The number that a command holds. Throws `invalid_argument` for a size out of range. */
 export function encodeLinearVariant(variant: LinearVariant): number {
@@ -31,7 +33,7 @@ export function encodeLinearVariant(variant: LinearVariant): number {
     }
     code |= value << layout[name].shift;
   }
-  return code;
+  return code >>> 0;
 }
 
 /** What a command's number asks for; undefined when it is no variant of `linear`. */
@@ -40,7 +42,7 @@ export function decodeLinearVariant(code: number): LinearVariant | undefined {
   const modes = Object.keys(LinearMode) as (keyof typeof LinearMode)[];
   const mode = modes.find((name) => LinearMode[name] === field(layout.mode));
   const isWord = Number.isInteger(code) && code >= 0 && code < 2 ** 32;
-  if (!isWord || mode === undefined || field(layout.reserved) !== 0) return undefined;
+  if (!isWord || mode === undefined) return undefined;
   const given = sizes.flatMap((name) => field(layout[name]) === 0 ? [] : [[name, field(layout[name])]]);
   return { ...(mode === "auto" ? {} : { mode }), ...Object.fromEntries(given) };
 }

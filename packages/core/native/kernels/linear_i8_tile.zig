@@ -154,9 +154,9 @@ pub fn Records(comptime f: Form, comptime rows: usize) type {
     };
 }
 
-/// Asks for the weights that are needed in some blocks' time.
-pub inline fn prefetchPanel(panel: anytype, b: usize) void {
-    const ahead = 4096;
+/// Asks for what lies `ahead` bytes behind block `b` of a panel; 0: for nothing.
+inline fn prefetchPanel(panel: anytype, b: usize, ahead: usize) void {
+    if (ahead == 0) return;
     const bytes = comptime @TypeOf(panel).f.blockBytes();
     inline for (0..(bytes + 63) / 64) |line| @prefetch(panel.block(b) + ahead + line * 64, .{});
 }
@@ -171,9 +171,11 @@ pub fn Panel(comptime kind: Kind) type {
         pub const together = 1;
 
         panel: packed_weights.Panel(kind),
+        /// Bytes between what is read and what is asked for ahead of time; 0 for nothing.
+        ahead: usize = 0,
 
         pub inline fn prefetch(self: Self, b: usize) void {
-            prefetchPanel(self.panel, b);
+            prefetchPanel(self.panel, b, self.ahead);
         }
 
         pub inline fn block(self: Self, b: usize, comptime part: usize) Block {

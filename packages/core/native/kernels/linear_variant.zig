@@ -40,8 +40,8 @@ test "fields that are 0 leave the choice to the level" {
 
 test "bits of a variant" {
     try std.testing.expectEqual(abi.LinearVariant{}, abi.LinearVariant.decode(0).?);
-    const full: abi.LinearVariant = .{ .mode = .gemm, .few_rows = 3, .tile_rows = 5, .run = 7 };
-    try std.testing.expectEqual(@as(u32, 2 | 3 << 2 | 5 << 10 | 7 << 16), @as(u32, @bitCast(full)));
+    const full: abi.LinearVariant = .{ .mode = .gemm, .few_rows = 3, .tile_rows = 5, .run = 7, .prefetch = 9 };
+    try std.testing.expectEqual(@as(u32, 2 | 3 << 2 | 5 << 10 | 7 << 16 | 9 << 28), @as(u32, @bitCast(full)));
     try std.testing.expectEqual(full, abi.LinearVariant.decode(@bitCast(full)).?);
-    for ([_]u32{ 3, 1 << 28, 1 << 31 }) |bits| try std.testing.expectEqual(null, abi.LinearVariant.decode(bits));
+    for ([_]u32{ 3, 3 | 1 << 28 }) |bits| try std.testing.expectEqual(null, abi.LinearVariant.decode(bits));
 }

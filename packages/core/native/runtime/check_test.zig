@@ -412,11 +412,11 @@ test "only variants that exist are taken" {
     for (ops.table) |op| {
         var cmd = commandOf(op);
         const is_linear = std.mem.eql(u8, op.name, "linear");
-        for ([_]u32{ 1, 2, @bitCast(abi.LinearVariant{ .few_rows = 255, .tile_rows = 63, .run = 4095 }) }) |bits| {
+        for ([_]u32{ 1, 2, @bitCast(abi.LinearVariant{ .few_rows = 255, .tile_rows = 63, .run = 4095, .prefetch = 15 }) }) |bits| {
             cmd.variant = bits;
             if (is_linear) try expectTaken(&cmd, .eager) else try expectRefused(&cmd, .eager, "this op has the variant 0 only");
         }
-        for ([_]u32{ 3, 1 << 28, std.math.maxInt(u32) }) |bits| {
+        for ([_]u32{ 3, 3 | 1 << 28, std.math.maxInt(u32) }) |bits| {
             cmd.variant = bits;
             for ([_]check.Scope{ .eager, .query, program }) |scope| try expectRefused(&cmd, scope, "the variant 0x");
         }

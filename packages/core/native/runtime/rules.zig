@@ -162,7 +162,7 @@ fn variant(c: Checker, op: OpId) Error!void {
     const bits = c.cmd.variant;
     if (op == .linear) {
         if (abi.LinearVariant.decode(bits) != null) return;
-        return c.fail("the variant 0x{x} has a mode or bits that do not exist; 0 leaves the choice to the level", .{bits});
+        return c.fail("the variant 0x{x} has a mode that does not exist; 0 leaves the choice to the level", .{bits});
     }
     if (bits != 0) return c.fail("the variant 0x{x} does not exist: this op has the variant 0 only", .{bits});
 }

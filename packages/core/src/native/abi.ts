@@ -103,8 +103,8 @@ export const LinearVariant = {
   tileRows: { shift: 10, bits: 6 },
   /** Panels of 16 columns that a thread of a GEMV takes at a time. */
   run: { shift: 16, bits: 12 },
-  /** 0. */
-  reserved: { shift: 28, bits: 4 },
+  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the CPU. */
+  prefetch: { shift: 28, bits: 4 },
 } as const;
 
 /** A strided view. The shape is row-major in PyTorch's order (slowest first), strides are in elements (for block-quantised dtypes the strides count elements too and are multiples of the block). */
