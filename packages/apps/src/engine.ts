@@ -202,6 +202,8 @@ export interface TuneReport {
   measured: number;
   /** Likewise. */
   known: number;
+  /** Groups of comparisons that were given up because the machine had other work. */
+  disturbed: number;
   /** One line per choice that differs from the default. */
   rows: readonly string[];
 }

@@ -42,6 +42,7 @@ import type {
 import type { Host } from "./host.ts";
 import { UsageError } from "./options.ts";
 import { nearest } from "./suggest.ts";
+import type { LoadWatch } from "./tuning/load.ts";
 import { describeRow, TunedKernels } from "./tuning/tuned_kernels.ts";
 import { tunedPath, TunedStore } from "./tuning/tuned_store.ts";
 import type { Workload } from "./tuning/tuner.ts";
@@ -273,13 +274,18 @@ function parametersText(count: number): string {
 
 /**
  * The engine and the demonstration model, as the programs `chat` and `mllm` use them. `isVirtual`: library and model
- * lie in the file system inside a compiled binary.
+ * lie in the file system inside a compiled binary. `watch` tells of other programs while kernels are tuned.
  */
-export function openProgram(host: Host, command: string, isVirtual: boolean = Deno.build.standalone): ChatProgram {
+export function openProgram(
+  host: Host,
+  command: string,
+  isVirtual: boolean = Deno.build.standalone,
+  watch?: (backend: Backend) => LoadWatch,
+): ChatProgram {
   const assets: AssetOptions = { isVirtual, cacheFolder: cacheFolder(host.env) };
   const path = tunedPath(host.env);
   const store = path === undefined ? undefined : new TunedStore(path);
-  const tuned = new TunedKernels(store, (text) => host.stderr.write(`mllm: ${text}\n`));
+  const tuned = new TunedKernels(store, (text) => host.stderr.write(`mllm: ${text}\n`), watch);
   return {
     engine: new ProjectEngine(assets, tuned),
     findEmbeddedModel: () => embeddedModel(assets),

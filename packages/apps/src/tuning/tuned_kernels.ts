@@ -13,6 +13,7 @@ import {
 import type { TuneProgress, TuneReport } from "../engine.ts";
 import type { TunedStore } from "./tuned_store.ts";
 import { findTable, kindKey, measurementKey, type TunedKey, tunedRows, type TunedTable } from "./tuned_table.ts";
+import { type LoadWatch, ProcessorWatch } from "./load.ts";
 import { Tuner, type Workload } from "./tuner.ts";
 
 /** What opens a backend, as far as a table depends on it. */
@@ -54,13 +55,20 @@ export function describeRow(row: KernelRow): string {
 export class TunedKernels {
   readonly #store: TunedStore | undefined;
   readonly #warn: (text: string) => void;
+  readonly #watch: (backend: Backend) => LoadWatch;
   #tables: readonly TunedTable[] | undefined;
   /** Why the file can't be read. */
   #problem: string | undefined;
 
-  constructor(store: TunedStore | undefined, warn: (text: string) => void) {
+  /** `watch` tells of other programs while kernels are tuned. */
+  constructor(
+    store: TunedStore | undefined,
+    warn: (text: string) => void,
+    watch: (backend: Backend) => LoadWatch = (backend) => new ProcessorWatch(backend),
+  ) {
     this.#store = store;
     this.#warn = warn;
+    this.#watch = watch;
   }
 
   /** The rows that hold for a backend opened like this. */
@@ -111,7 +119,8 @@ export class TunedKernels {
       all[i] !== old && (backend !== key.backend || cpu !== key.cpu || library === key.library)
     );
     const before = table.measurements.length;
-    const tuner = new Tuner(backend, onProgress);
+    using watch = this.#watch(backend);
+    const tuner = new Tuner(backend, watch, onProgress);
     for (const make of workloads) {
       using workload = make();
       for (const found of tuner.tune(workload, new Set(table.measurements.map(measurementKey)))) {
@@ -125,6 +134,7 @@ export class TunedKernels {
       file: store.path,
       measured: table.measurements.length - before,
       known: before,
+      disturbed: tuner.disturbed,
       rows: tunedRows(table, backend.selector).map(describeRow),
     };
   }

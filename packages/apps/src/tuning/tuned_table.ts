@@ -18,7 +18,7 @@ import {
 } from "@mllm/core";
 
 /** Raised when the file changes its meaning. */
-export const TUNED_FORMAT = 1;
+export const TUNED_FORMAT = 2;
 
 /** What a table was measured with. */
 export interface TunedKey {
@@ -34,8 +34,12 @@ export interface TunedKey {
   library: string;
 }
 
-/** The comparisons that tune makes; each looks at other fields of a variant. */
-export type Stage = "decode" | "few rows" | "prefill";
+/**
+ * The comparisons that tune makes; each looks at other fields of a choice: runs of panels and threads of a decode step,
+ * and of a prompt the bound between GEMV and GEMM, the rows of a register tile, the threads.
+ */
+export type Stage = typeof stages[number];
+const stages = ["decode", "few rows", "prefill", "threads"] as const;
 
 /** A choice other than the default; what is absent stays as it is there. */
 export interface Candidate {
@@ -185,7 +189,7 @@ function readMeasurement(read: Reader, value: unknown): Measurement {
   const { gain } = fields;
   if (typeof gain !== "number" || !(gain >= 1 && gain <= 1000)) read.fail("gain is not 1 to 1000");
   const one: Measurement = {
-    stage: read.name(fields, "stage", ["decode", "few rows", "prefill"]),
+    stage: read.name(fields, "stage", stages),
     op: read.name(fields, "op", opNames),
     dtype: read.name(fields, "dtype", dtypeNames),
     x: read.name(fields, "x", dtypeNames),

@@ -18,6 +18,7 @@ const measurements: Measurement[] = [
   { stage: "decode", ...shape, variant: { run: 8 }, gain: 1.05 },
   { stage: "few rows", ...shape, variant: { fewRows: 6 }, gain: 1.2 },
   { stage: "prefill", ...shape, variant: { tileRows: 12 }, gain: 1.1 },
+  { stage: "threads", ...shape, threads: 3, gain: 1.07 },
   { stage: "decode", op: "attention", dtype: "f16", x: "f32", n: 2048, threads: 1, gain: 1.5 },
   { stage: "prefill", op: "add", dtype: "f32", x: "f32", n: 1024, gain: 1 },
 ];
@@ -56,8 +57,8 @@ describe("tuned tables", () => {
     assertEquals(selector.choose(query).variant, encodeLinearVariant({ mode: "gemv", run: 8 }));
     const prefill = selector.choose({ ...query, phase: "prefill", rows: 512 });
     assertEquals(prefill.variant, encodeLinearVariant({ fewRows: 6, tileRows: 12, run: 2 }), "the default's, changed");
-    assertEquals([prefill.threads, prefill.tuned], [5, true]);
-    assertMatch(prefill.reason, /1\.20 × .* "few rows", 1\.10 × .* "prefill", on 2026-11-25/);
+    assertEquals([prefill.threads, prefill.tuned], [3, true]);
+    assertMatch(prefill.reason, /1\.20 × .* "few rows", 1\.10 × .* "prefill", 1\.07 × .* "threads", on 2026-11-25/);
     const attention = {
       op: "attention",
       dtype: "f16",
@@ -90,7 +91,7 @@ describe("tuned tables", () => {
     const good = JSON.parse(writeTables([table]));
     const broken: [string, (json: typeof good) => unknown][] = [
       ["is no object", () => []],
-      ["its format is 2, not 1", (json) => ({ ...json, format: 2 })],
+      ["its format is 1, not 2", (json) => ({ ...json, format: 1 })],
       ["tables is no list", (json) => ({ ...json, tables: {} })],
       ["threads is not 1 to", (json) => (json.tables[0].key.threads = 0, json)],
       ["cpu is wrong", (json) => (json.tables[0].key.cpu = "a\u001b[31m", json)],
@@ -99,7 +100,7 @@ describe("tuned tables", () => {
       ["op is unknown", (json) => (json.tables[0].measurements[0].op = "toString", json)],
       ["mode is unknown", (json) => (json.tables[0].measurements[0].variant.mode = "fast", json)],
       ["a size of a variant is out of range", (json) => (json.tables[0].measurements[0].variant.run = 5000, json)],
-      ["add has no variants", (json) => (json.tables[0].measurements[4].variant = {}, json)],
+      ["add has no variants", (json) => (json.tables[0].measurements[5].variant = {}, json)],
       ["gain is not", (json) => (json.tables[0].measurements[0].gain = 0.5, json)],
       ["n is not", (json) => (json.tables[0].measurements[0].n = 1.5, json)],
       ["there twice", (json) => (json.tables[0].measurements.push(json.tables[0].measurements[0]), json)],

@@ -1,15 +1,15 @@
 /**
  * Finds the fastest kernel choice of each kind of command by trying candidates inside captured programs: the same
  * weights, caches and memory as in use. All kinds try a candidate of their own at a time, the programs run in turns, and
- * what seems faster is compared with the default once more before it counts.
+ * what seems faster is compared with the default once more before it counts. `decide.ts` has the rule.
  */
 import { type Backend, type KernelQuery, type KernelRow, KernelSelector, type Program } from "@mllm/core";
-import { bestBound, bestCandidate, certainGain, type Times } from "./decide.ts";
-import { type Candidate, changedChoice, kindKey, type Measurement, measurementKey, type Stage } from "./tuned_table.ts";
+import { bestBound, bestCandidate, type Controls, type Times, verdict } from "./decide.ts";
+import type { LoadWatch } from "./load.ts";
+import { phaseKind, type Point, runRounds, type Samples, type TunableProgram } from "./rounds.ts";
+import { type Candidate, changedChoice, type Measurement, measurementKey, type Stage } from "./tuned_table.ts";
 
-/** A captured program, as far as the tuner looks at it. */
-export type TunableProgram = Pick<Program, "commands" | "profile"> & Disposable;
-/** A backend likewise. */
+/** A backend, as far as the tuner looks at it. */
 export type TunableBackend = Pick<Backend, "plugin" | "device" | "threads" | "selector">;
 
 /** Something to run: a model, or layers of a usual size. */
@@ -19,26 +19,24 @@ export interface Workload<P extends TunableProgram = Program> {
   /** Captures it with the kernels that the backend's selector chooses now. */
   capture(tokensMax: number): P;
   /** Runs a program of `capture`. */
-  run(program: P, tokens: number): void;
+  run(program: P, point: Point): void;
 }
 
-/** What a stage compares, at how many tokens. */
+/** What a stage compares, and where. */
 interface StagePlan {
   readonly stage: Stage;
-  readonly tokens: readonly number[];
-  /** Runs of each program: medians of fewer are noise. */
+  readonly points: readonly Point[];
+  /** Rounds that count: medians of fewer are noise. */
   readonly rounds: number;
-  /** How many times as fast as the default a candidate must be; the mean over the token counts. */
-  readonly gainMin: number;
-  /** The default first. */
+  /** How many times as fast as the default a candidate must be. */
+  readonly margin: number;
+  /** Other choices than the default. */
   candidates(query: KernelQuery): readonly Candidate[];
 }
 
 type Kinds = ReadonlyMap<string, KernelQuery>;
 /** What each kind is to do in a program. */
 type Assignment = ReadonlyMap<string, Candidate>;
-/** Per kind: times by point and round. */
-type Samples = ReadonlyMap<string, Times>;
 
 /** Token counts around the bound between GEMV and GEMM. */
 const FEW_TOKENS = [2, 3, 4, 6, 8, 12, 16, 24, 32];
@@ -49,52 +47,54 @@ const PREFILL_TOKENS_AMX = 48;
 const TILE_ROWS = [2, 4, 8];
 const RUNS = [1, 2, 4, 8, 16, 32, 64];
 const PANEL = 16;
+/** Short and long contexts: attention's work grows with them, and a choice has to suit all. */
+const DECODE_POINTS = [{ tokens: 1, position: 256 }, { tokens: 1, position: 2047 }];
+const THREAD_POINTS = [{ tokens: 32, position: 0 }, { tokens: PREFILL_TOKENS, position: 0 }, {
+  tokens: PREFILL_TOKENS,
+  position: 1024,
+}];
+/** How often an unclear comparison is made. */
+const TRIES = 3;
 
-/** A kind in its phase: a prompt's last row goes through the head alone. */
-const phaseKind = (query: KernelQuery): string => `${query.phase} ${kindKey(query)}`;
-
-/** 1, 2, 4 … below the number of threads. */
-function fewerThreads(threads: number): Candidate[] {
-  const fewer: Candidate[] = [];
-  for (let count = 1; count < threads; count *= 2) fewer.push({ threads: count });
-  return fewer;
+/** 1, 2, 4 … and three quarters of the number of threads. */
+export function fewerThreads(threads: number): Candidate[] {
+  const counts = new Set<number>();
+  for (let count = 1; count < threads; count *= 2) counts.add(count);
+  if (threads > 4) counts.add(Math.floor(threads * 3 / 4));
+  return [...counts].sort((a, b) => a - b).map((count) => ({ threads: count }));
 }
 
-/**
- * The stages for a backend, each with the candidates of an op. Thread numbers are for decoding alone: a program for
- * prompts holds one choice for any number of tokens, and native code takes fewer threads for few of them by itself.
- */
+/** The stages for a backend, each with the candidates of an op. */
 function stages({ threads, device }: TunableBackend): StagePlan[] {
   const other = fewerThreads(threads);
   const runs = (n: number) => RUNS.filter((run) => threads > 1 && run * threads * 2 <= n / PANEL);
+  const forLinear = (variants: NonNullable<Candidate["variant"]>[]) => ({ op }: KernelQuery) =>
+    op === "linear" ? variants.map((variant) => ({ variant })) : [];
+  const tileTokens = device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS;
   return [
     {
       stage: "decode",
-      tokens: [1],
-      rounds: 15,
-      gainMin: 1.03,
-      candidates: ({ op, n }) => [
-        {},
-        ...(op === "linear" ? runs(n).map((run) => ({ variant: { run } })) : []),
-        ...other,
-      ],
+      points: DECODE_POINTS,
+      rounds: 12,
+      margin: 1.03,
+      candidates: (query) => [...forLinear(runs(query.n).map((run) => ({ run })))(query), ...other],
     },
     {
       stage: "few rows",
-      tokens: FEW_TOKENS,
-      rounds: 7,
-      gainMin: 1.015, // most points are the same kernel with any bound
-      candidates: ({ op }) =>
-        op === "linear" ? [{}, { variant: { mode: "gemv" } }, { variant: { mode: "gemm" } }] : [{}],
+      points: FEW_TOKENS.map((tokens) => ({ tokens, position: 0 })),
+      rounds: 8,
+      margin: 1.015, // most points are the same kernel with any bound
+      candidates: forLinear([{ mode: "gemv" }, { mode: "gemm" }]),
     },
     {
       stage: "prefill",
-      tokens: [device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS],
-      rounds: 5,
-      gainMin: 1.03,
-      candidates: ({ op }) =>
-        op === "linear" ? [{}, ...TILE_ROWS.map((tileRows) => ({ variant: { tileRows } }))] : [{}],
+      points: [{ tokens: tileTokens, position: 0 }],
+      rounds: 8,
+      margin: 1.03,
+      candidates: forLinear(TILE_ROWS.map((tileRows) => ({ tileRows }))),
     },
+    // A program for prompts holds one choice for any number of tokens: fewer threads have to suit all.
+    { stage: "threads", points: THREAD_POINTS, rounds: 8, margin: 1.03, candidates: () => other },
   ];
 }
 
@@ -105,16 +105,22 @@ function kindsOf(program: TunableProgram, stage: Stage): Kinds {
   return new Map(queries.map((query) => [phaseKind(query), query]));
 }
 
+/** Told of every run of a program. */
+export type OnRun = (what: string, done: number, total: number) => void;
+
 /** Finds out what is best for the kinds of command of a backend. */
 export class Tuner<P extends TunableProgram = Program> {
   readonly #backend: TunableBackend;
   /** The choices without any tuned row. */
   readonly #standard: KernelSelector;
-  readonly #onRun: (what: string, done: number, total: number) => void;
+  readonly #watch: Pick<LoadWatch, "isQuiet">;
+  readonly #onRun: OnRun;
+  /** Stages that were given up because the machine had other work. */
+  disturbed = 0;
 
-  /** `onRun` is told of every run of a program. */
-  constructor(backend: TunableBackend, onRun: (what: string, done: number, total: number) => void) {
+  constructor(backend: TunableBackend, watch: Pick<LoadWatch, "isQuiet">, onRun: OnRun) {
     this.#backend = backend;
+    this.#watch = watch;
     this.#standard = new KernelSelector(
       backend.plugin.kernelRows.filter(({ tuned }) => !tuned),
       backend.device.level,
@@ -132,21 +138,63 @@ export class Tuner<P extends TunableProgram = Program> {
     try {
       for (const plan of stages(this.#backend)) {
         const found = this.#runStage(workload, plan, known);
-        if (found.length > 0) yield found;
+        if (found === undefined) this.disturbed++;
+        else if (found.length > 0) yield found;
       }
     } finally {
       this.#backend.selector = selector;
     }
   }
 
-  #runStage(workload: Workload<P>, plan: StagePlan, known: ReadonlySet<string>): Measurement[] {
+  /** Undefined when the machine had too much other work. */
+  #runStage(workload: Workload<P>, plan: StagePlan, known: ReadonlySet<string>): Measurement[] | undefined {
     const { stage } = plan;
-    const kinds = new Map(
-      [...this.#capture(workload, plan, new Map(), (program) => kindsOf(program, stage))].filter(([, query]) =>
-        !known.has(measurementKey({ stage, ...query })) && plan.candidates(query).length > 1
+    using program = this.#captured(workload, plan, new Map());
+    const kinds: Kinds = new Map(
+      [...kindsOf(program, stage)].filter(([, query]) =>
+        !known.has(measurementKey({ stage, ...query })) && plan.candidates(query).length > 0
       ),
     );
-    if (kinds.size === 0) return [];
+    const winners = this.#settle(kinds, (open) => this.#compare(workload, plan, open));
+    if (winners === undefined) return undefined;
+    const least = 1 + (plan.margin - 1) * 2 / 3;
+    const gains = this.#settle(winners, (open) => this.#confirm(workload, plan, open, least));
+    if (gains === undefined) return undefined;
+    return [...kinds].map(([kind, { op, dtype, x, n, k }]) => {
+      const gain = gains.get(kind);
+      const what = { stage, op, dtype, x, n, ...(k === undefined ? {} : { k }) };
+      if (gain === undefined) return { ...what, gain: 1 };
+      return { ...what, ...winners.get(kind), gain: Math.min(1000, Math.round(gain * 1000) / 1000) };
+    });
+  }
+
+  /**
+   * Makes a comparison again for the kinds that it left unclear. Of the answers, those that are no "nothing" (undefined)
+   * are given; what stays unclear counts as nothing. Undefined when the machine had too much other work.
+   */
+  #settle<K, R>(
+    kinds: ReadonlyMap<string, K>,
+    compare: (open: ReadonlyMap<string, K>) => ReadonlyMap<string, R | undefined | "unclear"> | undefined,
+  ): Map<string, R> | undefined {
+    const settled = new Map<string, R>();
+    let open = kinds;
+    for (let tried = 0; tried < TRIES && open.size > 0; tried++) {
+      const answers = compare(open);
+      if (answers === undefined) return undefined;
+      for (const [kind, answer] of answers) {
+        if (answer !== undefined && answer !== "unclear") settled.set(kind, answer);
+      }
+      open = new Map([...open].filter(([kind]) => answers.get(kind) === "unclear"));
+    }
+    return settled;
+  }
+
+  /** The candidate of each kind that seems fastest. */
+  #compare(
+    workload: Workload<P>,
+    plan: StagePlan,
+    kinds: Kinds,
+  ): Map<string, Candidate | undefined | "unclear"> | undefined {
     const lists = new Map([...kinds].map(([kind, query]) => [kind, plan.candidates(query)]));
     const count = Math.max(...[...lists.values()].map((list) => list.length));
     const tried = Array.from(
@@ -154,80 +202,77 @@ export class Tuner<P extends TunableProgram = Program> {
       (_, i): Assignment => new Map([...lists].map(([kind, list]) => [kind, list[i] ?? {}])),
     );
     const samples = this.#measure(workload, plan, tried);
-    const winners = new Map<string, Candidate>();
-    for (const [kind, list] of lists) {
-      const times = samples.slice(0, list.length).map((one) => one.get(kind)!);
-      const winner = stage === "few rows" ? boundCandidate(times, plan) : list[bestCandidate(times, plan.gainMin)];
-      if (winner.variant !== undefined || winner.threads !== undefined) winners.set(kind, winner);
-    }
-    const gains = winners.size === 0 ? new Map<string, number>() : this.#confirm(workload, plan, winners);
-    return [...kinds].map(([kind, { op, dtype, x, n, k }]) => {
-      const gain = Math.min(1000, Math.round((gains.get(kind) ?? 1) * 1000) / 1000);
-      return {
-        stage,
-        op,
-        dtype,
-        x,
-        n,
-        ...(k === undefined ? {} : { k }),
-        ...(gain > 1 ? winners.get(kind) : {}),
-        gain,
-      };
-    });
+    if (samples === undefined) return undefined;
+    return new Map([...lists].map(([kind, list]) => {
+      const times = samples.tried.slice(0, list.length).map((one) => one.get(kind)!);
+      const controls = controlsOf(samples, kind);
+      if (plan.stage === "few rows") return [kind, boundCandidate(times, controls, plan)];
+      const best = bestCandidate(times, controls, plan.margin);
+      return [kind, typeof best === "number" ? list[best] : best];
+    }));
   }
 
-  /** The gains of the winners over the default in new runs; 1 where they do not show again. */
-  #confirm(workload: Workload<P>, plan: StagePlan, winners: Assignment): Map<string, number> {
-    const least = 1 + (plan.gainMin - 1) * 2 / 3; // whoever was lucky at first is so no longer
-    const [standard, chosen] = this.#measure(workload, plan, [new Map(), winners]);
-    return new Map(
-      [...winners.keys()].map((
-        kind,
-      ) => [kind, certainGain(chosen.get(kind)!, standard.get(kind)!, least)]),
-    );
+  /** The gains of the winners in new runs beside the default alone; nothing where they do not show again. */
+  #confirm(
+    workload: Workload<P>,
+    plan: StagePlan,
+    winners: Assignment,
+    margin: number,
+  ): Map<string, number | undefined | "unclear"> | undefined {
+    const samples = this.#measure(workload, plan, [winners]);
+    if (samples === undefined) return undefined;
+    return new Map([...winners.keys()].map((kind) => {
+      const gain = verdict(samples.tried[0].get(kind)!, controlsOf(samples, kind), margin);
+      return [kind, gain === 1 ? undefined : gain];
+    }));
   }
 
-  /** Captures one program per assignment, and runs them in turns. */
-  #measure(workload: Workload<P>, plan: StagePlan, assignments: readonly Assignment[]): Samples[] {
+  /** Captures one program per assignment and two with the default, and runs them in turns. */
+  #measure(workload: Workload<P>, plan: StagePlan, tried: readonly Assignment[]): Measured | undefined {
     const programs: P[] = [];
     try {
-      for (const one of assignments) programs.push(this.#captured(workload, plan, one));
-      const meters = programs.map((program) => new Meter(program, plan.tokens));
-      const total = plan.tokens.length * (plan.rounds + 1) * programs.length;
-      let done = 0;
-      for (let round = -1; round < plan.rounds; round++) {
-        for (const [point, tokens] of plan.tokens.entries()) {
-          for (let i = 0; i < programs.length; i++) {
-            const which = (i + Math.max(0, round)) % programs.length; // nobody is always behind the same one
-            workload.run(programs[which], tokens);
-            meters[which].take(round < 0 ? undefined : point);
-            this.#onRun(`${workload.name}: ${plan.stage}`, ++done, total);
-          }
-        }
-      }
-      return meters.map(({ times }) => times);
+      for (const one of [new Map(), ...tried, new Map()]) programs.push(this.#captured(workload, plan, one));
+      const samples = runRounds({
+        programs,
+        points: plan.points,
+        rounds: plan.rounds,
+        run: (program, point) => workload.run(program, point),
+        isQuiet: () => this.#watch.isQuiet(),
+        onRun: (done, total) => this.#onRun(`${workload.name}: ${plan.stage}`, done, total),
+      });
+      return samples && { controls: [samples[0], samples[samples.length - 1]], tried: samples.slice(1, -1) };
     } finally {
       for (const program of programs) program[Symbol.dispose]();
     }
   }
 
-  #captured(workload: Workload<P>, { tokens }: StagePlan, assignment: Assignment): P {
+  #captured(workload: Workload<P>, { points }: StagePlan, assignment: Assignment): P {
     const { rows, level, cpu } = this.#standard;
     this.#backend.selector = new AssignedSelector(assignment, rows, level, cpu);
-    return workload.capture(Math.max(...tokens));
-  }
-
-  #capture<T>(workload: Workload<P>, plan: StagePlan, assignment: Assignment, use: (program: P) => T): T {
-    using program = this.#captured(workload, plan, assignment);
-    return use(program);
+    return workload.capture(Math.max(...points.map(({ tokens }) => tokens)));
   }
 }
 
+/** What the programs of a comparison took. */
+interface Measured {
+  readonly controls: readonly [Samples, Samples];
+  readonly tried: readonly Samples[];
+}
+
+function controlsOf({ controls: [first, last] }: Measured, kind: string): Controls {
+  return [first.get(kind)!, last.get(kind)!];
+}
+
 /** The bound between GEMV and GEMM that suits best; nothing when the default is as good. */
-function boundCandidate([standard, gemv, gemm]: readonly Times[], { tokens, gainMin }: StagePlan): Candidate {
-  const bound = bestBound(gemv, gemm, tokens);
-  const mixed = tokens.map((count, point) => count <= bound ? gemv[point] : gemm[point]);
-  return bestCandidate([standard, mixed], gainMin) === 0 ? {} : { variant: { fewRows: Math.max(1, bound) } };
+function boundCandidate(
+  [gemv, gemm]: readonly Times[],
+  controls: Controls,
+  { points, margin }: StagePlan,
+): Candidate | undefined | "unclear" {
+  const bound = bestBound(gemv, gemm, points.map(({ tokens }) => tokens));
+  const mixed = points.map(({ tokens }, point) => tokens <= bound ? gemv[point] : gemm[point]);
+  const best = bestCandidate([mixed], controls, margin);
+  return best === 0 ? { variant: { fewRows: Math.max(1, bound) } } : best as undefined | "unclear";
 }
 
 /** The standard rows, but for kinds that are to try something. */
@@ -244,37 +289,5 @@ class AssignedSelector extends KernelSelector {
     const candidate = this.#assignment.get(phaseKind(query));
     if (candidate === undefined) return standard;
     return { ...changedChoice(standard, candidate), reason: "tried by tune" };
-  }
-}
-
-/** Takes from a program's profile what each run added. */
-class Meter {
-  readonly #kinds: readonly string[];
-  readonly #points: number;
-  #before: number[];
-  readonly times: Map<string, number[][]> = new Map();
-
-  constructor(readonly program: TunableProgram, tokens: readonly number[]) {
-    this.#kinds = program.commands.map(({ query }) => phaseKind(query));
-    this.#points = tokens.length;
-    this.#before = program.profile().map(({ ns }) => ns);
-  }
-
-  /** Adds the nanoseconds since the last call to a point, per command of each kind; to none, they are forgotten. */
-  take(point: number | undefined): void {
-    const now = this.program.profile().map(({ ns }) => ns);
-    const sums = new Map<string, number>();
-    const counts = new Map<string, number>();
-    this.#kinds.forEach((kind, i) => {
-      sums.set(kind, (sums.get(kind) ?? 0) + now[i] - this.#before[i]);
-      counts.set(kind, (counts.get(kind) ?? 0) + 1);
-    });
-    this.#before = now;
-    if (point === undefined) return;
-    for (const [kind, ns] of sums) {
-      const points = this.times.get(kind) ?? Array.from({ length: this.#points }, () => []);
-      points[point].push(Math.max(1, ns) / counts.get(kind)!);
-      this.times.set(kind, points);
-    }
   }
 }

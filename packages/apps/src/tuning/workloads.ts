@@ -13,12 +13,11 @@ import {
   Tensor,
 } from "@mllm/core";
 import type { LanguageModel } from "@mllm/models";
+import type { Point } from "./rounds.ts";
 import type { Workload } from "./tuner.ts";
 
-/** Tokens of context before a decode step. */
-const DECODE_POSITION = 256;
-/** Most tokens of a prompt that a stage runs. */
-const PROMPT_TOKENS_MAX = 256;
+/** Tokens that a cache holds: as many as any comparison runs. */
+const CONTEXT_MAX = 2048;
 
 /** A loaded model with a cache of its own. Dispose it before the model. */
 export class ModelWorkload implements Workload, Disposable {
@@ -33,10 +32,12 @@ export class ModelWorkload implements Workload, Disposable {
       layers: numHiddenLayers,
       kvHeads: numKeyValueHeads,
       headDim,
-      capacity: Math.max(DECODE_POSITION + 1, PROMPT_TOKENS_MAX),
+      capacity: CONTEXT_MAX,
       keyDtype: settings.keyDtype,
       valueDtype: settings.valueDtype,
     });
+    // Untouched memory is one page of zeros, read from the processor's cache.
+    for (const { k, v } of this.#cache.layers) for (const tensor of [k, v]) fill(tensor);
   }
 
   capture(tokensMax: number): Program {
@@ -47,9 +48,9 @@ export class ModelWorkload implements Workload, Disposable {
     }));
   }
 
-  run(program: Program, tokens: number): void {
+  run(program: Program, { tokens, position }: Point): void {
     program.inputs.ids.write(Int32Array.from({ length: tokens }, (_, i) => i));
-    program.run({ tokens, position: tokens === 1 ? DECODE_POSITION : 0 });
+    program.run({ tokens, position });
   }
 
   [Symbol.dispose](): void {
@@ -69,6 +70,10 @@ export const USUAL_DTYPES: readonly DType[] = ["q4_0", "q8_0", "q4_k", "q6_k"];
 const WEIGHT_BYTES_MIN = 128 << 20;
 /** Any byte that makes no denormal number of any type; times do not depend on values. */
 const FILL = 0x11;
+
+function fill({ storage }: Tensor): void {
+  if (storage.kind === "memory") storage.bytesView().fill(FILL);
+}
 
 /** Whether both sizes are whole blocks of the type. */
 export function suits(dtype: DType, sizes: readonly number[]): boolean {
@@ -111,8 +116,8 @@ export class LayersWorkload implements Workload, Disposable {
     });
   }
 
-  /** Activations are zeros: times do not depend on values. */
-  run(program: Program, tokens: number): void {
+  /** Activations are zeros: times do not depend on values, nor on the position, as there is no attention. */
+  run(program: Program, { tokens }: Point): void {
     program.run({ tokens, position: 0 });
   }
 
