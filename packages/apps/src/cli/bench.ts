@@ -1,7 +1,7 @@
 /** `mllm bench`: tokens per second, in the columns and JSON rows of llama-bench. */
 import { formatMiB } from "@mllm/core";
 import { loadWithBar } from "../chat/main.ts";
-import type { LoadedModel, ModelSummary } from "../engine.ts";
+import type { Engine, LoadedModel, ModelSummary } from "../engine.ts";
 import { parseInteger, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Column, tableHead, tableRow } from "../markdown_table.ts";
@@ -158,15 +158,7 @@ interface BenchPlan {
   profiler: (() => Profiler) | undefined;
   watchActivations: (model: LoadedModel) => () => number;
   summary: ModelSummary;
-  describe: {
-    backend: string;
-    level: string;
-    threads: number;
-    cpu: string;
-    chunk: number;
-    keyDtype: string;
-    valueDtype: string;
-  };
+  describe: ReturnType<Engine["describeRun"]>;
 }
 
 /** Measures one test: a warm-up, then the repetitions. */
@@ -227,7 +219,9 @@ export const benchCommand: Command = {
   details:
     "Lists make several tests: -p 128,512 -n 0. A test of 0 tokens is left out. Loading, tokenising and sampling\n" +
     "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
-    "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.",
+    "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.\n" +
+    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops is what it takes\n" +
+    "to go to the thread that computes and back, and to copy the logits: with caches that the weights have just emptied.",
   options: [
     MODEL_OPTION,
     {

@@ -166,6 +166,9 @@ describe("mllm", () => {
     const { code, out, err, engine } = await mllm(["tune", "-m", "fake", "-t", "3"]);
     assertEquals([code, err], [0, "kept in tuned.json\n"]);
     assertMatch(out, /^linear decode .*\ncomparisons made: 6, known before: 4, choices other than the default: 1\n$/);
+    const busy = await mllm(["tune", "-m", "fake", "-t", "99"]);
+    assertEquals(busy.code, 0);
+    assertMatch(busy.err, /^kept in tuned\.json\nmllm: the threads did not get their processors: [^\n]+\n$/);
     const json = await mllm(["tune", "--force", "--json"]);
     assertEquals([JSON.parse(json.out).known, json.err], [0, ""]);
     const asked = [...engine.tunings, ...json.engine.tunings];

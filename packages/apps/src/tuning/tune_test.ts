@@ -7,6 +7,7 @@ import { x86 } from "@mllm/backend-x86";
 import { FakeHost } from "../../testing/fake_host.ts";
 import { mllmMain } from "../cli/main.ts";
 import { openProgram } from "../open_engine.ts";
+import { ProcessorWatch } from "./load.ts";
 import { TunedStore } from "./tuned_store.ts";
 import type { TunedTable } from "./tuned_table.ts";
 import { LayersWorkload, suits, USUAL_DTYPES, USUAL_SIZES } from "./workloads.ts";
@@ -115,6 +116,14 @@ describe("mllm tune", () => {
       assertEquals(new Set(program.output("h", 3)), new Set([0]));
     }
     assertEquals(suits("q4_k", [896, 4864]), false);
+  });
+
+  it("takes no machine for quiet that has fewer processors than threads", async () => {
+    using backend = await openBackend(x86, { threads: 4 * navigator.hardwareConcurrency });
+    const watch = new ProcessorWatch(backend);
+    assertEquals(watch.isQuiet(), false);
+    watch[Symbol.dispose]();
+    assertEquals(backend.liveAllocations, 0);
   });
 
   it("warns of a damaged file, works without it, and replaces it when forced", () =>

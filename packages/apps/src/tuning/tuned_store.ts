@@ -46,6 +46,11 @@ export class TunedStore {
       Deno.writeTextFileSync(temporary, writeTables(tables), { mode: 0o600 });
       Deno.renameSync(temporary, this.path);
     } catch (error) {
+      try {
+        Deno.removeSync(temporary);
+      } catch {
+        // It was not made.
+      }
       throw this.#failure("can't be written", error);
     }
   }

@@ -206,10 +206,10 @@ function readMeasurement(read: Reader, value: unknown): Measurement {
 }
 
 function readVariant(read: Reader, fields: Fields): LinearVariant {
-  const { mode = "auto", fewRows, tileRows, run } = fields as LinearVariant;
+  const { mode = "auto", ...sizes } = fields as LinearVariant;
   if (!["auto", "gemv", "gemm"].includes(mode)) read.fail("mode is unknown");
   try {
-    return decodeLinearVariant(encodeLinearVariant({ mode, fewRows, tileRows, run }))!;
+    return decodeLinearVariant(encodeLinearVariant({ mode, ...sizes }))!;
   } catch {
     return read.fail("a size of a variant is out of range");
   }

@@ -15,7 +15,7 @@ import {
 const key: TunedKey = { backend: "x86", cpu: "A CPU", level: "avx2", threads: 2, library: "ab".repeat(32) };
 const shape = { op: "linear", dtype: "q4_0", x: "q8a", n: 3072, k: 1024 } as const;
 const measurements: Measurement[] = [
-  { stage: "decode", ...shape, variant: { run: 8 }, gain: 1.05 },
+  { stage: "decode", ...shape, variant: { run: 8, prefetch: 4 }, gain: 1.05 },
   { stage: "few rows", ...shape, variant: { fewRows: 6 }, gain: 1.2 },
   { stage: "prefill", ...shape, variant: { tileRows: 12 }, gain: 1.1 },
   { stage: "threads", ...shape, threads: 3, gain: 1.07 },
@@ -54,7 +54,7 @@ describe("tuned tables", () => {
     const selector = new KernelSelector(rows, "avx2");
     const query = { ...shape, phase: "decode", rows: 1, elements: 3072 * 1024 } as const;
     assertEquals(rows.length, 3);
-    assertEquals(selector.choose(query).variant, encodeLinearVariant({ mode: "gemv", run: 8 }));
+    assertEquals(selector.choose(query).variant, encodeLinearVariant({ mode: "gemv", run: 8, prefetch: 4 }));
     const prefill = selector.choose({ ...query, phase: "prefill", rows: 512 });
     assertEquals(prefill.variant, encodeLinearVariant({ fewRows: 6, tileRows: 12, run: 2 }), "the default's, changed");
     assertEquals([prefill.threads, prefill.tuned], [3, true]);
@@ -126,9 +126,11 @@ describe("tuned tables", () => {
 
   it("that can't be read or written are an error with the reason", () =>
     inFolder((folder) => {
-      const store = new TunedStore(folder);
+      Deno.mkdirSync(`${folder}/tuned.json`);
+      const store = new TunedStore(`${folder}/tuned.json`);
       assertEquals(assertThrows(() => store.read(), MllmError).code, "io");
       const error = assertThrows(() => store.write([table]), MllmError, "can't be written");
       assert(error.message.includes("MLLM_TUNED names another file"));
+      assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["tuned.json"], "nothing is left behind");
     }));
 });

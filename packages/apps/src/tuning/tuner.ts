@@ -3,7 +3,14 @@
  * weights, caches and memory as in use. All kinds try a candidate of their own at a time, the programs run in turns, and
  * what seems faster is compared with the default once more before it counts. `decide.ts` has the rule.
  */
-import { type Backend, type KernelQuery, type KernelRow, KernelSelector, type Program } from "@mllm/core";
+import {
+  type Backend,
+  type KernelQuery,
+  type KernelRow,
+  KernelSelector,
+  type LinearVariant,
+  type Program,
+} from "@mllm/core";
 import { bestBound, bestCandidate, type Controls, type Times, verdict } from "./decide.ts";
 import type { LoadWatch } from "./load.ts";
 import { phaseKind, type Point, runRounds, type Samples, type TunableProgram } from "./rounds.ts";
@@ -46,6 +53,8 @@ const PREFILL_TOKENS = 192;
 const PREFILL_TOKENS_AMX = 48;
 const TILE_ROWS = [2, 4, 8];
 const RUNS = [1, 2, 4, 8, 16, 32, 64];
+/** Steps of 512 bytes. */
+const PREFETCHES = [4, 8];
 const PANEL = 16;
 /** Short and long contexts: attention's work grows with them, and a choice has to suit all. */
 const DECODE_POINTS = [{ tokens: 1, position: 256 }, { tokens: 1, position: 2047 }];
@@ -68,8 +77,9 @@ export function fewerThreads(threads: number): Candidate[] {
 function stages({ threads, device }: TunableBackend): StagePlan[] {
   const other = fewerThreads(threads);
   const runs = (n: number) => RUNS.filter((run) => threads > 1 && run * threads * 2 <= n / PANEL);
-  const forLinear = (variants: NonNullable<Candidate["variant"]>[]) => ({ op }: KernelQuery) =>
+  const forLinear = (variants: LinearVariant[]) => ({ op }: KernelQuery) =>
     op === "linear" ? variants.map((variant) => ({ variant })) : [];
+  const gemvs = (n: number) => [...runs(n).map((run) => ({ run })), ...PREFETCHES.map((prefetch) => ({ prefetch }))];
   const tileTokens = device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS;
   return [
     {
@@ -77,7 +87,7 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       points: DECODE_POINTS,
       rounds: 12,
       margin: 1.03,
-      candidates: (query) => [...forLinear(runs(query.n).map((run) => ({ run })))(query), ...other],
+      candidates: (query) => [...forLinear(gemvs(query.n))(query), ...other],
     },
     {
       stage: "few rows",
