@@ -39,6 +39,23 @@ pub fn unmapPages(pages: [*]align(std.heap.page_size_min) u8, bytes: usize) void
     }
 }
 
+/// Gives back the memory of the whole pages among these bytes, which stay usable with whatever contents.
+pub fn dropPages(start: [*]u8, bytes: usize) void {
+    const from = std.mem.alignForward(usize, @intFromPtr(start), std.heap.page_size_max);
+    const end = std.mem.alignBackward(usize, @intFromPtr(start) + bytes, std.heap.page_size_max);
+    if (from >= end) return;
+    const pages: [*]align(std.heap.page_size_min) u8 = @ptrFromInt(from);
+    switch (os) {
+        .windows => {
+            const reset = 0x80000;
+            const read_write = 4;
+            _ = kernel32.VirtualAlloc(pages, end - from, reset, read_write);
+        },
+        .macos => std.posix.madvise(pages, end - from, std.c.MADV.FREE) catch {},
+        else => std.posix.madvise(pages, end - from, std.posix.MADV.DONTNEED) catch {},
+    }
+}
+
 /// Nanoseconds of a clock that only goes forward.
 pub fn nowNs() u64 {
     if (os == .windows) {
