@@ -6,6 +6,7 @@ import {
   Embedding,
   Linear,
   MllmError,
+  PackedArea,
   packWeight,
   readWeight,
   RmsNorm,
@@ -48,7 +49,9 @@ export interface WeightSource {
 export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
+  readonly #inFile = new Set<string>();
   readonly #totalBytes: number;
+  #area?: PackedArea;
   #doneBytes = 0;
 
   /** Nothing is read before a module asks for its weights. */
@@ -81,6 +84,7 @@ export class WeightLoader implements Disposable {
   embedding(name: string, count: number, size: number, tied: boolean): Embedding {
     const full = `${name}.weight`;
     if (tied) return new Embedding(this.#pack(full, [count, size]));
+    this.#inFile.add(full);
     return new Embedding(this.#own(this.#mapped(full, [count, size])));
   }
 
@@ -154,10 +158,20 @@ export class WeightLoader implements Disposable {
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
     using source = this.#mapped(name, shape);
-    const packed = this.#own(packWeight(source).named(name));
+    const packed = this.#own(packWeight(source, this.#area ??= this.#makeArea()).named(name));
     this.#packed.set(name, packed);
     this.#report(name);
     return packed;
+  }
+
+  /** Room for all matrices but those that stay in their file, which come first. */
+  #makeArea(): PackedArea {
+    let bytes = 0;
+    for (const [name, { dtype, shape }] of this.source.weights) {
+      if (shape.length !== 2 || integers.has(dtype) || this.#inFile.has(name)) continue;
+      bytes += this.backend.packedSize(dtype, shape[0], shape[1]).bytes;
+    }
+    return this.#own(new PackedArea(this.backend, bytes));
   }
 
   #vector(name: string, size: number): Tensor {
