@@ -13,7 +13,6 @@ export * from "./src/kernel_selector.ts";
 export * from "./src/linear_variant.ts";
 export * from "./src/tensor.ts";
 export { keep, tidy } from "./src/tidy.ts";
-export { PackedArea } from "./src/packed_area.ts";
 export type { Owner } from "./src/storage.ts";
 export type { Layout } from "./src/view.ts";
 export type { NumberArray } from "./src/host_data.ts";

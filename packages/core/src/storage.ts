@@ -5,7 +5,7 @@
 import type { GraphBuffer } from "./capture/graph.ts";
 import { MllmError } from "./errors.ts";
 
-/** Something that must live as long as memory borrowed from it (a mapped file, a larger piece of memory). */
+/** Something that must live as long as memory borrowed from it (a mapped file). */
 export interface Owner {
   /** One more borrower: what was lent stays until as many `release` calls came. */
   retain(): void;
@@ -25,7 +25,6 @@ interface Held {
   readonly address: number;
   readonly bytes: number;
   readonly owner?: Owner;
-  readonly isReadOnly?: boolean;
 }
 
 function giveBack(held: Held): void {
@@ -58,16 +57,10 @@ export class MemoryStorage {
     return new MemoryStorage({ allocator, address: allocator.allocate(bytes), bytes });
   }
 
-  /** Memory that belongs to `owner`, which is retained for as long; it is not to be written. */
+  /** Memory that belongs to `owner`, which is retained for as long. */
   static borrow(allocator: Allocator, address: number, bytes: number, owner: Owner): MemoryStorage {
     owner.retain();
-    return new MemoryStorage({ allocator, address, bytes, owner, isReadOnly: true });
-  }
-
-  /** A part of this memory as a storage of its own, which retains this one. */
-  part(offset: number, bytes: number): MemoryStorage {
-    this.retain();
-    return new MemoryStorage({ allocator: this.#held.allocator, address: this.address + offset, bytes, owner: this });
+    return new MemoryStorage({ allocator, address, bytes, owner });
   }
 
   get address(): number {
@@ -80,7 +73,7 @@ export class MemoryStorage {
 
   /** Whether the memory belongs to somebody else (a mapped file) and must not be written. */
   get isReadOnly(): boolean {
-    return this.#held.isReadOnly === true;
+    return this.#held.owner !== undefined;
   }
 
   /** True once every reference is gone. */

@@ -116,7 +116,7 @@ export class Tensor implements Disposable {
   }
 
   /** Sets the name for messages and returns the tensor itself. */
-  named(name: string | undefined): this {
+  named(name: string): this {
     this.name = name;
     return this;
   }

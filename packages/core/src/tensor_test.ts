@@ -5,8 +5,6 @@ import type { Backend } from "./backend.ts";
 import { MllmError } from "./errors.ts";
 import { KvCache, type KvCacheOptions } from "./kv_cache.ts";
 import { add, copy, embedding, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
-import { PackedArea } from "./packed_area.ts";
-import type { MemoryStorage } from "./storage.ts";
 import { Tensor } from "./tensor.ts";
 import { keep, tidy } from "./tidy.ts";
 
@@ -200,27 +198,6 @@ describe("backends", () => {
     await Deno.truncate(path);
     assertEquals(code(path), "io");
     await Deno.remove(path);
-  });
-
-  it("pack weights one behind the other into an area", async () => {
-    using backend = await openTestBackend();
-    const values = counting(32 * 64);
-    using w = Tensor.from(backend, values, [32, 64]);
-    const size = backend.packedSize("f32", 32, 64).bytes;
-    const before = backend.memoryInUse;
-    const area = new PackedArea(backend, 2 * size + 64);
-    const [a, b] = [packWeight(w, area), packWeight(w, area)];
-    assertEquals(backend.memoryInUse, before + 2 * size + 64);
-    assertEquals((b.storage as MemoryStorage).address, (a.storage as MemoryStorage).address + size);
-    assertEquals(b.toBytes().length, size);
-    const error = assertThrows(() => packWeight(w, area), MllmError, "has no");
-    assertEquals(error.code, "invalid_argument");
-    area[Symbol.dispose]();
-    a.free();
-    assertEquals(b.toFloat32Array(), values);
-    assertEquals(backend.memoryInUse, before + 2 * size + 64);
-    b.free();
-    assertEquals(backend.memoryInUse, before);
   });
 
   it("refuse work when closed, and freeing stays harmless", async () => {

@@ -6,7 +6,6 @@ import {
   Embedding,
   Linear,
   MllmError,
-  PackedArea,
   packWeight,
   readWeight,
   RmsNorm,
@@ -49,9 +48,7 @@ export interface WeightSource {
 export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
-  readonly #inFile = new Set<string>();
   readonly #totalBytes: number;
-  #area?: PackedArea;
   #doneBytes = 0;
 
   /** Nothing is read before a module asks for its weights. */
@@ -84,7 +81,6 @@ export class WeightLoader implements Disposable {
   embedding(name: string, count: number, size: number, tied: boolean): Embedding {
     const full = `${name}.weight`;
     if (tied) return new Embedding(this.#pack(full, [count, size]));
-    this.#inFile.add(full);
     return new Embedding(this.#own(this.#mapped(full, [count, size])));
   }
 
@@ -158,20 +154,10 @@ export class WeightLoader implements Disposable {
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
     using source = this.#mapped(name, shape);
-    const packed = this.#own(packWeight(source, this.#area ??= this.#makeArea()).named(name));
+    const packed = this.#own(packWeight(source).named(name));
     this.#packed.set(name, packed);
     this.#report(name);
     return packed;
-  }
-
-  /** Room for all matrices but those that stay in their file, which come first. */
-  #makeArea(): PackedArea {
-    let bytes = 0;
-    for (const [name, { dtype, shape }] of this.source.weights) {
-      if (shape.length !== 2 || integers.has(dtype) || this.#inFile.has(name)) continue;
-      bytes += this.backend.packedSize(dtype, shape[0], shape[1]).bytes;
-    }
-    return this.#own(new PackedArea(this.backend, bytes));
   }
 
   #vector(name: string, size: number): Tensor {

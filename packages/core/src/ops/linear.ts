@@ -5,7 +5,6 @@
 import { dtypes } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
 import { keep } from "../tidy.ts";
-import type { PackedArea } from "../packed_area.ts";
 import type { Tensor } from "../tensor.ts";
 import { describeView } from "../view.ts";
 import { callOne, type OutOption } from "./call.ts";
@@ -22,25 +21,18 @@ export function quantizeRows(x: Tensor, options?: OutOption): Tensor {
  * Packs weights [n, k] (f32, f16, bf16 or blocks) into the backend's layout for `linear` and `embedding`; the type of
  * the packed weights is the backend's choice. `w` stays the caller's.
  *
- * @param area where they go; memory of their own without it
  * @returns [n, k] in layout panel16
- * @throws {MllmError} `invalid_argument` for another rank or a full area, `unsupported` for a type that the backend can't
- * pack
+ * @throws {MllmError} `invalid_argument` for another rank, `unsupported` for a type that the backend can't pack
  */
-export function packWeight(w: Tensor, area?: PackedArea): Tensor {
+export function packWeight(w: Tensor): Tensor {
   w.assertLive("pack_weight");
   const [n, k] = w.shape;
   if (w.shape.length !== 2 || typeof n !== "number" || typeof k !== "number") {
     throw new MllmError("invalid_argument", `pack_weight: ${describeView(w, "w")} must be weights [n, k]`);
   }
-  const packed = w.backend.packedSize(w.dtype, n, k);
-  const place = area?.place(packed.dtype, [n, k], packed.bytes);
-  try {
-    return callOne("pack_weight", [w], undefined, undefined, { packed }, place).named(w.name);
-  } catch (error) {
-    place?.free();
-    throw error;
-  }
+  const packed = callOne("pack_weight", [w], undefined, undefined, { packed: w.backend.packedSize(w.dtype, n, k) });
+  packed.name = w.name;
+  return packed;
 }
 
 /**
