@@ -6,6 +6,7 @@ import type { Backend } from "./backend.ts";
 import { Graph } from "./capture/graph.ts";
 import { removeDeadCode } from "./capture/passes/dead_code.ts";
 import { fuse } from "./capture/passes/fuse.ts";
+import { gatherLinears } from "./capture/passes/gather.ts";
 import { useInPlace } from "./capture/passes/in_place.ts";
 import { type PassReport, Program } from "./capture/program.ts";
 import { graphTensor, viewOf } from "./capture/record.ts";
@@ -37,6 +38,7 @@ export interface Pass {
 export const defaultPasses: readonly Pass[] = [
   { name: "dead_code", run: removeDeadCode },
   { name: "fuse", run: fuse },
+  { name: "gather", run: gatherLinears },
   { name: "in_place", run: useInPlace },
 ];
 

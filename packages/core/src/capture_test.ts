@@ -153,7 +153,7 @@ describe("capture", () => {
     assertEquals([count(program, "add"), count(program, "rmsnorm_residual")], [0, 2]);
     assert(program.arenaBytes < plain.arenaBytes);
     assert(program.arenaBytes >= program.lowerBoundBytes && program.arenaBytes <= 1.25 * program.lowerBoundBytes);
-    assertEquals(program.passes.map(({ name }) => name), ["capture", "dead_code", "fuse", "in_place"]);
+    assertEquals(program.passes.map(({ name }) => name), ["capture", "dead_code", "fuse", "gather", "in_place"]);
     assert(program.commands.every(({ text, reason }) => text.length > 0 && reason.length > 0));
     layer.free();
   });

@@ -65,6 +65,27 @@ pub fn command(cmd: *const abi.Command, scope: Scope, last: *LastError) Error!vo
     if (scope != .query) try checker.overlaps(&inputs, &outputs);
 }
 
+/// Whether two commands that have passed `command` may run at the same time: neither writes what the other one touches.
+pub fn independent(a: *const abi.Command, b: *const abi.Command) bool {
+    return !touches(a, b) and !touches(b, a);
+}
+
+/// Whether a command writes what another one reads or writes.
+fn touches(writer: *const abi.Command, other: *const abi.Command) bool {
+    for (writer.outputs[0..writer.output_count]) |*out| {
+        const written = extentOf(out);
+        for (other.inputs[0..other.input_count]) |*desc| if (written.meets(extentOf(desc))) return true;
+        for (other.outputs[0..other.output_count]) |*desc| if (written.meets(extentOf(desc))) return true;
+    }
+    return false;
+}
+
+/// Of an operand that was checked.
+fn extentOf(desc: *const abi.TensorDesc) Extent {
+    if (desc.rank == 0) return .{};
+    return .{ .space = desc.space, .start = desc.data, .end = desc.data + extentBytes(desc, @enumFromInt(desc.dtype)).? };
+}
+
 /// The bytes of an operand that is there; packed weights count one, as their size is their backend's own.
 const Extent = struct {
     space: u32 = 0,

@@ -73,11 +73,14 @@ pub const Program = struct {
                 last.set("command {d}: {s}", .{ i, why.text(&text) });
                 return err;
             };
-            step.* = .{ .command = cmd, .kernel = table.kernels[cmd.op - 1] };
+            step.* = .{ .command = cmd, .kernel = table.kernels[cmd.op - 1], .workspace = table.workspaces[cmd.op - 1] };
+            while (step.independent < @min(i, executor.together_max - 1)) : (step.independent += 1) {
+                if (!check.independent(cmd, &self.commands[i - 1 - step.independent])) break;
+            }
             row.* = .{ .op = cmd.op, .variant = cmd.variant };
-            try self.collect(memory.allocator(), cmd, @intCast(i));
             self.scratch_bytes = @max(self.scratch_bytes, largestWorkspace(cmd, table, desc.tokens_max, threads));
         }
+        for (self.commands, 0..) |*cmd, i| try self.collect(memory.allocator(), cmd, @intCast(i));
         self.memory = memory;
         return self;
     }

@@ -82,6 +82,14 @@ export function writes(node: GraphNode, storage: Storage): boolean {
   return node.outputs.some((view) => view.storage === storage);
 }
 
+/** Whether a node may run before or after all of `others`: none reads or writes its results, or writes its operands. */
+export function canPass(node: GraphNode, others: readonly GraphNode[]): boolean {
+  return others.every((other) =>
+    !node.outputs.some(({ storage }) => reads(other, storage) || writes(other, storage)) &&
+    !node.inputs.some((view) => view !== undefined && writes(other, view.storage))
+  );
+}
+
 /** A node with every view of one storage moved to another. */
 export function moveStorage(node: GraphNode, from: Storage, to: Storage): GraphNode {
   const move = <T extends View | undefined>(view: T): T =>

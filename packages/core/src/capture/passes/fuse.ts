@@ -7,7 +7,7 @@ import type { OpName } from "../../native/abi.ts";
 import { identical } from "../../ops/call.ts";
 import { sameShape } from "../../scalar.ts";
 import { isContiguous, type View } from "../../view.ts";
-import { type Graph, type GraphBuffer, type GraphNode, reads, writes } from "../graph.ts";
+import { canPass, type Graph, type GraphBuffer, type GraphNode } from "../graph.ts";
 import { type Usage, usageOf } from "../usage.ts";
 
 /** A rule looks at a node and one of its earlier producers, and gives the node that does both. */
@@ -48,22 +48,12 @@ function findPair(
     if (view?.storage.kind !== "graph") continue;
     const writers = usage.get(view.storage)?.writes ?? [];
     const producer = writers.length === 1 ? writers[0] : -1;
-    if (producer < 0 || producer >= at || !canMove(graph, producer, at)) continue;
+    if (producer < 0 || producer >= at) continue;
+    if (!canPass(graph.nodes[producer], graph.nodes.slice(producer + 1, at))) continue;
     const made = rule(graph.nodes[producer], node, usage);
     if (made !== undefined) return { node: made, producer };
   }
   return undefined;
-}
-
-/** Whether a node may run just before a later one: nothing between reads its results or writes its operands. */
-function canMove(graph: Graph, from: number, to: number): boolean {
-  const moved = graph.nodes[from];
-  for (let i = from + 1; i < to; i++) {
-    const between = graph.nodes[i];
-    if (moved.outputs.some(({ storage }) => reads(between, storage) || writes(between, storage))) return false;
-    if (moved.inputs.some((view) => view !== undefined && writes(between, view.storage))) return false;
-  }
-  return true;
 }
 
 const dense = (view: View): boolean => isContiguous(view.shape, view.strides);
