@@ -23,10 +23,11 @@ import { checkEvaluation, type MemoryReport } from "./memory.ts";
 const LOGIT_ROWS_MAX = 128;
 
 /**
- * Tokens that take less are decoded on JavaScript's thread, with a turn of the event loop after each: the way to another
- * thread and back takes about as long as a token of a very small model.
+ * Tokens that take less are decoded on JavaScript's thread, with a turn of the event loop after each: going to another
+ * thread and back takes as long as a token of a very small model, and cost 7 % of the speed at 14 ms a token. A reply that
+ * streams at 30 tokens per second still leaves the loop as often as a screen is drawn.
  */
-const BLOCKING_MS_MAX = 2;
+const BLOCKING_MS_MAX = 33;
 
 /** How a loaded model runs; see `loadModel` for the defaults. */
 export interface RunSettings {
