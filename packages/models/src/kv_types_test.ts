@@ -4,14 +4,14 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { maxAbsDifference, sameBits } from "../testing/oracle.ts";
 import { testdata } from "../testing/testdata.ts";
+import { embeddedModelPath } from "./embedded_model.ts";
 import { loadModel, type LoadOptions } from "./load_model.ts";
 
 /** 100 tokens: two pages of the cache. */
 const IDS = Array.from({ length: 100 }, (_, i) => (i * i * 7 + 3 * i) % 500);
 
 /** Logits of the last of IDS, those before run `first` at a time and the last alone. */
-async function logits(options: Partial<LoadOptions>): Promise<Float32Array> {
-  const path = testdata("qwen3-tied");
+async function logits(options: Partial<LoadOptions>, path = testdata("qwen3-tied")): Promise<Float32Array> {
   using model = await loadModel(path, { backend: x86, threads: 1, activations: "f32", context: 128, ...options });
   await model.forward(IDS.slice(0, -1), 0);
   return Float32Array.from(await model.forward(IDS.slice(-1), IDS.length - 1));
@@ -34,6 +34,19 @@ describe("types of the KV cache", () => {
       }
       const difference = maxAbsDifference(whole, await logits({ kvDtype: "f32" }));
       assert(difference > 0 && difference <= most, `logits differ by ${difference} from those with an f32 cache`);
+    });
+  }
+
+  for (const kvDtype of ["f16", "q8_0"] as const) {
+    it(`${kvDtype} and attention in int8: equal bits in chunks of 32 tokens and more, near those in float`, async () => {
+      const run = (options: Partial<LoadOptions>) =>
+        logits({ activations: "i8", kvDtype, ...options }, embeddedModelPath);
+      const whole = await run({});
+      for (const options of [{ chunk: 33 }, { threads: 2 }, { eager: true, chunk: 50, threads: 2 }]) {
+        assert(sameBits(whole, await run(options)), `other bits with ${JSON.stringify(options)}`);
+      }
+      const difference = maxAbsDifference(whole, await run({ chunk: 31 }));
+      assert(difference > 0 && difference < 1, `logits differ by ${difference} from those of short chunks`);
     });
   }
 

@@ -11,14 +11,23 @@ const Context = @import("context").Context;
 const views = @import("views.zig");
 const kv = @import("kv_cache.zig");
 const tiles_zig = @import("attention_tile.zig");
+const integer = @import("attention_i8.zig");
 
 const Plan = tiles_zig.Plan;
 const Tile = tiles_zig.Tile;
 const span_pages = tiles_zig.span_pages;
 const split_tokens = tiles_zig.split_tokens;
 
-/// Scratch of every thread, and the spans' partial results of up to `split_tokens` tokens.
+/// Scratch of every thread, and the spans' partial results of up to `split_tokens` tokens. A program's runs may be too
+/// short for int8.
 pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    if (!integer.applies(cmd)) return floatWorkspace(cmd, threads);
+    var short = cmd.*;
+    short.inputs[0].shape[0] = integer.tokens_min - 1;
+    return @max(integer.workspace(cmd, threads), floatWorkspace(&short, threads));
+}
+
+fn floatWorkspace(cmd: *const abi.Command, threads: u32) u64 {
     var p: Plan = .init(cmd);
     // A program's smaller runs may split, which a run at its largest token count need not.
     const split = if (p.tokens <= split_tokens) p.splitFloats() else blk: {
@@ -30,7 +39,7 @@ pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u
     return (threads * p.threadFloats() +| split) *| @sizeOf(f32);
 }
 
-/// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q; ints: position, window; floats: scale, softcap.
+/// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q; ints: position, window, i8; floats: scale, softcap.
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const q = &cmd.inputs[0];
     const out = &cmd.outputs[0];
@@ -40,14 +49,18 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const position: usize = @intCast(cmd.ints[0]);
     const window: usize = @intCast(cmd.ints[1]);
     const first = if (window > 0 and position + 1 > window) position + 1 - window else 0;
-    if (!k.mapped(first, position + plan.tokens)) return ctx.fail("a page is not in the cache");
+    const int8 = integer.applies(cmd);
+    // In int8 the first page takes its reference from the one before.
+    const least = if (int8) first -| plan.page_size else first;
+    if (!k.mapped(least, position + plan.tokens)) return ctx.fail("a page is not in the cache");
     std.debug.assert(ctx.scratch.len >= attention_workspace(cmd, ctx.threads));
+    if (int8) return integer.run(ctx, cmd, k, v);
 
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch + ctx.thread * plan.threadFloats());
     tile.k = k;
     tile.v = v;
-    tile.window = window;
+    tile.view = .{ .head = 0, .group = plan.group, .position = 0, .tokens = 0, .window = window, .page_size = plan.page_size };
     tile.softcap = cmd.floats[1];
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
     // Heads alone keep the threads busy when each has the same number of them.
@@ -61,7 +74,7 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
         const end = @min(plan.tokens, start + plan.tile_tokens);
         tile.begin(q, start, end, task % plan.kv_heads, position, cmd.floats[0]);
         tile.total.reset(tile.rows, plan.width);
-        for (tile.firstPage() / span_pages..tile.lastPage() / span_pages + 1) |span| {
+        for (tile.view.firstPage() / span_pages..tile.view.lastPage() / span_pages + 1) |span| {
             tile.runSpan(span, tile.partial);
             tile.mergeTotal(tile.partial);
         }
@@ -75,8 +88,8 @@ fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32,
     const rows = plan.tokens * plan.group;
     const floats = plan.stateFloats(rows);
     tile.aim(0, plan.tokens, 0, position);
-    const first = tile.firstPage() / span_pages;
-    const spans = tile.lastPage() / span_pages + 1 - first;
+    const first = tile.view.firstPage() / span_pages;
+    const spans = tile.view.lastPage() / span_pages + 1 - first;
     if (ctx.phase == 1) {
         const share = ctx.range(plan.kv_heads, 1);
         for (share.start..share.end) |head| {

@@ -5,17 +5,20 @@ const std = @import("std");
 const abi = @import("abi");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
-const hadamard = @import("hadamard.zig");
 const kv = @import("kv_cache.zig");
 const kv_page = @import("kv_page.zig");
 const floats = @import("attention_float.zig");
 const quantised = @import("attention_quantised.zig");
 const softmax = @import("attention_softmax.zig");
+const view_zig = @import("attention_view.zig");
 
 const lanes = simd.lanes;
 const Range = kv_page.Range;
 const Ahead = kv_page.Ahead;
 const Page = kv_page.Page;
+const View = view_zig.View;
+pub const State = view_zig.State;
+const padded = view_zig.padded;
 
 /// Pages whose partial result is kept apart when spans are split over threads.
 pub const span_pages = 8;
@@ -68,9 +71,8 @@ pub const Plan = struct {
         };
     }
 
-    /// Floats of one running result: per row its maximum, its sum and the weighted values.
     pub fn stateFloats(p: Plan, rows: usize) usize {
-        return padded(rows) * 2 + padded(rows * p.width);
+        return State.floats(rows, p.width);
     }
 
     pub fn threadFloats(p: Plan) usize {
@@ -120,28 +122,6 @@ pub const Plan = struct {
     }
 };
 
-/// Floats in whole cache lines, which are whole vectors at every level.
-fn padded(n: usize) usize {
-    return std.mem.alignForward(usize, n, 16);
-}
-
-/// Running result of some rows: out = acc / sum, all relative to exp(max).
-pub const State = struct {
-    max: [*]f32,
-    sum: [*]f32,
-    acc: [*]f32,
-
-    pub fn at(p: [*]f32, rows: usize) State {
-        return .{ .max = p, .sum = p + padded(rows), .acc = p + 2 * padded(rows) };
-    }
-
-    pub fn reset(s: State, rows: usize, width: usize) void {
-        @memset(s.max[0..padded(rows)], -simd.inf);
-        @memset(s.sum[0..padded(rows)], 0);
-        @memset(s.acc[0 .. rows * width], 0);
-    }
-};
-
 const scratch_fields = .{
     "keys",    "values",  "sums",   "q",        "query_codes", "query_scales", "query_starts", "magnitudes", "scales", "bounds",
     "weights", "factors", "scores", "page_max", "page_sum",    "keep",         "gain",         "low",        "high",
@@ -151,11 +131,8 @@ pub const Tile = struct {
     plan: Plan,
     k: kv.Cache,
     v: kv.Cache,
-    head: usize,
-    /// Position of the tile's first token.
-    position: usize,
+    view: View,
     rows: usize,
-    window: usize,
     softcap: f32,
     // Scratch; Plan.parts has the sizes.
     /// Of float pages, dense: [head_dim][page_width], [page_size][width], [rows_max][width].
@@ -199,9 +176,10 @@ pub const Tile = struct {
     }
 
     pub fn aim(t: *Tile, first: usize, end: usize, head: usize, position: usize) void {
-        t.head = head;
-        t.position = position + first;
-        t.rows = (end - first) * t.plan.group;
+        t.view.head = head;
+        t.view.position = position + first;
+        t.view.tokens = end - first;
+        t.rows = t.view.rows();
     }
 
     /// Takes on tokens first … end-1 and one kv head: copies their query rows, multiplied by scale, quantised for
@@ -211,10 +189,8 @@ pub const Tile = struct {
         std.debug.assert(t.rows <= t.plan.tile_rows);
         const n = t.plan.head_dim;
         for (0..t.rows) |r| {
-            const from = views.addressOf(q, &.{ first + r / t.plan.group, head * t.plan.group + r % t.plan.group });
-            const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
             const row = t.q + r * n;
-            for (0..n) |i| row[i] = x.at(i).* * scale;
+            t.view.readQuery(q, first, r, scale, row[0..n]);
             switch (t.plan.keys) {
                 .f32, .f16 => {},
                 inline else => |form| t.queries().set(form, r, row),
@@ -232,30 +208,6 @@ pub const Tile = struct {
         };
     }
 
-    pub fn firstPage(t: *const Tile) usize {
-        const first = if (t.window > 0 and t.position + 1 > t.window) t.position + 1 - t.window else 0;
-        return first / t.plan.page_size;
-    }
-
-    pub fn lastPage(t: *const Tile) usize {
-        return (t.position + t.rows / t.plan.group - 1) / t.plan.page_size;
-    }
-
-    /// The visible keys of a page for every row, relative to it. Both bounds rise with the row.
-    fn look(t: *const Tile, page: usize) void {
-        const base = page * t.plan.page_size;
-        var r: usize = 0;
-        for (t.position..t.position + t.rows / t.plan.group) |last| {
-            const first = if (t.window > 0 and last + 1 > t.window) last + 1 - t.window else 0;
-            const high = @min(t.plan.page_size, last + 1 -| base);
-            for (0..t.plan.group) |_| {
-                t.low[r] = @intCast(@min(high, first -| base));
-                t.high[r] = @intCast(high);
-                r += 1;
-            }
-        }
-    }
-
     fn seen(t: *const Tile, r: usize) Range {
         return .{ .low = t.low[r], .high = t.high[r] };
     }
@@ -263,18 +215,18 @@ pub const Tile = struct {
     /// All pages of one span into `to`.
     pub fn runSpan(t: *const Tile, span: usize, to: State) void {
         to.reset(t.rows, t.plan.width);
-        const start = @max(t.firstPage(), span * span_pages);
-        const end = @min(t.lastPage() + 1, (span + 1) * span_pages);
+        const start = @max(t.view.firstPage(), span * span_pages);
+        const end = @min(t.view.lastPage() + 1, (span + 1) * span_pages);
         for (start..@max(start, end)) |page| t.runPage(page, to);
     }
 
     fn runPage(t: *const Tile, page: usize, to: State) void {
-        t.look(page);
+        t.view.look(page, t.low, t.high);
         const live: usize = t.high[t.rows - 1];
-        const keys = t.k.at(page, t.head);
-        const values = t.v.at(page, t.head);
+        const keys = t.k.at(page, t.view.head);
+        const values = t.v.at(page, t.view.head);
         // While few rows score their keys or weigh their values, what is read next comes nearer.
-        const next = t.k.at(@min(page + 1, t.lastPage()), t.head);
+        const next = t.k.at(@min(page + 1, t.view.lastPage()), t.view.head);
         const few = t.rows <= floats.direct_rows;
         var ahead: [2]Ahead = .{ .none, .none };
         if (few) {
@@ -291,7 +243,7 @@ pub const Tile = struct {
             t.scoreStrip(first, end, keys, live, .{ ahead[0], if (coded) .none else ahead[1] });
             if (coded and first == 0) weights = t.openWeights(values, live);
             t.weighStrip(first, end);
-            t.absorb(to, t.page_max, t.page_sum, first, end);
+            to.absorb(t.page_max, t.page_sum, first, end, t.keep, t.gain);
             if (coded) t.weighCodes(first, end, values, &weights, to, ahead[1]) else t.weighFloats(first, end, values, to);
         }
     }
@@ -353,27 +305,6 @@ pub const Tile = struct {
 
     // ---- merging
 
-    /// Merges maxima and sums of rows first … end-1 into `to`, and leaves the factors for the weighted values in keep and
-    /// gain. Rows to which nothing is added keep what they have.
-    fn absorb(t: *const Tile, to: State, max: [*]const f32, sum: [*]const f32, first: usize, end: usize) void {
-        var r = first;
-        while (r < end) : (r += lanes) {
-            const own = simd.load(to.max + r);
-            const other = simd.load(max + r);
-            const added = simd.load(sum + r);
-            const e = simd.exp(-@abs(other - own));
-            const newer = other > own;
-            const empty = added == simd.zero;
-            const keep = @select(f32, empty, simd.splat(1), @select(f32, newer, e, simd.splat(1)));
-            const gain = @select(f32, empty, simd.zero, @select(f32, newer, simd.splat(1), e));
-            const own_sum = simd.load(to.sum + r);
-            simd.store(t.keep + r, keep);
-            simd.store(t.gain + r, gain);
-            simd.store(to.max + r, @select(f32, empty, own, @select(f32, newer, other, own)));
-            simd.store(to.sum + r, @select(f32, empty, own_sum, own_sum * keep + added * gain));
-        }
-    }
-
     /// acc = acc * keep + sums * gain of row r, unless nothing was added. An empty acc takes the sums exactly.
     inline fn mergeRow(t: *const Tile, to: State, r: usize, added: f32, sums: [*]const f32) void {
         if (added == 0) return;
@@ -389,7 +320,7 @@ pub const Tile = struct {
 
     /// Merges another result of all rows into the total.
     pub fn mergeTotal(t: *const Tile, from: State) void {
-        t.absorb(t.total, from.max, from.sum, 0, t.rows);
+        t.total.absorb(from.max, from.sum, 0, t.rows, t.keep, t.gain);
         for (0..t.rows) |r| t.mergeRow(t.total, r, from.sum[r], from.acc + r * t.plan.width);
     }
 
@@ -482,18 +413,9 @@ pub const Tile = struct {
         }
     }
 
-    /// Writes acc / sum of all rows, rotated back for quantised values; zeros where nothing was seen.
+    /// Writes the rows' results; `first` is the tile's first token.
     pub fn finish(t: *const Tile, out: *const abi.TensorDesc, first: usize) void {
-        const p = &t.plan;
-        for (0..t.rows) |r| {
-            const address = views.addressOf(out, &.{ first + r / p.group, t.head * p.group + r % p.group });
-            const y: views.Cursor(false) = .{ .p = @ptrFromInt(address), .stride = @intCast(out.strides[2]) };
-            const sum = t.total.sum[r];
-            const inverse = if (sum == 0) 0 else 1 / sum;
-            const acc = t.total.acc + r * p.width;
-            if (!p.values.isFloat()) hadamard.rotate(acc, p.head_dim);
-            for (0..p.head_dim) |i| y.at(i).* = acc[i] * inverse;
-        }
+        t.view.finish(t.total, t.plan.width, !t.plan.values.isFloat(), out, first);
     }
 };
 

@@ -20,9 +20,11 @@ pub fn run(b: *Bench) !void {
         .{ .heads = 8, .kv_heads = 8, .head_dim = 64 },
     };
     for (shapes) |s| for (std.enums.values(Form)) |form| {
-        for ([_]usize{ 512, 4096, 16_384 }) |length| try cached(b, form, s, length - 1, 1);
-        try cached(b, form, s, 0, 512);
-        try cached(b, form, s, 3584, 512);
+        for ([_]usize{ 512, 4096, 16_384 }) |length| try cached(b, form, s, length - 1, 1, 0);
+        for ([_]i64{ 0, 1 }) |int8| {
+            try cached(b, form, s, 0, 512, int8);
+            try cached(b, form, s, 3584, 512, int8);
+        }
     };
     for ([_][3]usize{ .{ 512, 512, 64 }, .{ 512, 64, 512 }, .{ 512, 512, 512 }, .{ 1, 512, 128 } }) |s| {
         const a = try b.tensor(f32, &.{ 4, s[0], s[2] });
@@ -51,9 +53,9 @@ fn filled(b: *Bench, form: Form, layout: abi.Layout, s: Shape, count: usize) !ab
     return desc;
 }
 
-fn cached(b: *Bench, form: Form, s: Shape, position: usize, tokens: usize) !void {
+fn cached(b: *Bench, form: Form, s: Shape, position: usize, tokens: usize, int8: i64) !void {
     const format = "attention {s} {s} {d}/{d}x{d} at {d}";
-    const phase = if (tokens == 1) "decode" else "prefill";
+    const phase = if (tokens == 1) "decode" else if (int8 == 1) "prefill i8" else "prefill";
     const name = try std.fmt.allocPrint(b.gpa, format, .{ phase, @tagName(form), s.heads, s.kv_heads, s.head_dim, position });
     if (!b.wants(name)) return;
     const count = (position + tokens + page_size - 1) / page_size;
@@ -65,6 +67,7 @@ fn cached(b: *Bench, form: Form, s: Shape, position: usize, tokens: usize) !void
     const out = try b.tensor(f32, &.{ tokens, s.heads, s.head_dim });
     var cmd = testing.command(&.{ q, k, v, pages }, &.{out});
     cmd.ints[0] = @intCast(position);
+    cmd.ints[2] = int8;
     cmd.floats[0] = 0.1;
     const page = kv_page.Page.init(&k);
     const bytes = 2 * (position + 1) * s.kv_heads * page.bytes() / page_size;

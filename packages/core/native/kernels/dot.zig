@@ -146,7 +146,7 @@ inline fn addInPlace(a: anytype, b: @TypeOf(a)) @TypeOf(a) {
 }
 
 /// One step: adds w*a to each lane. `a` holds the same activations in every lane.
-inline fn addProducts(comptime scheme: Scheme, acc: I, w: U, a: I) I {
+pub inline fn addProducts(comptime scheme: Scheme, acc: I, w: U, a: I) I {
     if (scheme == .pairs) return dotWords(acc, @bitCast(w), @bitCast(a));
     switch (level) {
         .avx512vnni => return intrinsics.@"llvm.x86.avx512.vpdpbusd.512"(acc, @bitCast(w), a),
@@ -166,6 +166,15 @@ inline fn addProducts(comptime scheme: Scheme, acc: I, w: U, a: I) I {
             return sum;
         },
     }
+}
+
+/// Largest u8 factor of `addBytes`.
+pub const byte_max = if (level == .avx2) 127 else 255;
+
+/// Adds u*s of four bytes to each lane, nothing flipped, for u up to `byte_max`: AVX2 sums pairs in i16.
+pub inline fn addBytes(acc: I, u: U, s: I) I {
+    if (level == .avx2) return addInPlace(acc, maddwd(maddubs(u, s), @splat(1)));
+    return addProducts(.fours, acc, u, s);
 }
 
 /// Dots of `mr` rows of activations with `nv` vectors of columns over `steps` steps along K.

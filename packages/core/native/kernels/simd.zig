@@ -148,7 +148,9 @@ pub inline fn expFalling(x: F) F {
     const log2e = splat(1.44269504088896341);
     const magic = splat(12582912.0 + 127); // rounds as in exp, and leaves the exponent of 2^n in the low bits
     const t = fma(x, log2e, magic);
-    const r = fma(x, log2e, magic - t);
+    // Where the product is rounded, ln 2 in two parts keeps r as exact as FMA does.
+    const n = t - magic;
+    const r = if (has_fma) fma(x, log2e, -n) else (x - n * splat(0.693359375) + n * splat(2.12194440e-4)) * log2e;
     const p = polynomial(r, &.{ 1.3264727e-3, 9.6715128e-3, 5.5507337e-2, 2.4022242e-1, 6.9314698e-1, 1 });
     const power: F = @bitCast(@as(I, @bitCast(t)) << @splat(23));
     return @select(f32, x < splat(-87), zero, p * power);

@@ -9,6 +9,9 @@ test {
     _ = @import("hadamard.zig");
     _ = @import("kv_page.zig");
     _ = @import("attention_test.zig");
+    _ = @import("attention_i8_dot.zig");
+    _ = @import("attention_i8_page.zig");
+    _ = @import("attention_i8_test.zig");
     _ = @import("matmul_test.zig");
     _ = @import("linear_variant.zig");
     _ = @import("linear_test.zig");

@@ -330,6 +330,8 @@ test "the rules of single ops" {
     mixed.inputs[2].dtype = @intFromEnum(abi.Dtype.i32);
     var window = of("attention");
     window.ints[1] = -1;
+    var way = of("attention");
+    way.ints[2] = 2;
     var negative = of("attention");
     negative.ints[0] = -1;
     var full = of("attention");
@@ -353,6 +355,7 @@ test "the rules of single ops" {
         .{ heads, "kv_heads must divide heads" },
         .{ mixed, "v_cache is i32" },
         .{ window, "the window -1 is negative" },
+        .{ way, "i8 is 2, must be 0 or 1" },
         .{ negative, "6 tokens at position -1 do not fit a cache of 80" },
         .{ full, "6 tokens at position 75 do not fit a cache of 80" },
         .{ past, "6 tokens at position 75 do not fit a cache of 80" },

@@ -2,6 +2,7 @@
  * Attention over a paged cache.
  * @module
  */
+import type { Activations } from "../backend.ts";
 import type { Scalar } from "../scalar.ts";
 import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
@@ -25,12 +26,17 @@ export interface AttentionOptions extends OutOption {
   readonly scale: number;
   /** cap * tanh(score / cap) before the softmax; none when absent. */
   readonly softcap?: number;
+  /**
+   * "i8": runs of 32 tokens or more multiply in int8, whatever the cache's type: much faster, at an error of 1 to 2 % of
+   * the result for normal numbers. "f32" (the default) rounds nothing but what the cache has rounded.
+   */
+  readonly activations?: Activations;
 }
 
 /**
  * softmax(scale * q kᵀ) v, causal: query t sees keys j <= position + t, with a window also j > position + t - window.
  * Computed one page at a time with a running maximum (FlashAttention-2, Dao 2023), so that a row's bits depend neither
- * on the number of queries nor on the threads.
+ * on the number of queries nor on the threads; with activations "i8" it depends on whether there are 32 tokens.
  *
  * @param q f32 [tokens, heads, headDim], any strides; query head h reads kv head floor(h / (heads / kvHeads))
  * @param k cache of keys, f32 or f16 [pages, kvHeads, pageSize, headDim]
@@ -40,6 +46,7 @@ export interface AttentionOptions extends OutOption {
  * @throws {MllmError} `invalid_argument` when heads, headDim or types do not fit, or a key lies outside the page table
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, pages: Tensor, options: AttentionOptions): Tensor {
-  const { position, window = 0, scale, softcap = 0, out } = options;
-  return callOne("attention", [q, k, v, pages], [position, window], [scale, softcap], undefined, out);
+  const { position, window = 0, scale, softcap = 0, activations = "f32", out } = options;
+  const ints = [position, window, activations === "i8" ? 1 : 0];
+  return callOne("attention", [q, k, v, pages], ints, [scale, softcap], undefined, out);
 }

@@ -1,4 +1,4 @@
-import { attention, kvAppend, type Tensor } from "@mllm/core";
+import { attention, kvAppend, type Linear, type Tensor } from "@mllm/core";
 import type { DecoderConfig } from "./config.ts";
 import type { LayerInput } from "./decoder.ts";
 
@@ -9,6 +9,14 @@ export interface Projections {
   v: Tensor;
 }
 
+/** Attention of a layer. */
+export interface CachedAttention {
+  readonly config: DecoderConfig;
+  readonly layer: number;
+  /** Takes the result. Where it quantises that to int8, so does attention its products. */
+  readonly oProj: Linear;
+}
+
 /**
  * Appends keys and values to the cache of a layer and attends to all of it, causally and within the layer's window.
  *
@@ -16,25 +24,29 @@ export interface Projections {
  */
 export function cachedAttention(
   { q, k, v }: Projections,
-  layer: number,
-  config: DecoderConfig,
+  layer: CachedAttention,
   input: LayerInput,
 ): Tensor {
-  const kv = input.cache.layers[layer]; // k, v: [pages, kvHeads, pageSize, headDim]
+  const kv = input.cache.layers[layer.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
   const { position } = input;
   kvAppend(k, input.cache.pages, kv.k, { position });
   kvAppend(v, input.cache.pages, kv.v, { position });
-  return attendToCache(q, layer, config, input);
+  return attendToCache(q, layer, input);
 }
 
 /** What `cachedAttention` does once keys and values are appended. */
 export function attendToCache(
   q: Tensor,
-  layer: number,
-  { numAttentionHeads, headDim, slidingWindows }: DecoderConfig,
+  { config, layer, oProj }: CachedAttention,
   { position, cache }: LayerInput,
 ): Tensor {
+  const { numAttentionHeads, headDim, slidingWindows } = config;
   const { k, v } = cache.layers[layer];
-  const options = { position, window: slidingWindows[layer], scale: 1 / Math.sqrt(headDim) };
+  const options = {
+    position,
+    window: slidingWindows[layer],
+    scale: 1 / Math.sqrt(headDim),
+    activations: oProj.quantizesInput ? "i8" : "f32",
+  } as const;
   return attention(q, k, v, cache.pages, options).reshape(q.shape[0], numAttentionHeads * headDim);
 }

@@ -39,7 +39,7 @@ export class Qwen2Attention implements SelfAttention {
     const k = this.rotary.forward(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), { position });
     const v = this.vProj.forward(x).reshape(tokens, kvHeads, headDim);
 
-    return this.oProj.forward(cachedAttention({ q, k, v }, this.layer, this.config, input)); // [tokens, hiddenSize]
+    return this.oProj.forward(cachedAttention({ q, k, v }, this, input)); // [tokens, hiddenSize]
   }
 }
 

@@ -45,7 +45,7 @@ export class Qwen3Attention implements SelfAttention {
     q = this.rotary.forward(this.qNorm.forward(q), { position });
     k = this.rotary.forward(this.kNorm.forward(k), { position });
 
-    return this.oProj.forward(cachedAttention({ q, k, v }, this.layer, this.config, input)); // [tokens, hiddenSize]
+    return this.oProj.forward(cachedAttention({ q, k, v }, this, input)); // [tokens, hiddenSize]
   }
 }
 

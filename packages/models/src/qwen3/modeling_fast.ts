@@ -30,7 +30,7 @@ class Qwen3AttentionFast extends Qwen3Attention implements FastSelfAttention {
     return tidy(() => {
       const attended = tidy(() => {
         const q = turned(this.qProj.forward(x).reshape(tokens, heads, headDim), this.qNorm);
-        return attendToCache(q, this.layer, this.config, input);
+        return attendToCache(q, this, input);
       });
       return this.oProj.forward(attended); // [tokens, hiddenSize]
     });

@@ -1,0 +1,231 @@
+//! The two products of attention over pages in int8 (attention_i8_page.zig), and the softmax between them, for a few rows
+//! of queries. Integer dots are exact in any order; only the steps between them round, and those are the same for every
+//! row:
+//!
+//!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log(v scale)
+//!     weight  w[j] = exp(x[j] - largest x of the row in this page), code = round(w[j] * weight_max)
+//!     sum     of w[j] / v scale
+//!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max))
+//!
+//! A value's scale is part of its weight, so that one sum of integers serves all keys of a page. A weight's step is a
+//! 255th of the largest one (127th with AVX2) of its row in its page: a page that matters little has as many steps as one
+//! that matters much.
+
+const std = @import("std");
+const dot = @import("dot.zig");
+const simd = @import("simd.zig");
+const capScores = @import("activation.zig").capScores;
+const i8_page = @import("attention_i8_page.zig");
+
+const Page = i8_page.Page;
+const Shape = i8_page.Shape;
+const F = simd.F;
+const I = simd.I;
+const lanes = simd.lanes;
+
+/// Rows of a register tile, and its most vectors.
+pub const rows_max = switch (dot.level) {
+    .avx512vnni, .avxvnni => 6,
+    .avx2 => 4,
+    .portable => 2,
+};
+const vectors_max = if (dot.level == .avx512vnni) 4 else 2;
+const weight_max = dot.byte_max;
+
+/// Some rows of a tile and what they see of a page; all pointers are to the first of them.
+pub const Rows = struct {
+    shape: Shape,
+    /// [W] i8, a scale and what integer sums start from.
+    queries: [*]const i8,
+    query_scales: [*]const f32,
+    query_starts: [*]const i32,
+    /// q · reference of the page; part of the scores only with a softcap.
+    commons: [*]const f32,
+    softcap: f32,
+    low: [*]const u32,
+    high: [*]const u32,
+    /// [K]
+    scores: [*]f32,
+    weights: [*]u8,
+    /// Largest score, and sum of weights / v scale.
+    max: [*]f32,
+    sum: [*]f32,
+
+    /// The vectors of keys, from … to before, that hold what `count` rows see.
+    fn span(rows: *const Rows, count: usize) [2]usize {
+        return .{ rows.low[0] / lanes * lanes, simd.roundUp(rows.high[count - 1]) };
+    }
+};
+
+/// What integer sums start from, by the sum of a query's codes.
+pub fn startOf(codes: i32) i32 {
+    return codes * comptime dot.Scheme.startFactor(.fours, 128, 255);
+}
+
+/// Scores, weights, maxima and sums of `count` rows.
+pub fn weigh(comptime count: usize, page: Page, rows: *const Rows) void {
+    @setEvalBranchQuota(10_000);
+    const from, const to = rows.span(count);
+    var best: [count]F = @splat(simd.splat(-simd.inf));
+    var j = from;
+    while (j < to) {
+        const left = (to - j) / lanes;
+        inline for (.{ 4, 2, 1 }) |vectors| if (vectors <= vectors_max and left >= vectors and (left < 2 * vectors or vectors == vectors_max)) {
+            score(count, vectors, page, rows, j, &best);
+        };
+        j += lanes * stepOf(left);
+    }
+    inline for (0..count) |m| {
+        if (rows.softcap != 0) best[m] = cap(page, rows, m, from, to);
+        const largest = simd.maxLanes(best[m]);
+        rows.max[m] = if (largest == -simd.inf) 0 else largest;
+        rows.sum[m] = soften(page, rows, m, from, to);
+    }
+}
+
+/// Vectors that are taken at once when so many are left.
+fn stepOf(left: usize) usize {
+    inline for (.{ 4, 2 }) |vectors| if (vectors <= vectors_max and left >= vectors) return vectors;
+    return 1;
+}
+
+inline fn score(comptime count: usize, comptime vectors: usize, page: Page, rows: *const Rows, j: usize, best: *[count]F) void {
+    @setEvalBranchQuota(10_000);
+    const s = rows.shape;
+    var acc: [count][vectors]dot.I = undefined;
+    inline for (0..count) |m| acc[m] = @splat(@splat(rows.query_starts[m]));
+    var keys = page.keys + j * 4;
+    for (0..s.width / 4) |step| {
+        var codes: [vectors]dot.U = undefined;
+        inline for (0..vectors) |v| codes[v] = keys[v * lanes * 4 ..][0 .. lanes * 4].*;
+        inline for (0..count) |m| {
+            const four: dot.I = @splat(@bitCast(rows.queries[m * s.width + step * 4 ..][0..4].*));
+            inline for (0..vectors) |v| acc[m][v] = dot.addProducts(.fours, acc[m][v], codes[v], four);
+        }
+        keys += s.keys * 4;
+    }
+    inline for (0..vectors) |v| {
+        const at = j + v * lanes;
+        const scale = simd.load(page.key_scales + at);
+        const log = simd.load(page.value_logs + at);
+        inline for (0..count) |m| {
+            const factor = scale * simd.splat(rows.query_scales[m]);
+            const whole: F = @floatFromInt(acc[m][v]);
+            // The log goes behind a softcap.
+            var x = simd.fma(whole, factor, if (rows.softcap == 0) log else simd.splat(rows.commons[m]));
+            if (rows.low[m] > at or rows.high[m] < at + lanes) x = mask(x, at, rows.low[m], rows.high[m]);
+            simd.store(rows.scores + m * s.keys + at, x);
+            best[m] = simd.maxSkipNan(best[m], x);
+        }
+    }
+}
+
+/// Caps the scores of row m, then adds the logs; returns the largest of each lane.
+noinline fn cap(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) F {
+    var best = simd.splat(-simd.inf);
+    var j = from;
+    while (j < to) : (j += lanes) {
+        const at = rows.scores + m * rows.shape.keys + j;
+        const x = capScores(simd.load(at), rows.softcap) + simd.load(page.value_logs + j);
+        const seen = mask(x, j, rows.low[m], rows.high[m]);
+        simd.store(at, seen);
+        best = simd.maxSkipNan(best, seen);
+    }
+    return best;
+}
+
+noinline fn mask(x: F, j: usize, low: u32, high: u32) F {
+    const index = std.simd.iota(i32, lanes) + @as(I, @splat(@intCast(j)));
+    const below = index < @as(I, @splat(@intCast(low)));
+    const above = index >= @as(I, @splat(@intCast(high)));
+    const hidden = simd.splat(-simd.inf);
+    return @select(f32, below, hidden, @select(f32, above, hidden, x));
+}
+
+/// Writes the weights' codes of row m; returns the sum.
+inline fn soften(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) f32 {
+    const log2e = simd.splat(1.44269504088896341);
+    const shift = simd.splat(-rows.max[m]) * log2e;
+    const at = m * rows.shape.keys;
+    var total = simd.zero;
+    var j = from;
+    while (j < to) : (j += lanes) {
+        const w = powerOfTwo(simd.fma(simd.load(rows.scores + at + j), log2e, shift));
+        total = simd.fma(w, simd.load(page.value_inverses + j), total);
+        const code: I = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23)));
+        rows.weights[at + j ..][0..lanes].* = @as(@Vector(lanes, u8), @truncate(@as(@Vector(lanes, u32), @bitCast(code))));
+    }
+    return simd.sumLanes(total);
+}
+
+/// 2^x for x ≤ 0 to 1.1e-4, exact at 0; 0 below -126.
+inline fn powerOfTwo(x: F) F {
+    const magic = simd.splat(12582912.0 + 127); // rounds, and leaves the exponent of 2^n in the low bits
+    const t = x + magic;
+    const r = x - (t - magic);
+    const p = simd.fma(simd.fma(simd.fma(r, simd.splat(0.05500908), simd.splat(0.24221134)), r, simd.splat(0.69328295)), r, simd.splat(1));
+    const power: F = @bitCast(@as(I, @bitCast(t)) << @splat(23));
+    return @select(f32, x < simd.splat(-126), simd.zero, p * power);
+}
+
+/// Merges the weighted values of `count` rows into acc [count][W]: acc * keep + sum * gain.
+pub fn sum(comptime count: usize, page: Page, rows: *const Rows, keep: [*]const f32, gain: [*]const f32, acc: [*]f32) void {
+    @setEvalBranchQuota(10_000);
+    const from, const to = rows.span(count);
+    var c: usize = 0;
+    while (c < rows.shape.width) {
+        const left = (rows.shape.width - c) / lanes;
+        inline for (.{ 4, 2, 1 }) |vectors| if (vectors <= vectors_max and left >= vectors and (left < 2 * vectors or vectors == vectors_max)) {
+            sumVectors(count, vectors, page, rows, from / 4, to / 4, c, keep, gain, acc + c);
+        };
+        c += lanes * stepOf(left);
+    }
+}
+
+inline fn sumVectors(
+    comptime count: usize,
+    comptime vectors: usize,
+    page: Page,
+    rows: *const Rows,
+    from: usize,
+    to: usize,
+    c: usize,
+    keep: [*]const f32,
+    gain: [*]const f32,
+    acc: [*]f32,
+) void {
+    const s = rows.shape;
+    var sums: [count][vectors]dot.I = @splat(@splat(@splat(0)));
+    var values = page.values + (from * s.width + c) * 4;
+    for (from..to) |group| {
+        var codes: [vectors]dot.I = undefined;
+        inline for (0..vectors) |v| codes[v] = @bitCast(values[v * lanes * 4 ..][0 .. lanes * 4].*);
+        inline for (0..count) |m| {
+            const four: dot.U = @bitCast(@as(dot.I, @splat(@bitCast(rows.weights[m * s.keys + group * 4 ..][0..4].*))));
+            inline for (0..vectors) |v| sums[m][v] = dot.addBytes(sums[m][v], four, codes[v]);
+        }
+        values += s.width * 4;
+    }
+    inline for (0..count) |m| {
+        const kept = simd.splat(keep[m]);
+        const factor = simd.splat(gain[m] * (1.0 / @as(f32, weight_max)));
+        inline for (0..vectors) |v| {
+            const at = acc + m * s.width + v * lanes;
+            simd.store(at, simd.fma(simd.load(at), kept, @as(F, @floatFromInt(sums[m][v])) * factor));
+        }
+    }
+}
+
+test "powerOfTwo" {
+    var x: f32 = -130;
+    while (x <= 0) : (x += 0.0137) {
+        const y: [lanes]f32 = powerOfTwo(simd.splat(x));
+        const want = if (x < -126) 0 else @exp2(@as(f64, x));
+        try std.testing.expectApproxEqRel(want, y[0], 1.1e-4);
+    }
+    const ends: [4]f32 = .{ 0, -simd.inf, -1e30, std.math.nan(f32) };
+    for (ends, 0..) |end, i| {
+        const y: [lanes]f32 = powerOfTwo(simd.splat(end));
+        if (i == 3) try std.testing.expect(std.math.isNan(y[0])) else try std.testing.expectEqual(@as(f32, if (i == 0) 1 else 0), y[0]);
+    }
+}

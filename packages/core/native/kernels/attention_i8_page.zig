@@ -1,0 +1,386 @@
+//! Pages of the KV cache in int8, as attention of many queries reads them (attention_i8.zig). They are made in scratch,
+//! once per page and run, from pages of any type (kv_page.zig).
+//!
+//! Rows are rotated (hadamard.zig); K is page_size in whole panels of 16, W is head_dim in multiples of 16:
+//!
+//!     keys    less the page's reference; a scale per key
+//!             codes [W/4 steps][K keys][4] u8, code + 128: dots along head_dim, a lane per key
+//!     values  a scale per key, max|v| / 127, which is exp(log) of the log that is kept
+//!             codes [K/4][W][4 keys] i8: dots along keys, a lane per element of head_dim
+//!
+//! The reference of float keys is made as that of quantised ones: the mean of the page before, of page 0 its first key.
+//! Quantised keys have theirs; their codes are only rescaled, from a scale per 32 elements to that of the whole row. All
+//! of this depends on a key and the page before alone, so neither on the run's length nor on the keys behind.
+//!
+//! A row with a NaN or an infinity has a scale (a log) that is NaN. Keys that are not written yet have scale 0.
+
+const std = @import("std");
+const dot = @import("dot.zig");
+const hadamard = @import("hadamard.zig");
+const kv = @import("kv_cache.zig");
+const kv_page = @import("kv_page.zig");
+const simd = @import("simd.zig");
+const transposing = @import("transpose.zig");
+
+const F = simd.F;
+const I = simd.I;
+const lanes = simd.lanes;
+const Form = kv_page.Form;
+
+/// Its last bit is worth 1: the low byte of a sum is the rounded number.
+const magic = simd.splat(0x1.8p23);
+/// Makes code + 128 of four codes.
+const flip: I = @splat(@bitCast(@as(u32, 0x80808080)));
+/// Least scale of a value, for rows of zeros.
+const scale_min = 0x1p-100;
+
+pub const Shape = struct {
+    page_size: usize,
+    head_dim: usize,
+    /// K
+    keys: usize,
+    /// W
+    width: usize,
+
+    pub fn init(page_size: usize, head_dim: usize) Shape {
+        const up = std.mem.alignForward;
+        return .{ .page_size = page_size, .head_dim = head_dim, .keys = up(usize, page_size, 16), .width = up(usize, head_dim, 16) };
+    }
+
+    /// Floats that a page takes.
+    pub fn floats(s: Shape) usize {
+        return s.width + 3 * s.keys + s.keys * s.width / 2;
+    }
+};
+
+pub const Page = struct {
+    /// [W]
+    reference: [*]f32,
+    /// [K]
+    key_scales: [*]f32,
+    /// Logs of the values' scales, and 1 / scale (1 where that is NaN), [K].
+    value_logs: [*]f32,
+    value_inverses: [*]f32,
+    keys: [*]u8,
+    values: [*]i8,
+
+    pub fn at(s: Shape, memory: [*]f32) Page {
+        const arrays = memory + s.width;
+        return .{
+            .reference = memory,
+            .key_scales = arrays,
+            .value_logs = arrays + s.keys,
+            .value_inverses = arrays + 2 * s.keys,
+            .keys = @ptrCast(arrays + 3 * s.keys),
+            .values = @ptrCast(arrays + 3 * s.keys + s.keys * s.width / 4),
+        };
+    }
+};
+
+/// Makes pages; one per thread.
+pub const Maker = struct {
+    shape: Shape,
+    k: kv.Cache,
+    v: kv.Cache,
+    /// Scratch: `lanes` rows of W.
+    rows: [*]f32,
+    codes: [*]i8,
+
+    /// Floats of `rows` and of `codes`.
+    pub fn rowFloats(s: Shape) usize {
+        return lanes * s.width;
+    }
+
+    pub fn codeFloats(s: Shape) usize {
+        return lanes * s.width / 4;
+    }
+
+    /// Makes a page of a head of which the first `live` keys are written.
+    pub fn make(m: *const Maker, to: Page, page: usize, head: usize, live: usize) void {
+        switch (m.k.page.form) {
+            .f32 => m.floatKeys(f32, to, page, head, live),
+            .f16 => m.floatKeys(f16, to, page, head, live),
+            inline else => |form| m.codedKeys(form, to, m.k.at(page, head), live),
+        }
+        const values = m.v.at(page, head);
+        switch (m.v.page.form) {
+            .f32 => m.floatValues(f32, to, @ptrCast(@alignCast(values)), live),
+            .f16 => m.floatValues(f16, to, @ptrCast(@alignCast(values)), live),
+            inline else => |form| m.codedValues(form, to, values, live),
+        }
+    }
+
+    fn row(m: *const Maker, i: usize) [*]f32 {
+        return m.rows + i * m.shape.width;
+    }
+
+    // ---- float caches
+
+    fn floatKeys(m: *const Maker, comptime T: type, to: Page, page: usize, head: usize, live: usize) void {
+        const s = m.shape;
+        const n = s.head_dim;
+        const keys: [*]const T = @ptrCast(@alignCast(m.k.at(page, head)));
+        if (page == 0) {
+            m.mean(T, keys, 1, to.reference);
+        } else m.mean(T, @ptrCast(@alignCast(m.k.at(page - 1, head))), s.page_size, to.reference);
+        var first: usize = 0;
+        while (first < s.keys) : (first += lanes) {
+            var scales: [lanes]f32 = @splat(0);
+            for (0..lanes) |i| {
+                const codes = m.codes + i * s.width;
+                if (first + i >= live) {
+                    @memset(codes[0..s.width], 0);
+                    continue;
+                }
+                const x = m.row(i);
+                widen(T, keys + (first + i) * n, n, x, s.width);
+                var c: usize = 0;
+                while (c < s.width) : (c += lanes) simd.store(x + c, simd.load(x + c) - simd.load(to.reference + c));
+                hadamard.rotate(x, n);
+                scales[i] = quantise(x, s.width, codes);
+            }
+            simd.store(to.key_scales + first, scales);
+            m.interleave(to.keys, first);
+        }
+        hadamard.rotate(to.reference, n);
+    }
+
+    /// Mean of the first rows of a page; elements that are no number count as 0.
+    fn mean(m: *const Maker, comptime T: type, from: [*]const T, count: usize, to: [*]f32) void {
+        const s = m.shape;
+        @memset(to[0..s.width], 0);
+        for (0..count) |j| {
+            widen(T, from + j * s.head_dim, s.head_dim, m.rows, s.width);
+            var c: usize = 0;
+            while (c < s.width) : (c += lanes) simd.store(to + c, simd.load(to + c) + simd.load(m.rows + c));
+        }
+        const factor = simd.splat(1 / @as(f32, @floatFromInt(count)));
+        var c: usize = 0;
+        while (c < s.width) : (c += lanes) {
+            const x = simd.load(to + c) * factor;
+            simd.store(to + c, @select(f32, x - x == simd.zero, x, simd.zero));
+        }
+    }
+
+    /// Stores the codes of `lanes` keys from `first` on.
+    fn interleave(m: *const Maker, keys: [*]u8, first: usize) void {
+        const s = m.shape;
+        const steps = s.width / 4;
+        const from: [*]const f32 = @ptrCast(@alignCast(m.codes)); // four codes each; moved, never calculated with
+        const to: [*]i32 = @ptrCast(@alignCast(keys));
+        var step: usize = 0;
+        while (step + lanes <= steps) : (step += lanes) {
+            const block = transposing.loadBlock(f32, from + step, steps, lanes);
+            inline for (0..lanes) |i| to[(step + i) * s.keys + first ..][0..lanes].* = @as(I, @bitCast(block[i])) ^ flip;
+        }
+        while (step < steps) : (step += 1) for (0..lanes) |i| {
+            to[step * s.keys + first + i] = @as(i32, @bitCast(from[i * steps + step])) ^ flip[0];
+        };
+    }
+
+    fn floatValues(m: *const Maker, comptime T: type, to: Page, values: [*]const T, live: usize) void {
+        const s = m.shape;
+        const n = s.head_dim;
+        var first: usize = 0;
+        while (first < s.keys) : (first += lanes) {
+            var most: [lanes]f32 = @splat(0);
+            for (0..lanes) |i| {
+                const x = m.row(i);
+                if (first + i >= live) {
+                    @memset(x[0..s.width], 0);
+                    continue;
+                }
+                widen(T, values + (first + i) * n, n, x, s.width);
+                hadamard.rotate(x, n);
+                most[i] = magnitude(x, s.width);
+            }
+            const inverses: [lanes]f32 = setScales(to, first, most);
+            for (0..lanes / 4) |g| {
+                const codes: [*]i32 = @ptrCast(@alignCast(to.values + (first / 4 + g) * s.width * 4));
+                var c: usize = 0;
+                while (c < s.width) : (c += lanes) {
+                    var four: I = @splat(0);
+                    inline for (0..4) |i| {
+                        const x = simd.load(m.row(g * 4 + i) + c);
+                        four |= byte(simd.fma(x, simd.splat(inverses[g * 4 + i]), magic), i);
+                    }
+                    codes[c..][0..lanes].* = four;
+                }
+            }
+        }
+    }
+
+    // ---- quantised caches
+
+    fn codedKeys(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, live: usize) void {
+        const s = m.shape;
+        const blocks = s.head_dim / 32;
+        const page = m.k.page;
+        const scales: [*]align(1) const u16 = @ptrCast(base + page.scalesAt());
+        const common = page.reference(base);
+        var i: usize = 0;
+        while (i < s.width) : (i += lanes) simd.store(to.reference + i, simd.loadHalf(common + i));
+        var first: usize = 0;
+        while (first < s.keys) : (first += lanes) {
+            const at = first / 16 * blocks * 16 + first % 16;
+            var most: I = @splat(0);
+            for (0..blocks) |b| most = @max(most, bits(@abs(written(dot.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*), first, live))));
+            const biggest = @as(F, @bitCast(most)) * simd.splat(top(form));
+            simd.store(to.key_scales + first, biggest * simd.splat(1.0 / 127.0));
+            const inverse = @select(f32, biggest == simd.zero, simd.zero, simd.splat(127) / biggest);
+            for (0..blocks) |b| {
+                const factor = dot.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*) * inverse;
+                const panel = base + (first / 16 * blocks + b) * 16 * comptime form.codeBytes();
+                for (0..8) |step| {
+                    const line = if (form == .q4_0) step % 4 else step;
+                    const U = @Vector(lanes, u32);
+                    var word: U = @bitCast(panel[(line * 16 + first % 16) * 4 ..][0 .. lanes * 4].*);
+                    if (form == .q4_0 and step >= 4) word >>= @splat(4);
+                    var four: I = @splat(0);
+                    inline for (0..4) |k| {
+                        const code: I = @bitCast(word >> @splat(8 * k) & @as(U, @splat(codeMask(form))));
+                        const x: F = @floatFromInt(code - @as(I, @splat(codeZero(form))));
+                        four |= byte(simd.fma(x, factor, magic), k);
+                    }
+                    const out: [*]i32 = @ptrCast(@alignCast(to.keys));
+                    out[(b * 8 + step) * s.keys + first ..][0..lanes].* = four ^ flip;
+                }
+            }
+        }
+    }
+
+    fn codedValues(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, live: usize) void {
+        const s = m.shape;
+        const blocks = s.head_dim / 32;
+        const scales: [*]align(1) const u16 = @ptrCast(base + m.v.page.scalesAt());
+        var first: usize = 0;
+        while (first < s.keys) : (first += lanes) {
+            var most: I = @splat(0);
+            for (0..blocks) |b| {
+                const x = written(dot.halfToFloat(lanes, scales[b * s.page_size + first ..][0..lanes].*), first, live);
+                simd.store(m.rows + b * lanes, x);
+                most = @max(most, bits(@abs(x)));
+            }
+            const inverse: F = setScales(to, first, @as(F, @bitCast(most)) * simd.splat(top(form)));
+            for (0..blocks) |b| {
+                const factors: [lanes]f32 = simd.load(m.rows + b * lanes) * inverse;
+                for (0..lanes / 4) |g| m.rescale(form, to, base, first / 4 + g, b, factors[g * 4 ..][0..4]);
+            }
+        }
+    }
+
+    /// Codes of four keys and one block of values.
+    fn rescale(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, group: usize, b: usize, factors: *const [4]f32) void {
+        const s = m.shape;
+        const pair_bytes = 2 * comptime form.codeBytes();
+        const pairs = base + (b * s.page_size / 2 + group * 2) * pair_bytes;
+        const out: [*]i32 = @ptrCast(@alignCast(to.values + (group * s.width + b * 32) * 4));
+        const U = @Vector(lanes, u32);
+        const H = @Vector(lanes, u16);
+        const per_half = if (form == .q4_0) 16 else 32; // elements until codes begin anew in the high half
+        inline for (0..32 / lanes) |c| {
+            const at = c * lanes % per_half * 2;
+            const one: H = @bitCast(pairs[at..][0 .. lanes * 2].*);
+            const two: H = @bitCast(pairs[pair_bytes + at ..][0 .. lanes * 2].*);
+            var word = @as(U, one) | @as(U, two) << @splat(16);
+            if (c * lanes >= per_half) word >>= @splat(4);
+            var four: I = @splat(0);
+            inline for (0..4) |k| {
+                const code: I = if (form == .q4_0)
+                    @as(I, @bitCast(word >> @splat(8 * k) & @as(U, @splat(15)))) - @as(I, @splat(8))
+                else
+                    @as(I, @bitCast(word << @splat(24 - 8 * k))) >> @splat(24);
+                four |= byte(simd.fma(@as(F, @floatFromInt(code)), simd.splat(factors[k]), magic), k);
+            }
+            out[c * lanes ..][0..lanes].* = four;
+        }
+    }
+};
+
+fn top(comptime form: Form) f32 {
+    return if (form == .q4_0) 8 else 127;
+}
+
+fn codeZero(comptime form: Form) i32 {
+    return if (form == .q4_0) 8 else 128;
+}
+
+fn codeMask(comptime form: Form) u32 {
+    return if (form == .q4_0) 15 else 255;
+}
+
+inline fn bits(x: F) I {
+    return @bitCast(x);
+}
+
+/// The low byte of a rounded number as byte k of its lane.
+inline fn byte(rounded: F, comptime k: comptime_int) I {
+    return (bits(rounded) & @as(I, @splat(0xff))) << @splat(8 * k);
+}
+
+/// x for keys below `live`, else 0.
+inline fn written(x: F, first: usize, live: usize) F {
+    if (first + lanes <= live) return x;
+    const index = std.simd.iota(i32, lanes) + @as(I, @splat(@intCast(first)));
+    return @select(f32, index < @as(I, @splat(@intCast(live))), x, simd.zero);
+}
+
+/// One row as f32, zeros up to `width`.
+fn widen(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
+    var i: usize = 0;
+    while (i + lanes <= n) : (i += lanes) simd.store(to + i, simd.loadAs(T, from + i));
+    while (i < n) : (i += 1) to[i] = transposing.widen(T, from[i]);
+    @memset(to[n..width], 0);
+}
+
+/// Largest magnitude of a row; NaN or infinity when it has one.
+fn magnitude(x: [*]const f32, width: usize) f32 {
+    var most: I = @splat(0);
+    var c: usize = 0;
+    // As integers NaN comes out on top.
+    while (c < width) : (c += lanes) most = @max(most, bits(@abs(simd.load(x + c))));
+    return @bitCast(@reduce(.Max, most));
+}
+
+/// Codes of a row of whole vectors, and its scale: max|x| / 127, NaN when an element is no number.
+pub fn quantise(x: [*]const f32, width: usize, codes: [*]i8) f32 {
+    const most = magnitude(x, width);
+    const known = most > 0 and most < simd.inf;
+    const inverse = simd.splat(if (known) 127 / most else 0);
+    var c: usize = 0;
+    while (c < width) : (c += lanes) {
+        const rounded = bits(simd.fma(simd.load(x + c), inverse, magic));
+        codes[c..][0..lanes].* = @as(@Vector(lanes, i8), @truncate(rounded));
+    }
+    return if (most - most == 0) most / 127 else std.math.nan(f32);
+}
+
+/// Sets logs and inverses of `lanes` values by their largest magnitudes; returns what makes codes of elements.
+fn setScales(to: Page, first: usize, most: F) F {
+    const scale = most * simd.splat(1.0 / 127.0);
+    const log = logarithm(@select(f32, scale < simd.splat(scale_min), simd.splat(scale_min), scale));
+    const known = log - log == simd.zero;
+    const inverse = simd.splat(1) / simd.exp(log);
+    simd.store(to.value_logs + first, log);
+    simd.store(to.value_inverses + first, @select(f32, known, inverse, simd.splat(1)));
+    return @select(f32, known, inverse, simd.zero);
+}
+
+/// ln(x) of positive x that is no denormal, to some units of 1e-6; NaN for NaN and infinity.
+inline fn logarithm(x: F) F {
+    // Bits of a float count its log in a line per octave; two steps of Newton make the rest.
+    const line: F = @floatFromInt(bits(x) - @as(I, @splat(0x3f800000)));
+    var y = line * simd.splat(0x1p-23 * 0.693147180559945) + simd.splat(0.03);
+    inline for (0..2) |_| y = y - simd.splat(1) + x * simd.exp(-y);
+    return @select(f32, x - x == simd.zero, y, simd.splat(std.math.nan(f32)));
+}
+
+test "logarithm" {
+    var x: f32 = 0x1p-100;
+    while (x < 1e30) : (x *= 1.37) {
+        const y: [lanes]f32 = logarithm(simd.splat(x));
+        try std.testing.expectApproxEqAbs(@log(@as(f64, x)), y[0], 2e-5);
+    }
+    const bad: [lanes]f32 = logarithm(simd.splat(simd.inf));
+    try std.testing.expect(std.math.isNan(bad[0]));
+}

@@ -1,0 +1,121 @@
+//! What both ways of attention (attention_tile.zig, attention_i8.zig) have in common: which keys the query rows of a tile
+//! see, and the running results of flash-style attention.
+
+const std = @import("std");
+const abi = @import("abi");
+const simd = @import("simd.zig");
+const views = @import("views.zig");
+const hadamard = @import("hadamard.zig");
+
+const lanes = simd.lanes;
+
+/// Floats in whole cache lines, which are whole vectors at every level.
+pub fn padded(n: usize) usize {
+    return std.mem.alignForward(usize, n, 16);
+}
+
+/// The query rows of one kv head for some tokens: row r is token r / group, query head r % group of the group.
+pub const View = struct {
+    head: usize,
+    group: usize,
+    /// Position of the first token, and how many there are.
+    position: usize,
+    tokens: usize,
+    /// Sliding window; 0 for none.
+    window: usize,
+    page_size: usize,
+
+    pub fn rows(v: *const View) usize {
+        return v.tokens * v.group;
+    }
+
+    fn firstKey(v: *const View, position: usize) usize {
+        return if (v.window > 0) (position + 1) -| v.window else 0;
+    }
+
+    pub fn firstPage(v: *const View) usize {
+        return v.firstKey(v.position) / v.page_size;
+    }
+
+    pub fn lastPage(v: *const View) usize {
+        return (v.position + v.tokens - 1) / v.page_size;
+    }
+
+    /// The visible keys of a page for every row, relative to it. Both bounds rise with the row.
+    pub fn look(v: *const View, page: usize, low: [*]u32, high: [*]u32) void {
+        const base = page * v.page_size;
+        var r: usize = 0;
+        for (v.position..v.position + v.tokens) |last| {
+            const end = @min(v.page_size, last + 1 -| base);
+            for (0..v.group) |_| {
+                low[r] = @intCast(@min(end, v.firstKey(last) -| base));
+                high[r] = @intCast(end);
+                r += 1;
+            }
+        }
+    }
+
+    /// Copies the row of q [tokens, heads, head_dim] times `scale`; `first` is the tile's first token.
+    pub fn readQuery(v: *const View, q: *const abi.TensorDesc, first: usize, r: usize, scale: f32, to: []f32) void {
+        const from = views.addressOf(q, &.{ first + r / v.group, v.head * v.group + r % v.group });
+        const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
+        for (to, 0..) |*y, i| y.* = x.at(i).* * scale;
+    }
+
+    /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
+    pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
+        const n = views.dim(out, 2);
+        for (0..v.rows()) |r| {
+            const address = views.addressOf(out, &.{ first + r / v.group, v.head * v.group + r % v.group });
+            const y: views.Cursor(false) = .{ .p = @ptrFromInt(address), .stride = @intCast(out.strides[2]) };
+            const sum = s.sum[r];
+            const inverse = if (sum == 0) 0 else 1 / sum;
+            const acc = s.acc + r * width;
+            if (rotated) hadamard.rotate(acc, n);
+            for (0..n) |i| y.at(i).* = acc[i] * inverse;
+        }
+    }
+};
+
+/// Running result of some rows: out = acc / sum, all relative to exp(max).
+pub const State = struct {
+    max: [*]f32,
+    sum: [*]f32,
+    acc: [*]f32,
+
+    /// Floats of a result: per row its maximum, its sum and the weighted values.
+    pub fn floats(rows: usize, width: usize) usize {
+        return padded(rows) * 2 + padded(rows * width);
+    }
+
+    pub fn at(p: [*]f32, rows: usize) State {
+        return .{ .max = p, .sum = p + padded(rows), .acc = p + 2 * padded(rows) };
+    }
+
+    pub fn reset(s: State, rows: usize, width: usize) void {
+        @memset(s.max[0..padded(rows)], -simd.inf);
+        @memset(s.sum[0..padded(rows)], 0);
+        @memset(s.acc[0 .. rows * width], 0);
+    }
+
+    /// Merges maxima and sums of rows first … end-1, and leaves the factors for the weighted values in keep and gain. Rows
+    /// to which nothing is added keep what they have.
+    pub fn absorb(s: State, max: [*]const f32, sum: [*]const f32, first: usize, end: usize, keep: [*]f32, gain: [*]f32) void {
+        var r = first;
+        while (r < end) : (r += lanes) {
+            const own = simd.load(s.max + r);
+            const other = simd.load(max + r);
+            const added = simd.load(sum + r);
+            const e = simd.exp(-@abs(other - own));
+            const newer = other > own;
+            const empty = added == simd.zero;
+            const kept = @select(f32, empty, simd.splat(1), @select(f32, newer, e, simd.splat(1)));
+            const gained = @select(f32, empty, simd.zero, @select(f32, newer, simd.splat(1), e));
+            const own_sum = simd.load(s.sum + r);
+            simd.store(keep + r, kept);
+            simd.store(gain + r, gained);
+            simd.store(s.max + r, @select(f32, empty, own, @select(f32, newer, other, own)));
+            simd.store(s.sum + r, @select(f32, empty, own_sum, own_sum * kept + added * gained));
+        }
+    }
+};
