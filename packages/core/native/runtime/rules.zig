@@ -248,6 +248,8 @@ fn attention(c: Checker) Error!void {
     try c.fixed("q", q, 1);
     if (@mod(q.shape[1], keys.shape[1]) != 0) return c.fail("q is {f} for k_cache {f}: kv_heads must divide heads", .{ show(q), show(keys) });
     if (c.cmd.ints[1] < 0) return c.fail("the window {d} is negative", .{c.cmd.ints[1]});
+    // The kernel's scratch depends on it.
+    if (c.cmd.int_registers[2] != 0) return c.fail("int 2 can't come from register {d}", .{c.cmd.int_registers[2]});
     if (c.cmd.ints[2] != 0 and c.cmd.ints[2] != 1) return c.fail("i8 is {d}, must be 0 or 1", .{c.cmd.ints[2]});
 }
 
