@@ -1,4 +1,5 @@
 import { type Activations, Backend, type BackendPlugin, type KvDType, MllmError, openBackend } from "@mllm/core";
+import type { CausalLM } from "./causal_lm.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, readString } from "./config_reader.ts";
 import type { DecoderConfig } from "./decoder/config.ts";
@@ -106,14 +107,20 @@ function availableMemory(backend: Backend): number {
   return state === "granted" ? Math.min(Deno.systemMemoryInfo().available, limit) : limit;
 }
 
-function buildNetwork({ checkpoint, family, config }: InspectedModel, backend: Backend, options: LoadOptions) {
+async function buildNetwork(
+  { checkpoint, family, config }: InspectedModel,
+  backend: Backend,
+  options: LoadOptions,
+): Promise<CausalLM> {
   const { modeling = "fast", onProgress } = options;
   if (!Object.hasOwn(family.build, modeling)) {
     throw new MllmError("invalid_argument", `modeling must be "plain" or "fast", not ${JSON.stringify(modeling)}`);
   }
   const weights = new WeightLoader(backend, checkpoint, onProgress);
   try {
-    return family.build[modeling](config, weights);
+    const network = family.build[modeling](config, weights);
+    await weights.load();
+    return network;
   } catch (error) {
     weights[Symbol.dispose]();
     throw error;
@@ -131,7 +138,7 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
   checkMemory(memory, options.memoryLimit ?? availableMemory(backend), checkpoint.path);
   const file = checkpoint.format === "gguf" ? checkpoint.configFile : `${checkpoint.path}/generation_config.json`;
   const defaults = readGenerationConfig(checkpoint.generationConfig, file);
-  const network = buildNetwork(inspected, backend, options);
+  const network = await buildNetwork(inspected, backend, options);
   try {
     return new LanguageModel({
       backend,

@@ -4,6 +4,7 @@ import {
   type DType,
   dtypes,
   Embedding,
+  emptyPacked,
   Linear,
   MllmError,
   packWeight,
@@ -14,12 +15,16 @@ import {
   Tensor,
   type WeightInfo,
 } from "@mllm/core";
+import { setImmediate } from "node:timers";
 
 /** Bytes by which the address of a tensor must divide; blocks may lie anywhere. */
 function alignmentOf(dtype: DType): number {
   const { quantized, blockBytes } = dtypes[dtype];
   return quantized ? 1 : blockBytes;
 }
+
+/** Packing gives the event loop a turn after so long. */
+const TURN_MS = 50;
 
 /** Types of tables of numbers, which are no weights. */
 const integers: ReadonlySet<DType> = new Set(["i8", "i16", "i32", "i64", "u8"]);
@@ -37,7 +42,8 @@ export interface WeightSource {
 
 /**
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
- * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes.
+ * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules that ask for
+ * matrices get the memory, and `load` fills it.
  *
  * While it loads, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
  * for before the many small ones.
@@ -48,6 +54,8 @@ export interface WeightSource {
 export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
+  /** Matrices that were asked for and not filled yet. */
+  readonly #pending: { name: string; shape: readonly [number, number]; packed: Tensor }[] = [];
   readonly #totalBytes: number;
   #doneBytes = 0;
 
@@ -94,6 +102,17 @@ export class WeightLoader implements Disposable {
   /** The rotary embedding, whose frequencies are computed, not loaded. */
   rotaryEmbedding(frequencies: RopeFrequencies): RotaryEmbedding {
     return this.#own(new RotaryEmbedding(this.backend, frequencies));
+  }
+
+  /** Fills the matrices that were asked for, in that order; the event loop gets a turn now and then. */
+  async load(): Promise<void> {
+    let turnMs = performance.now();
+    for (const { name, shape, packed } of this.#pending.splice(0)) {
+      this.#fill(name, shape, packed);
+      if (performance.now() - turnMs < TURN_MS) continue;
+      await new Promise(setImmediate);
+      turnMs = performance.now();
+    }
   }
 
   /** Releases all weights. */
@@ -153,11 +172,16 @@ export class WeightLoader implements Disposable {
   }
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
-    using source = this.#mapped(name, shape);
-    const packed = this.#own(packWeight(source).named(name));
+    const packed = this.#own(emptyPacked(this.backend, this.#info(name, shape).dtype, shape).named(name));
     this.#packed.set(name, packed);
-    this.#report(name);
+    this.#pending.push({ name, shape, packed });
     return packed;
+  }
+
+  #fill(name: string, shape: readonly [number, number], packed: Tensor): void {
+    using source = this.#mapped(name, shape);
+    packWeight(source, { out: packed });
+    this.#report(name);
   }
 
   #vector(name: string, size: number): Tensor {

@@ -5,6 +5,26 @@ import { describe, it } from "@std/testing/bdd";
 import { WeightLoader } from "./weights.ts";
 
 describe("WeightLoader", () => {
+  it("gives memory for matrices at once and fills it when told", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      const data = Float32Array.from({ length: 12 }, (_, i) => i);
+      await writeSafetensors(path, [{ name: "up.weight", dtype: "f32", shape: [3, 4], data }]);
+      using backend = await openBackend(x86, { threads: 1 });
+      const done: number[] = [];
+      const source = { path, weights: (await openSafetensors(path)).tensors };
+      using weights = new WeightLoader(backend, source, (bytes, total) => done.push(bytes / total));
+      const { weight } = weights.linear("up", 3, 4);
+      assertEquals([weight.layout, weight.shape, done], ["panel16", [3, 4], []]);
+      await weights.load();
+      assertEquals([weight.toFloat32Array(), done], [data, [1]]);
+      await weights.load();
+      assertEquals(done, [1]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+
   it("refuses integers for weights as a fault of the file", async () => {
     const path = await Deno.makeTempFile({ suffix: ".safetensors" });
     try {

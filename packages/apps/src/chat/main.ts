@@ -1,7 +1,7 @@
 /** The chat as a program: options, loading, and one of its three forms (terminal, pipe, one shot). */
 import type { Engine, LoadedModel, ModelChoice } from "../engine.ts";
 import { reportError } from "../errors.ts";
-import { givenPrompt, type Host } from "../host.ts";
+import { givenPrompt, type Host, SIGNAL_EXIT } from "../host.ts";
 import { helpText, type OptionSpec, parseOptions, UsageError } from "../options.ts";
 import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
@@ -125,7 +125,7 @@ function historyFile(host: Host): HistoryFile | undefined {
   return new HistoryFile(`${folder}${folder.includes("\\") ? "\\" : "/"}history`);
 }
 
-/** Loads with a progress bar on stderr, where that is a terminal. */
+/** Loads with a progress bar on stderr, where that is a terminal. Ctrl+C takes the bar away and ends the program. */
 export async function loadWithBar(
   host: Host,
   engine: Engine,
@@ -133,5 +133,13 @@ export async function loadWithBar(
   run: Parameters<Engine["load"]>[1],
 ): Promise<LoadedModel> {
   using bar = new ProgressBar(host.stderr, () => host.columns());
-  return await engine.load(path, { ...run, onProgress: (what, done, total) => bar.update(what, done, total) });
+  const stopListening = host.onSignal("SIGINT", () => {
+    bar.done();
+    host.exit(SIGNAL_EXIT.SIGINT);
+  });
+  try {
+    return await engine.load(path, { ...run, onProgress: (what, done, total) => bar.update(what, done, total) });
+  } finally {
+    stopListening();
+  }
 }

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { type ExitSignal, FakeHost, type FakeHostOptions } from "../../testing/fake_host.ts";
-import type { FakeOptions } from "../../testing/fake_model.ts";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { ExitSignal, FakeHost, type FakeHostOptions } from "../../testing/fake_host.ts";
+import { FakeEngine, type FakeOptions } from "../../testing/fake_model.ts";
 import { fakeProgram } from "../../testing/fake_program.ts";
 import { looksLikeCommand } from "./commands.ts";
-import { chatMain } from "./main.ts";
+import { chatMain, loadWithBar } from "./main.ts";
 
 async function run(args: string[], options: FakeHostOptions = {}, model: FakeOptions = {}) {
   const host = new FakeHost({ input: "", ...options });
@@ -38,6 +38,19 @@ describe("chat in a pipe", () => {
   it("one shot with --prompt and --system", async () => {
     assertEquals((await run(["-p", "hi"])).out, "You said: hi\n");
     assertEquals((await run(["--prompt=system?", "--system", "S"], { input: "ignored" })).out, "S\n");
+  });
+
+  it("Ctrl+C while a model loads takes the bar away and ends the program", () => {
+    const host = new FakeHost({ stderrTerminal: true });
+    const engine = new FakeEngine();
+    engine.load = (_, { onProgress }) => {
+      onProgress?.("loading", 1, 2);
+      return new Promise(() => {});
+    };
+    void loadWithBar(host, engine, "fake", {});
+    assertStringIncludes(host.screen.text(), "50%");
+    assertEquals(assertThrows(() => host.signal("SIGINT"), ExitSignal).code, 130);
+    assertEquals(host.screen.text().trim(), "");
   });
 
   it("refuses a stop text of nothing", async () => {

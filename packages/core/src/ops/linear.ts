@@ -2,11 +2,13 @@
  * Matrix products: packed weights, quantised activations, plain matmul.
  * @module
  */
-import { dtypes } from "../dtype.ts";
+import type { Backend } from "../backend.ts";
+import { type DType, dtypes } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
 import { keep } from "../tidy.ts";
-import type { Tensor } from "../tensor.ts";
-import { describeView } from "../view.ts";
+import { MemoryStorage } from "../storage.ts";
+import { Tensor } from "../tensor.ts";
+import { contiguousStrides, describeView } from "../view.ts";
 import { callOne, type OutOption } from "./call.ts";
 
 /**
@@ -24,15 +26,26 @@ export function quantizeRows(x: Tensor, options?: OutOption): Tensor {
  * @returns [n, k] in layout panel16
  * @throws {MllmError} `invalid_argument` for another rank, `unsupported` for a type that the backend can't pack
  */
-export function packWeight(w: Tensor): Tensor {
+export function packWeight(w: Tensor, options?: OutOption): Tensor {
   w.assertLive("pack_weight");
   const [n, k] = w.shape;
   if (w.shape.length !== 2 || typeof n !== "number" || typeof k !== "number") {
     throw new MllmError("invalid_argument", `pack_weight: ${describeView(w, "w")} must be weights [n, k]`);
   }
-  const packed = callOne("pack_weight", [w], undefined, undefined, { packed: w.backend.packedSize(w.dtype, n, k) });
+  const size = w.backend.packedSize(w.dtype, n, k);
+  const packed = callOne("pack_weight", [w], undefined, undefined, { packed: size }, options?.out);
   packed.name = w.name;
   return packed;
+}
+
+/**
+ * Memory for what `packWeight` makes of weights [n, k] of type `dtype`, as its `out`; contents undefined. Throws
+ * `unsupported` for a type that the backend can't pack, and `out_of_memory`.
+ */
+export function emptyPacked(backend: Backend, dtype: DType, [n, k]: readonly [number, number]): Tensor {
+  const size = backend.packedSize(dtype, n, k);
+  const storage = MemoryStorage.allocate(backend, size.bytes);
+  return new Tensor(storage, 0, size.dtype, [n, k], contiguousStrides([n, k]), "panel16", backend);
 }
 
 /**
