@@ -220,8 +220,8 @@ export const benchCommand: Command = {
     "Lists make several tests: -p 128,512 -n 0. A test of 0 tokens is left out. Loading, tokenising and sampling\n" +
     "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
     "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.\n" +
-    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops is what it takes\n" +
-    "to go to the thread that computes and back, and to copy the logits: with caches that the weights have just emptied.",
+    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops are the call, a\n" +
+    "turn of the event loop and the copy of the logits, with caches that the weights have just emptied.",
   options: [
     MODEL_OPTION,
     {
