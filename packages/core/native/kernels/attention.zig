@@ -73,6 +73,9 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
         const start = (tiles - 1 - task / plan.kv_heads) * plan.tile_tokens;
         const end = @min(plan.tokens, start + plan.tile_tokens);
         tile.begin(q, start, end, task % plan.kv_heads, position, cmd.floats[0]);
+        tile.last_page = tile.view.lastPage();
+        const next = task + ctx.threads;
+        tile.following = if (next < tiles * plan.kv_heads) k.at(tile.view.firstPage(), next % plan.kv_heads) else null;
         tile.total.reset(tile.rows, plan.width);
         for (tile.view.firstPage() / span_pages..tile.view.lastPage() / span_pages + 1) |span| {
             tile.runSpan(span, tile.partial);
@@ -107,6 +110,10 @@ fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32,
         const head = task / spans;
         if (loaded != head) tile.begin(&cmd.inputs[0], 0, plan.tokens, head, position, cmd.floats[0]);
         loaded = head;
+        tile.last_page = @min(tile.view.lastPage(), (first + task % spans + 1) * span_pages - 1);
+        const next = task + ctx.threads;
+        const page = @max(tile.view.firstPage(), (first + next % spans) * span_pages);
+        tile.following = if (next < spans * plan.kv_heads) tile.k.at(page, next / spans) else null;
         tile.runSpan(first + task % spans, .at(memory + task * floats, rows));
     }
 }

@@ -134,6 +134,9 @@ pub const Tile = struct {
     view: View,
     rows: usize,
     softcap: f32,
+    /// The last page of this task, and the first keys of the task that this thread probably does next.
+    last_page: usize,
+    following: ?[*]const u8,
     // Scratch; Plan.parts has the sizes.
     /// Of float pages, dense: [head_dim][page_width], [page_size][width], [rows_max][width].
     keys: [*]f32,
@@ -226,7 +229,7 @@ pub const Tile = struct {
         const keys = t.k.at(page, t.view.head);
         const values = t.v.at(page, t.view.head);
         // While few rows score their keys or weigh their values, what is read next comes nearer.
-        const next = t.k.at(@min(page + 1, t.view.lastPage()), t.view.head);
+        const next = if (page < t.last_page) t.k.at(page + 1, t.view.head) else t.following orelse keys;
         const few = t.rows <= floats.direct_rows;
         var ahead: [2]Ahead = .{ .none, .none };
         if (few) {
