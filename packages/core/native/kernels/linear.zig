@@ -62,7 +62,8 @@ pub const Problem = struct {
 };
 
 fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
-    const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.few_rows else linear_i8.few_rows;
+    const kind = packed_weights.kindOf(cmd.inputs[1].dtype).?;
+    const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.fewRows(kind) else linear_i8.few_rows;
     return linear_variant.isGemm(linear_variant.of(cmd), rows, few);
 }
 

@@ -38,46 +38,79 @@ inline fn loadWeights(comptime kind: Kind, base: [*]const u8, k: usize, comptime
 
 // ---- few rows: widened in registers or in a block-sized buffer
 
-/// Rows that read a panel together, and up to which GEMV is the default.
+/// Rows that read a panel together.
 const gemv_rows = 4;
-pub const few_rows = gemv_rows;
+
+/// Up to so many rows GEMV is the default: f16 and bf16 take GEMM longer to widen than several passes over a panel in
+/// the cache take GEMV.
+pub fn fewRows(kind: Kind) usize {
+    return switch (kind) {
+        .f16, .bf16 => 2 * gemv_rows,
+        else => gemv_rows,
+    };
+}
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem, 4);
+    var runs = linear.PanelRuns.init(ctx, problem, comptime panelsTogether(kind, 1));
     while (runs.next()) |run| {
-        var first: usize = 0;
-        while (first < problem.rows) {
-            const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
-            inline for (.{ 1, 2, 4 }) |rows| {
-                // Several panels at once: one chain of dependent additions per element would wait for itself.
-                const together = if (rows == 1) 4 else 2;
-                if (count == rows) {
-                    var p = run.start;
-                    while (p < run.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p, run.end);
-                }
-            }
-            first += count;
+        const most = comptime panelsTogether(kind, 1);
+        var start = run.start;
+        while (start < run.end) : (start += most) {
+            gemvRows(kind, problem, .{ .start = start, .end = @min(start + most, run.end) });
         }
     }
 }
 
+/// All rows times a few panels, which stay in the cache from the first rows to the last.
+fn gemvRows(comptime kind: Kind, problem: *const Problem, run: context.Context.Range) void {
+    var first: usize = 0;
+    while (first < problem.rows) {
+        const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
+        inline for (.{ 1, 2, 4 }) |rows| {
+            const together = comptime panelsTogether(kind, rows);
+            if (count == rows) {
+                var p = run.start;
+                while (p < run.end) : (p += together) gemvPanels(kind, rows, together, problem, first, p, run.end);
+            }
+        }
+        first += count;
+    }
+}
+
+/// Floats are read as fast as memory gives them in one stream. Blocks, widened first, need up to eight chains of
+/// additions, as one waits for itself.
+fn panelsTogether(comptime kind: Kind, comptime rows: usize) usize {
+    return if (kind.isFloat()) 1 else @min(4, @max(1, 8 / (rows * dot.per_panel)));
+}
+
+/// Bytes that GEMV asks for floats ahead.
+const gemv_ahead = 4096;
+
 /// Panels from p0 on; those at `end` and beyond repeat the last one and are not stored.
-fn gemvPanels(comptime kind: Kind, comptime rows: usize, comptime panels: usize, problem: *const Problem, first: usize, p0: usize, end: usize) void {
+noinline fn gemvPanels(
+    comptime kind: Kind,
+    comptime rows: usize,
+    comptime panels: usize,
+    problem: *const Problem,
+    first: usize,
+    p0: usize,
+    end: usize,
+) void {
     var x: [rows][*]align(4) const f32 = undefined;
     inline for (0..rows) |m| x[m] = @ptrCast(@alignCast(problem.xRow(first + m)));
     var acc: [rows][panels][dot.per_panel]F = @splat(@splat(@splat(@splat(0))));
     var base: [panels][*]const u8 = undefined;
     inline for (0..panels) |p| base[p] = problem.panelAt(@min(p0 + p, end - 1));
     if (comptime kind.isFloat()) {
-        for (0..problem.k) |k| {
-            inline for (0..panels) |p| {
-                const size = if (kind == .f32) 64 else 32;
-                if (kind == .f32 or k % 2 == 0) @prefetch(base[p] + k * size + 1024, .{});
-                inline for (0..dot.per_panel) |v| {
-                    const w = loadWeights(kind, base[p], k, v);
-                    inline for (0..rows) |m| acc[m][p][v] = dot.fma(w, @splat(x[m][k]), acc[m][p][v]);
-                }
-            }
+        const size = if (kind == .f32) 64 else 32;
+        var k: usize = 0;
+        while (k < problem.k) : (k += 2) {
+            inline for (0..size / 32) |line| @prefetch(base[0] + k * size + gemv_ahead + line * 64, .{});
+            const steps = @min(2, problem.k - k);
+            inline for (0..2) |i| if (i < steps) inline for (0..dot.per_panel) |v| {
+                const w = loadWeights(kind, base[0], k + i, v);
+                inline for (0..rows) |m| acc[m][0][v] = dot.fma(w, @splat(x[m][k + i]), acc[m][0][v]);
+            };
         }
     } else {
         const f = comptime packed_weights.form(kind);
