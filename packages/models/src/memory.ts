@@ -7,7 +7,7 @@ export interface MemoryReport {
   weights: number;
   /** The KV cache at its full context; the system commits it page by page as it fills. */
   kv: number;
-  /** Activations, an upper estimate from the model's dimensions. */
+  /** Activations, and the int8 form of a layer's cache that prompts attend to: an upper estimate from the dimensions. */
   arena: number;
   /** Sum of the three. */
   total: number;
@@ -36,7 +36,7 @@ function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo
  * Estimates what loading a checkpoint will take: weights and KV cache from their shapes, activations from what a layer
  * has live at once, with 30 % on top.
  *
- * @param backend says how large packed weights are
+ * @param backend says how large packed weights are, and whether prompts attend in int8
  * @throws {MllmError} `unsupported` when a weight has a type that the backend can't pack
  */
 export function estimateMemory(
@@ -61,7 +61,8 @@ export function estimateMemory(
   // attention's result, or gate, up and their product.
   const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;
   const perToken = 3 * hiddenSize + Math.max(heads + numAttentionHeads * headDim, 3 * intermediateSize);
-  const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + vocabSize * 8;
+  const attended = backend.activations === "i8" ? numKeyValueHeads * context * (2 * headDim + 16) : 0; // as attention_i8_page.zig
+  const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + attended + vocabSize * 8;
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }
 
