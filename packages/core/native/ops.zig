@@ -357,7 +357,8 @@ pub const table = [_]Op{
             "the chunking nor on the threads. Quantised caches are read as they are: scores are int8 dots with q in int8 " ++
             "blocks of 32, sums of values are int8 dots with the weights in 15 bits (kernels/attention_quantised.zig). With `i8` " ++
             "runs of 32 tokens or more bring every cache into int8 with a scale per key (kernels/attention_i8_page.zig); a " ++
-            "row's bits then depend on whether its run has so many.",
+            "row's bits then depend on whether its run has so many. Pages of more than 128 keys keep to f32. With a window too the page " ++
+            "before the first one seen has to be in the cache, as its keys are what those of the next one are measured from.",
         .inputs = &.{
             .{ .name = "q", .form = "f32 [tokens, heads, head_dim]; heads divide by kv_heads" },
             .{ .name = "k_cache", .form = "f32|f16|keys [pages, kv_heads, page_size, head_dim] dense" },
@@ -368,7 +369,7 @@ pub const table = [_]Op{
         .ints = &.{
             .{ .name = "position", .doc = "position of query 0" },
             .{ .name = "window", .doc = "sliding window; 0 for none" },
-            .{ .name = "i8", .doc = "1: runs of 32 tokens or more multiply in int8; 0: never" },
+            .{ .name = "i8", .doc = "1: runs of 32 tokens or more over pages of at most 128 keys multiply in int8; 0: never" },
         },
         .floats = &.{
             .{ .name = "scale", .doc = "factor of the scores" },

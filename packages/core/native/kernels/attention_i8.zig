@@ -29,9 +29,13 @@ pub const tokens_min = 32;
 /// Pages whose references meet the queries together.
 const batch = 8;
 
+/// Largest page: its keys share the steps of a row's weights, and those below half a step count in the divisor alone.
+pub const page_size_max = 128;
+
 /// Whether this command multiplies in int8.
 pub fn applies(cmd: *const abi.Command) bool {
-    return cmd.ints[2] == 1 and views.dim(&cmd.inputs[0], 0) >= tokens_min;
+    const fits = views.dim(&cmd.inputs[0], 0) >= tokens_min and views.dim(&cmd.inputs[1], 2) <= page_size_max;
+    return cmd.ints[2] == 1 and fits;
 }
 
 /// Sizes that follow from a command's shapes, in elements.

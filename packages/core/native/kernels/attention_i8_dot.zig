@@ -145,12 +145,12 @@ noinline fn mask(x: F, j: usize, low: u32, high: u32) F {
 /// Writes the weights' codes of row m; returns the sum.
 inline fn soften(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) f32 {
     const log2e = simd.splat(1.44269504088896341);
-    const shift = simd.splat(-rows.max[m]) * log2e;
+    const largest = simd.splat(rows.max[m]);
     const at = m * rows.shape.keys;
     var total = simd.zero;
     var j = from;
     while (j < to) : (j += lanes) {
-        const w = powerOfTwo(simd.fma(simd.load(rows.scores + at + j), log2e, shift));
+        const w = powerOfTwo((simd.load(rows.scores + at + j) - largest) * log2e);
         total = simd.fma(w, simd.load(page.value_inverses + j), total);
         const code: I = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23)));
         rows.weights[at + j ..][0..lanes].* = @as(@Vector(lanes, u8), @truncate(@as(@Vector(lanes, u32), @bitCast(code))));

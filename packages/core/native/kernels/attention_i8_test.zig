@@ -164,7 +164,29 @@ test "a flat row over many pages loses nothing in the sum" {
     for (1900 * 64..2000 * 64) |i| try std.testing.expectApproxEqAbs(3 + 0.5 / 64.0, out.at(i).*, 0.02);
 }
 
-test "runs too short for int8 are those in float" {
+test "the largest keys keep their weight, however large the scores" {
+    var o: Options = .{ .heads = 1, .kv_heads = 1, .head_dim = 64, .page_size = 16, .context = 80 };
+    o = o.with(.f32, .f32);
+    o.int8 = true;
+    const case: Case = try .init(o);
+    defer case.deinit();
+    const out: testing.Tensor(f32) = try .init(&.{ o.context, 1, 64 }, .dense);
+    defer out.deinit();
+    for ([_]f32{ 20, 61.7, 173.3, 400 }) |size| {
+        for (0..case.q.count()) |i| case.q.at(i).* = size;
+        for (0..o.context) |j| {
+            // The others are measured from the first key, far away from it.
+            var key: [64]f32 = @splat(if (j == 0) -size else size);
+            case.put(&case.k, j, 0, &key);
+            var value: [64]f32 = @splat(3);
+            case.put(&case.v, j, 0, &value);
+        }
+        try case.chunk(0, o.context, 2, &out);
+        for (0..out.count()) |i| try std.testing.expectApproxEqAbs(3, out.at(i).*, 0.05);
+    }
+}
+
+test "runs too short for int8, and pages too large, are those in float" {
     var o: Options = .{ .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 16, .context = 70 };
     o = o.with(.f16, .q8_0);
     const case: Case = try .init(o);
@@ -180,6 +202,20 @@ test "runs too short for int8 are those in float" {
         try other.chunk(62, 70, 2, &out);
         result.* = try out.read();
     }
+    try expectSame(results);
+    o.page_size = 144;
+    const large: Case = try .init(o);
+    defer large.deinit();
+    for (&results, [_]bool{ false, true }) |*result, int8| {
+        var other = large;
+        other.o.int8 = int8;
+        try other.chunk(0, 70, 2, &out);
+        result.* = try out.read();
+    }
+    try expectSame(results);
+}
+
+fn expectSame(results: [2][]f32) !void {
     defer for (results) |result| allocator.free(result);
     try testing.expectBits(results[0], results[1]);
 }

@@ -518,3 +518,37 @@ test "quantised caches that can't be are refused, with what to do" {
     cmd.inputs[1].data += 9 * 2 * 64 * 2;
     try expectTaken(&cmd, .eager);
 }
+
+test "commands are independent when neither writes what the other one touches" {
+    const place = struct {
+        fn of(cmd: *abi.Command, x: Desc, out: Desc) void {
+            cmd.inputs[0].data = x.data;
+            cmd.inputs[0].space = x.space;
+            cmd.outputs[0].data = out.data;
+            cmd.outputs[0].space = out.space;
+        }
+    };
+    const bytes = 7 * 256 * 4; // of each operand
+    const arena = @intFromEnum(abi.Space.arena);
+    var a = byName("silu");
+    var b = byName("silu");
+    const Case = struct { x: u64, out: u64, independent: bool };
+    place.of(&a, .{ .data = 1 << 20 }, .{ .data = 2 << 20 });
+    for ([_]Case{
+        .{ .x = 3 << 20, .out = 4 << 20, .independent = true },
+        .{ .x = 1 << 20, .out = 4 << 20, .independent = true }, // both read
+        .{ .x = 2 << 20, .out = 4 << 20, .independent = false }, // reads what a writes
+        .{ .x = 3 << 20, .out = 1 << 20, .independent = false }, // writes what a reads
+        .{ .x = 3 << 20, .out = 2 << 20, .independent = false }, // both write
+        .{ .x = (2 << 20) + bytes - 4, .out = 4 << 20, .independent = false }, // one element
+        .{ .x = (2 << 20) + bytes, .out = (2 << 20) - bytes, .independent = true }, // next to each other
+    }) |case| for ([_]u32{ 0, arena }) |space| {
+        place.of(&a, .{ .data = 1 << 20, .space = space }, .{ .data = 2 << 20, .space = space });
+        place.of(&b, .{ .data = case.x, .space = space }, .{ .data = case.out, .space = space });
+        try std.testing.expectEqual(case.independent, check.independent(&a, &b));
+        try std.testing.expectEqual(case.independent, check.independent(&b, &a));
+        // An offset in the arena is no address.
+        place.of(&b, .{ .data = case.x, .space = arena - space }, .{ .data = case.out, .space = arena - space });
+        try std.testing.expect(check.independent(&a, &b));
+    };
+}

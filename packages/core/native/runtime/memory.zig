@@ -2,7 +2,7 @@
 //!
 //! Small blocks are cut from chunks, medium ones (most weights) from regions of 2 MiB pages, which save a fifth of the time
 //! of reading weights and which a block of its own pages would be too small for. Freed, both wait in a list per size class;
-//! of medium ones beyond a bound only the address space waits. Large ones (caches, the largest weights) are mapped and
+//! of medium ones beyond a bound only the address space waits (and, on Windows, its commit charge). Large ones (caches, the largest weights) are mapped and
 //! unmapped. So an eager op costs no system call for its result once the sizes have been seen. Whatever is still in use
 //! at `deinit` goes with the device.
 
@@ -79,6 +79,8 @@ comptime {
 
 /// 128, 192, then four classes per doubling from 256 on.
 const class_count = 2 + 16 * 4 + 1;
+/// The largest block of the classes below medium_min.
+const small_max = classBytes(classOf(medium_min) - 1);
 
 fn classBytes(class: usize) u64 {
     if (class < 2) return 128 + 64 * @as(u64, class);
@@ -117,7 +119,12 @@ pub const Memory = struct {
         self.lock.acquire();
         defer self.lock.release();
         const need = std.mem.alignForward(u64, bytes + header_bytes, 64);
-        const found = if (need > medium_max) self.map(need) else if (need >= medium_min) self.takeMedium(need) else self.takeSmall(classOf(need));
+        const found = if (need > medium_max)
+            self.map(need)
+        else if (need > small_max)
+            self.takeMedium(@max(need, medium_min))
+        else
+            self.takeSmall(classOf(need));
         const header = found orelse return null;
         header.magic = live_magic;
         return @alignCast(@as([*]u8, @ptrCast(header)) + header_bytes);
@@ -182,7 +189,7 @@ pub const Memory = struct {
             if (header.has_pages) self.cached_bytes -= header.bytes;
             return header;
         }
-        const header = self.regions.cut(bytes) orelse return null;
+        const header = self.regions.cut(bytes) orelse return self.map(bytes); // where a region is more than the system grants
         header.* = .{ .magic = live_magic, .class = @intCast(class), .bytes = bytes };
         return header;
     }
@@ -261,7 +268,7 @@ test "medium blocks are kept, large ones are not" {
 test "medium blocks have the very size, and freed ones serve what fits" {
     var memory: Memory = .{};
     defer memory.deinit();
-    const sizes = [_]u64{ medium_min, 589_824, 600_000, 1_769_472, 5 << 20, medium_max - header_bytes, 600_000 };
+    const sizes = [_]u64{ medium_min, 60_000, small_max - header_bytes + 1, 589_824, 600_000, 1_769_472, 5 << 20, medium_max - header_bytes, 600_000 };
     var blocks: [sizes.len * 9][*]align(64) u8 = undefined; // more than a region
     for (&blocks, 0..) |*block, i| {
         block.* = memory.alloc(sizes[i % sizes.len]).?;

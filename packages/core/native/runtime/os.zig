@@ -39,7 +39,8 @@ pub fn unmapPages(pages: [*]align(std.heap.page_size_min) u8, bytes: usize) void
     }
 }
 
-/// Gives back the memory of the whole pages among these bytes, which stay usable with whatever contents.
+/// Gives back the memory of the whole pages among these bytes, on Windows and macOS once the system wants it; they stay
+/// usable, with whatever contents.
 pub fn dropPages(start: [*]u8, bytes: usize) void {
     const from = std.mem.alignForward(usize, @intFromPtr(start), std.heap.page_size_max);
     const end = std.mem.alignBackward(usize, @intFromPtr(start) + bytes, std.heap.page_size_max);

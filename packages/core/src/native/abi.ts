@@ -103,7 +103,7 @@ export const LinearVariant = {
   tileRows: { shift: 10, bits: 6 },
   /** Panels of 16 columns that a thread of a GEMV takes at a time. */
   run: { shift: 16, bits: 12 },
-  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the CPU. */
+  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the level. */
   prefetch: { shift: 28, bits: 4 },
 } as const;
 
@@ -921,7 +921,7 @@ export const opTable = {
     id: 36,
     name: "attention",
     method: "attention",
-    doc: "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, and with a window also j > position + t - window. Query head h reads kv head h / (heads / kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on the chunking nor on the threads. Quantised caches are read as they are: scores are int8 dots with q in int8 blocks of 32, sums of values are int8 dots with the weights in 15 bits (kernels/attention_quantised.zig). With `i8` runs of 32 tokens or more bring every cache into int8 with a scale per key (kernels/attention_i8_page.zig); a row's bits then depend on whether its run has so many.",
+    doc: "softmax(scale * q k^T) v over the cache, causal: query t sees keys j with j <= position + t, and with a window also j > position + t - window. Query head h reads kv head h / (heads / kv_heads). Flash-style over one page at a time (Dao 2023), so a row's bits depend neither on the chunking nor on the threads. Quantised caches are read as they are: scores are int8 dots with q in int8 blocks of 32, sums of values are int8 dots with the weights in 15 bits (kernels/attention_quantised.zig). With `i8` runs of 32 tokens or more bring every cache into int8 with a scale per key (kernels/attention_i8_page.zig); a row's bits then depend on whether its run has so many. Pages of more than 128 keys keep to f32. With a window too the page before the first one seen has to be in the cache, as its keys are what those of the next one are measured from.",
     inputs: [
       { name: "q", form: "f32 [tokens, heads, head_dim]", doc: "heads divide by kv_heads", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
       { name: "k_cache", form: "f32|f16|keys [pages, kv_heads, page_size, head_dim] dense", doc: "", optional: false, dtypes: ["f32","f16","keys"], dims: ["pages","kv_heads","page_size","head_dim"], leading: false, free: false, order: "dense" },
@@ -934,7 +934,7 @@ export const opTable = {
     ints: [
       { name: "position", doc: "position of query 0" },
       { name: "window", doc: "sliding window; 0 for none" },
-      { name: "i8", doc: "1: runs of 32 tokens or more multiply in int8; 0: never" },
+      { name: "i8", doc: "1: runs of 32 tokens or more over pages of at most 128 keys multiply in int8; 0: never" },
     ],
     floats: [
       { name: "scale", doc: "factor of the scores" },
