@@ -6,7 +6,7 @@ export async function output(program: string, args: string[], cwd: string): Prom
   const { success, stdout, stderr } = await command(program, { args, cwd }).output();
   if (success) return new TextDecoder().decode(stdout);
   throw new Error(
-    `${command} ${args.join(" ").slice(0, 200)} failed:\n${new TextDecoder().decode(stderr).slice(-2000)}`,
+    `${program} ${args.join(" ").slice(0, 200)} failed:\n${new TextDecoder().decode(stderr).slice(-2000)}`,
   );
 }
 
