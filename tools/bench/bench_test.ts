@@ -117,6 +117,12 @@ describe("bench:peers arithmetic", () => {
     assertEquals(of_bandwidth, 160_000 / 20_000 / 20);
     assertEquals(of_int8_peak, 400_000 / 20_000 / 400);
     assertEquals(of_limit, (8000 + 2500) / 20_000);
+    const attends = (test: string, kind = "q4_0 [64, 64]") => {
+      const [linear, attention] = profile.ops;
+      return rooflineOf(test, { ...profile, ops: [{ ...linear, kind }, attention] }, 4, peaks).ops[1].peak;
+    };
+    assertEquals([attends("pp32"), attends("pp31"), attends("tg128")], ["int8", "f32", "f32"]);
+    assertEquals(attends("pp512", "f16 [64, 64]"), "f32");
     assertEquals(linear.intensity, 400_000 / 161_000);
   });
 

@@ -30,7 +30,7 @@ export interface Roofline {
   operations_per_token: number;
   /** Memory traffic of the test over its time, as a share of the read bandwidth. */
   of_bandwidth: number;
-  /** Operations of products with quantised weights over the test's time, as a share of the integer peak. */
+  /** Operations that run on integers over the test's time, as a share of the integer peak. */
   of_int8_peak: number;
   /** Sum of the ops' least times over the time taken. */
   of_limit: number;
@@ -39,18 +39,25 @@ export interface Roofline {
 
 const floats = /^(f32|f16|bf16) /;
 
-/** Products of quantised weights run on integers (with the default activations), everything else on floats. */
-function peakOf(op: string, kind: string): "int8" | "f32" {
-  return op === "linear" && !floats.test(kind) ? "int8" : "f32";
+/** Attention of fewer tokens is in floats. */
+const INT8_TOKENS_MIN = 32;
+
+/** With the default activations, products of quantised weights and a prompt's attention beside them run on integers. */
+function integerOps(test: string, profile: TestProfile): (op: string, kind: string) => boolean {
+  const isQuantised = (op: string, kind: string) => op === "linear" && !floats.test(kind);
+  const isPrompt = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0) >= INT8_TOKENS_MIN;
+  const attends = isPrompt && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
+  return (op, kind) => isQuantised(op, kind) || (op === "attention" && attends);
 }
 
 /** @param tokens tokens that all repetitions together ran */
 export function rooflineOf(test: string, profile: TestProfile, tokens: number, peaks: Peaks): Roofline {
   const rate = { int8: peaks.int8_gops || peaks.f32_gflops, f32: peaks.f32_gflops };
+  const isInteger = integerOps(test, profile);
   let leastNs = 0;
   const ops = profile.ops.map((row): RooflineOp => {
     const memory = row.weight_bytes + row.cache_bytes;
-    const peak = peakOf(row.op, row.kind);
+    const peak = isInteger(row.op, row.kind) ? "int8" : "f32";
     const least = Math.max(memory / peaks.read_gb_per_s, rate[peak] > 0 ? row.operations / rate[peak] : 0);
     leastNs += least;
     return {
