@@ -35,8 +35,8 @@ export interface TunedKey {
 }
 
 /**
- * The comparisons that tune makes; each looks at other fields of a choice: runs of panels and threads of a decode step,
- * and of a prompt the bound between GEMV and GEMM, the rows of a register tile, the threads.
+ * The comparisons that tune makes; each looks at other fields of a choice: threads, runs of panels and prefetching of a
+ * decode step, and of a prompt the bound between GEMV and GEMM, the rows of a register tile, the threads.
  */
 export type Stage = typeof stages[number];
 const stages = ["decode", "few rows", "prefill", "threads"] as const;

@@ -79,7 +79,10 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
   const runs = (n: number) => RUNS.filter((run) => threads > 1 && run * threads * 2 <= n / PANEL);
   const forLinear = (variants: LinearVariant[]) => ({ op }: KernelQuery) =>
     op === "linear" ? variants.map((variant) => ({ variant })) : [];
-  const gemvs = (n: number) => [...runs(n).map((run) => ({ run })), ...PREFETCHES.map((prefetch) => ({ prefetch }))];
+  // Rows in f32 have a tile of one size, and prefetch by themselves.
+  const forInt8 = (variants: LinearVariant[]) => (query: KernelQuery) =>
+    query.x === "f32" ? [] : forLinear(variants)(query);
+  const prefetches = forInt8(PREFETCHES.map((prefetch) => ({ prefetch })));
   const tileTokens = device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS;
   return [
     {
@@ -87,7 +90,12 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       points: DECODE_POINTS,
       rounds: 12,
       margin: 1.03,
-      candidates: (query) => [...forLinear(gemvs(query.n))(query), ...other],
+      // Threads first, at the same place for all: commands of one job get the most that one of them asks for.
+      candidates: (query) => [
+        ...other,
+        ...forLinear(runs(query.n).map((run) => ({ run })))(query),
+        ...prefetches(query),
+      ],
     },
     {
       stage: "few rows",
@@ -101,7 +109,7 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       points: [{ tokens: tileTokens, position: 0 }],
       rounds: 8,
       margin: 1.03,
-      candidates: forLinear(TILE_ROWS.map((tileRows) => ({ tileRows }))),
+      candidates: forInt8(TILE_ROWS.map((tileRows) => ({ tileRows }))),
     },
     // A program for prompts holds one choice for any number of tokens: fewer threads have to suit all.
     { stage: "threads", points: THREAD_POINTS, rounds: 8, margin: 1.03, candidates: () => other },
@@ -160,15 +168,16 @@ export class Tuner<P extends TunableProgram = Program> {
   #runStage(workload: Workload<P>, plan: StagePlan, known: ReadonlySet<string>): Measurement[] | undefined {
     const { stage } = plan;
     using program = this.#captured(workload, plan, new Map());
+    const all = kindsOf(program, stage);
     const kinds: Kinds = new Map(
-      [...kindsOf(program, stage)].filter(([, query]) =>
+      [...all].filter(([, query]) =>
         !known.has(measurementKey({ stage, ...query })) && plan.candidates(query).length > 0
       ),
     );
-    const winners = this.#settle(kinds, (open) => this.#compare(workload, plan, open));
+    const winners = this.#settle(kinds, (open) => this.#compare(workload, plan, all, open));
     if (winners === undefined) return undefined;
     const least = 1 + (plan.margin - 1) * 2 / 3;
-    const gains = this.#settle(winners, (open) => this.#confirm(workload, plan, open, least));
+    const gains = this.#settle(winners, (open) => this.#confirm(workload, plan, winners, open, least));
     if (gains === undefined) return undefined;
     return [...kinds].map(([kind, { op, dtype, x, n, k }]) => {
       const gain = gains.get(kind);
@@ -199,21 +208,23 @@ export class Tuner<P extends TunableProgram = Program> {
     return settled;
   }
 
-  /** The candidate of each kind that seems fastest. */
+  /** The candidate of each open kind that seems fastest. All kinds try theirs, so that those of one job go together. */
   #compare(
     workload: Workload<P>,
     plan: StagePlan,
-    kinds: Kinds,
+    all: Kinds,
+    open: Kinds,
   ): Map<string, Candidate | undefined | "unclear"> | undefined {
-    const lists = new Map([...kinds].map(([kind, query]) => [kind, plan.candidates(query)]));
-    const count = Math.max(...[...lists.values()].map((list) => list.length));
+    const lists = new Map([...all].map(([kind, query]) => [kind, plan.candidates(query)]));
+    const count = Math.max(...[...open.keys()].map((kind) => lists.get(kind)!.length));
     const tried = Array.from(
       { length: count },
       (_, i): Assignment => new Map([...lists].map(([kind, list]) => [kind, list[i] ?? {}])),
     );
     const samples = this.#measure(workload, plan, tried);
     if (samples === undefined) return undefined;
-    return new Map([...lists].map(([kind, list]) => {
+    return new Map([...open.keys()].map((kind) => {
+      const list = lists.get(kind)!;
       const times = samples.tried.slice(0, list.length).map((one) => one.get(kind)!);
       const controls = controlsOf(samples, kind);
       if (plan.stage === "few rows") return [kind, boundCandidate(times, controls, plan)];
@@ -222,16 +233,17 @@ export class Tuner<P extends TunableProgram = Program> {
     }));
   }
 
-  /** The gains of the winners in new runs beside the default alone; nothing where they do not show again. */
+  /** The gains of open winners in new runs of all beside the default alone; nothing where they do not show again. */
   #confirm(
     workload: Workload<P>,
     plan: StagePlan,
     winners: Assignment,
+    open: Assignment,
     margin: number,
   ): Map<string, number | undefined | "unclear"> | undefined {
     const samples = this.#measure(workload, plan, [winners]);
     if (samples === undefined) return undefined;
-    return new Map([...winners.keys()].map((kind) => {
+    return new Map([...open.keys()].map((kind) => {
       const gain = verdict(samples.tried[0].get(kind)!, controlsOf(samples, kind), margin);
       return [kind, gain === 1 ? undefined : gain];
     }));

@@ -28,6 +28,9 @@ function fakeBackend(level = "avx2"): TunableBackend {
 const linearQuery = { op: "linear", dtype: "q4_0", x: "q8a", n: 1024, k: 512 } as const;
 const addQuery = { op: "add", dtype: "f32", x: "f32", n: 512 } as const;
 
+/** A command without its phase. */
+type Kind = Omit<KernelQuery, "phase" | "rows" | "elements"> & { n: number };
+
 /** What a command is asked to do. */
 interface Asked {
   query: KernelQuery;
@@ -39,13 +42,14 @@ interface Asked {
 /** Microseconds of a command, as the test wants them. */
 type Law = (asked: Asked) => number;
 
+/** Its linears are one job: they get the most threads that one of them asks for, of which 0 are all. */
 class FakeProgram implements TunableProgram {
   readonly commands: TunableProgram["commands"];
   #ns: number[];
 
-  constructor(selector: KernelSelector, tokensMax: number, readonly law: Law) {
+  constructor(selector: KernelSelector, tokensMax: number, kinds: readonly Kind[], readonly law: Law) {
     const phase = tokensMax === 1 ? "decode" : "prefill";
-    this.commands = [linearQuery, linearQuery, addQuery].map((one) => {
+    this.commands = kinds.map((one) => {
       const query: KernelQuery = { ...one, phase, rows: tokensMax, elements: tokensMax * one.n };
       const { variant, threads, reason } = selector.choose(query);
       return { op: query.op, text: "", kind: "", query, variant, threads, reason, cost: () => noCost };
@@ -54,9 +58,12 @@ class FakeProgram implements TunableProgram {
   }
 
   run(point: Point) {
-    this.commands.forEach(({ query, variant, threads }, i) =>
-      this.#ns[i] += 1000 * this.law({ query, variant: decodeLinearVariant(variant)!, threads, point })
-    );
+    const asked = this.commands.filter(({ op }) => op === "linear").map(({ threads }) => threads);
+    const ofJob = asked.includes(0) ? 0 : Math.max(...asked);
+    this.commands.forEach(({ op, query, variant, ...own }, i) => {
+      const threads = op === "linear" ? ofJob : own.threads;
+      this.#ns[i] += 1000 * this.law({ query, variant: decodeLinearVariant(variant)!, threads, point });
+    });
   }
   profile() {
     return this.commands.map(({ op }, i) => (
@@ -67,15 +74,19 @@ class FakeProgram implements TunableProgram {
 }
 
 interface FakeTuning {
+  kinds?: readonly Kind[];
   known?: Measurement[];
   backend?: TunableBackend;
   isQuiet?: () => boolean;
 }
 
-function tune(law: Law, { known = [], backend = fakeBackend(), isQuiet = () => true }: FakeTuning = {}) {
+const usual = [linearQuery, linearQuery, addQuery];
+
+function tune(law: Law, tuning: FakeTuning = {}) {
+  const { kinds = usual, known = [], backend = fakeBackend(), isQuiet = () => true } = tuning;
   const workload: Workload<FakeProgram> = {
     name: "fake",
-    capture: (tokensMax) => new FakeProgram(backend.selector, tokensMax, law),
+    capture: (tokensMax) => new FakeProgram(backend.selector, tokensMax, kinds, law),
     run: (program, point) => program.run(point),
   };
   const tuner = new Tuner<FakeProgram>(backend, { isQuiet }, () => {});
@@ -153,6 +164,30 @@ describe("the tuner", () => {
       return position < 1000 ? 500 : 1100;
     });
     assertEquals(choices(all), []);
+  });
+
+  it("tries a number of threads for all commands of a job at a time, whatever else it tries for each", () => {
+    const kinds = [{ ...linearQuery, n: 4096 }, { ...linearQuery, n: 512 }, addQuery];
+    const two: Law = ({ query: { op }, threads }) => op === "linear" && threads === 2 ? 80 : 100;
+    const expected = (["decode", "decode", "threads", "threads"] as const).map((
+      stage,
+    ) => [stage, "linear" as const, 2]);
+    assertEquals(choices(tune(two, { kinds }).all), expected);
+    // Disturbed at first, one of them is compared again.
+    let calls = 0;
+    const once: Law = (asked) => asked.query.n === 4096 && asked.threads === 0 && calls++ < 3000 ? 8000 : two(asked);
+    assertEquals(choices(tune(once, { kinds }).all), expected);
+  });
+
+  it("tries only what a kernel listens to", () => {
+    const asked = (x: "f32" | "q8a") => {
+      const seen = new Set<string>();
+      const kinds = [{ ...linearQuery, x }];
+      tune(({ variant }) => (Object.keys(variant).forEach((field) => seen.add(field)), 100), { kinds });
+      return ["fewRows", "mode", "prefetch", "run", "tileRows"].filter((field) => seen.has(field));
+    };
+    assertEquals(asked("q8a"), ["mode", "prefetch", "run", "tileRows"]);
+    assertEquals(asked("f32"), ["mode", "run"]);
   });
 
   it("believes no gain that a kernel can't have", () => {
