@@ -277,6 +277,13 @@ export class Backend implements Disposable {
   }
 
   /**
+   * Whether a program runs asynchronously on it: until that ends, every other call that runs something blocks its thread.
+   */
+  get isRunning(): boolean {
+    return this.#runs > 0;
+  }
+
+  /**
    * Address of new memory, 64-byte aligned, not cleared, for owners that remember the size. Throws `out_of_memory`, or
    * `invalid_argument` for a size that is none or a closed backend.
    */
@@ -317,9 +324,8 @@ export class Backend implements Disposable {
     const out = new Uint8Array(abi.MappedFile.size);
     const status = this.library.mapFile(this.handle, name, BigInt(offset), BigInt(bytes), out);
     if (status !== 0) {
-      throw new MllmError(statusCodes[status] ?? "backend", `the file can't be mapped: ${this.lastError()}`, {
-        file: path,
-      });
+      const reason = this.lastError().replace(`map_file: ${path}: `, "");
+      throw new MllmError(statusCodes[status] ?? "backend", `the file can't be mapped: ${reason}`, { file: path });
     }
     const view = new DataView(out.buffer);
     const address = view.getBigUint64(abi.MappedFile.offset.address, true);
@@ -431,7 +437,7 @@ export class Backend implements Disposable {
    */
   [Symbol.dispose](): void {
     if (this.#closed) return;
-    if (this.#runs > 0) {
+    if (this.isRunning) {
       throw new MllmError("invalid_argument", "a program is running: await it before disposing its backend");
     }
     this.#closed = true;

@@ -1,5 +1,5 @@
 import { x86 } from "@mllm/backend-x86";
-import { MllmError } from "@mllm/core";
+import { MllmError, openBackend } from "@mllm/core";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { sameBits } from "../testing/oracle.ts";
@@ -121,6 +121,40 @@ describe("LanguageModel", () => {
       await running;
       assertEquals(model.cachedPrefix(ids), ids.length);
     });
+  });
+
+  it("decodes on JavaScript's thread, but not behind another model's run, whose time is not a token's", async () => {
+    const { now } = performance;
+    using backend = await openBackend(x86, { threads: 1 });
+    try {
+      await withModel({ backend }, async (a) => {
+        await withModel({ backend }, async (b) => {
+          performance.now = () => 0; // tokens take no time
+          await b.forward([1], 0);
+          const decode = b.programs.get("decode")!;
+          let here = 0;
+          decode.run = (options) => (here++, Object.getPrototypeOf(decode).run.call(decode, options));
+          await b.forward([2], 1);
+          assertEquals(here, 1);
+          const alone = (await b.forward([3], 2)).slice();
+          assertEquals([here, backend.isRunning], [2, false]);
+
+          let ms = 0;
+          performance.now = () => ms += 1000;
+          const prompt = a.forward(a.tokenizer.encode(PROMPT), 0);
+          assert(backend.isRunning);
+          assert(sameBits(await b.forward([3], 2), alone));
+          await prompt;
+          assertEquals([here, backend.isRunning], [2, false]);
+
+          performance.now = () => 0;
+          await b.forward([4], 3);
+          assertEquals(here, 3);
+        });
+      });
+    } finally {
+      performance.now = now;
+    }
   });
 
   it("refuses an evaluation whose result no array can hold", () => {
