@@ -61,7 +61,8 @@ export function estimateMemory(
   // attention's result, or gate, up and their product.
   const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;
   const perToken = 3 * hiddenSize + Math.max(heads + numAttentionHeads * headDim, 3 * intermediateSize);
-  const attended = backend.activations === "i8" ? numKeyValueHeads * context * (2 * headDim + 16) : 0; // as attention_i8_page.zig
+  // As attention_i8_page.zig has it.
+  const attended = backend.activations === "i8" ? numKeyValueHeads * context * (2 * headDim + 16) : 0;
   const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + attended + vocabSize * 8;
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }

@@ -6,12 +6,14 @@ import {
   Embedding,
   emptyPacked,
   Linear,
+  type MappedFile,
   MllmError,
   packWeight,
   readWeight,
   RmsNorm,
   type RopeFrequencies,
   RotaryEmbedding,
+  statFile,
   Tensor,
   type WeightInfo,
 } from "@mllm/core";
@@ -89,7 +91,9 @@ export class WeightLoader implements Disposable {
   embedding(name: string, count: number, size: number, tied: boolean): Embedding {
     const full = `${name}.weight`;
     if (tied) return new Embedding(this.#pack(full, [count, size]));
-    return new Embedding(this.#own(this.#mapped(full, [count, size])));
+    const table = this.#own(this.#mapped(full, [count, size]));
+    this.#report(full);
+    return new Embedding(table);
   }
 
   /** The language-model head that shares the packed table of `embedding(name, …, tied = true)`. */
@@ -158,10 +162,26 @@ export class WeightLoader implements Disposable {
   /** A tensor over its part of the file, which is mapped as long as the tensor lives. */
   #mapped(name: string, shape: readonly number[]): Tensor {
     const info = this.#info(name, shape);
-    const { file: path, offset, bytes, dtype } = info;
+    const { offset, dtype } = info;
     if (offset % alignmentOf(dtype) !== 0) return this.#aligned(info).named(name);
-    using file = this.backend.mapFile(path, { offset, bytes });
+    using file = this.#map(info);
     return Tensor.fromAddress(this.backend, file.address, dtype, shape, file, { name });
+  }
+
+  /** Maps what lay inside the file when that was opened. */
+  #map({ file, offset, bytes }: WeightInfo): MappedFile {
+    try {
+      return this.backend.mapFile(file, { offset, bytes });
+    } catch (error) {
+      const { size } = statFile(file);
+      if (offset + bytes <= size) throw error;
+      throw new MllmError("invalid_file", `the file became shorter while it was read: ${size} bytes`, {
+        file,
+        offset,
+        next: "Wait for its download to end, then load it again",
+        cause: error,
+      });
+    }
   }
 
   /** A copy for weights that lie in the file at an odd place, where kernels can't read them. */

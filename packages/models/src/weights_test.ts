@@ -1,6 +1,6 @@
 import { x86 } from "@mllm/backend-x86";
 import { MllmError, openBackend, openSafetensors, writeSafetensors } from "@mllm/core";
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { WeightLoader } from "./weights.ts";
 
@@ -20,6 +20,41 @@ describe("WeightLoader", () => {
       assertEquals([weight.toFloat32Array(), done], [data, [1]]);
       await weights.load();
       assertEquals(done, [1]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+
+  it("reports tables that stay in their file", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      const tensor = (name: string) => ({ name, dtype: "f32", shape: [3, 4], data: new Float32Array(12) }) as const;
+      await writeSafetensors(path, [tensor("table.weight"), tensor("head.weight")]);
+      using backend = await openBackend(x86, { threads: 1 });
+      const done: number[] = [];
+      const source = { path, weights: (await openSafetensors(path)).tensors };
+      using weights = new WeightLoader(backend, source, (bytes, total) => done.push(bytes / total));
+      weights.embedding("table", 3, 4, false);
+      weights.linear("head", 3, 4);
+      await weights.load();
+      assertEquals(done, [0.5, 1]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+
+  it("says that a file became shorter, and to wait for it", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      await writeSafetensors(path, [{ name: "norm.weight", dtype: "f32", shape: [4], data: new Float32Array(4) }]);
+      using backend = await openBackend(x86, { threads: 1 });
+      using weights = new WeightLoader(backend, { path, weights: (await openSafetensors(path)).tensors });
+      for (const bytes of [Deno.statSync(path).size - 1, 0]) {
+        await Deno.truncate(path, bytes);
+        const error = assertThrows(() => weights.rmsNorm("norm", 4, 1e-6), MllmError, "shorter");
+        assertEquals([error.code, error.file], ["invalid_file", path]);
+        assertMatch(error.message, new RegExp(`: ${bytes} bytes \\([^()]+\\)\\. Wait for its download to end`));
+      }
     } finally {
       await Deno.remove(path);
     }

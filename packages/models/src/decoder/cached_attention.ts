@@ -24,14 +24,14 @@ export interface CachedAttention {
  */
 export function cachedAttention(
   { q, k, v }: Projections,
-  layer: CachedAttention,
+  self: CachedAttention,
   input: LayerInput,
 ): Tensor {
-  const kv = input.cache.layers[layer.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
+  const kv = input.cache.layers[self.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
   const { position } = input;
   kvAppend(k, input.cache.pages, kv.k, { position });
   kvAppend(v, input.cache.pages, kv.v, { position });
-  return attendToCache(q, layer, input);
+  return attendToCache(q, self, input);
 }
 
 /** What `cachedAttention` does once keys and values are appended. */
