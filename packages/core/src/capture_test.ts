@@ -168,6 +168,34 @@ describe("capture", () => {
     layer.free();
   });
 
+  for (const type of ["f32", "q8_0"] as const) {
+    check(`gathers the products of one input, where nothing between writes it (${type})`, () => {
+      const inputs = { x: { dtype: "f32", shape: ["tokens", width] } } as const;
+      const data = Float32Array.from(random.tensor([3, width]).values);
+      const values = type === "f32"
+        ? Float32Array.from(random.tensor([width, width]).values)
+        : q8Bytes(random, width, width);
+      using matrix = tidy(() => ops.packWeight(Tensor.from(backend, values, [width, width], type)));
+      for (const overwritten of [false, true]) {
+        const build = (x: Tensor) => {
+          const own = ops.mulConst(x, 0.5);
+          const first = ops.linear(own, matrix);
+          const sum = ops.add(own, x, { out: overwritten ? own : undefined });
+          return [first, sum, ops.linear(own, matrix)];
+        };
+        const eager = tidy(() => build(Tensor.from(backend, data, [3, width])).map((t) => t.toFloat32Array()));
+        const named = ({ x }: { x: Tensor }) => Object.fromEntries(build(x).map((t, i) => [`y${i}`, t]));
+        using program = capture(backend, { tokensMax: 4, inputs }, named);
+        const order = program.commands.map(({ op }) => op).filter((op) => op === "linear" || op === "add");
+        assertEquals(order, overwritten ? ["linear", "add", "linear"] : ["linear", "linear", "add"]);
+        assertEquals(program.passes.find(({ name }) => name === "gather")!.changes, overwritten ? 0 : 1);
+        program.inputs.x.write(data);
+        program.run({ tokens: 3, position: 0 });
+        assertEquals(eager.map((_, i) => program.output(`y${i}`, 3).slice()), eager);
+      }
+    });
+  }
+
   check("measures its commands", () => {
     const layer = new Layer(backend, false);
     const program = layer.capture(16);
