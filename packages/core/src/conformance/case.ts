@@ -18,11 +18,11 @@ export interface HostTensor {
 /** How an input lies in memory: dense, off by one element with padded rows, or with its first two dims exchanged. */
 export type Placement = "dense" | "padded" | "transposed";
 
-/** Largest allowed |actual - expected|: abs + rel * |expected|. Zero for exact. */
-export interface Tolerance {
-  readonly abs: number;
-  readonly rel: number;
-}
+/**
+ * Largest allowed |actual - expected|: abs + rel * |expected|, zero for exact; or `rms`, that of the root of their mean
+ * square over the output, by that of what is expected.
+ */
+export type Tolerance = { readonly abs: number; readonly rel: number } | { readonly rms: number };
 
 /** An op on given inputs with what it must give. */
 export interface OpCase {

@@ -139,15 +139,31 @@ function allowed(one: OpCase, index: number, placement: Placement): Placement {
 function compare(
   actual: ArrayLike<number>,
   wanted: ArrayLike<number>,
-  { abs, rel }: Tolerance,
+  tolerance: Tolerance,
   fail: (problem: string) => MllmError,
 ): void {
   if (actual.length !== wanted.length) throw fail(`${actual.length} values, not ${wanted.length}`);
+  if ("rms" in tolerance) {
+    const error = relativeError(actual, wanted);
+    if (!(error <= tolerance.rms)) throw fail(`its relative error is ${error}, more than ${tolerance.rms}`);
+    return;
+  }
+  const { abs, rel } = tolerance;
   for (let i = 0; i < wanted.length; i++) {
     const [a, b] = [actual[i], Math.abs(wanted[i]) > 3.5e38 ? Math.fround(wanted[i]) : wanted[i]];
     if (a === b || (Number.isNaN(a) && Number.isNaN(b))) continue;
     if (!(Math.abs(a - b) <= abs + rel * Math.abs(b))) throw fail(`value ${i} is ${a}, not ${b}`);
   }
+}
+
+/** Root of the mean square of actual - wanted, by that of wanted. */
+function relativeError(actual: ArrayLike<number>, wanted: ArrayLike<number>): number {
+  let [lost, square] = [0, 0];
+  for (let i = 0; i < wanted.length; i++) {
+    lost += (actual[i] - wanted[i]) ** 2;
+    square += wanted[i] ** 2;
+  }
+  return Math.sqrt(lost / square);
 }
 
 /** Puts a host tensor on the backend. */
