@@ -122,6 +122,7 @@ const kernel32 = struct {
         flags: u32,
         template: ?*anyopaque,
     ) callconv(.winapi) usize;
+    extern "kernel32" fn GetFileAttributesW(path: [*:0]const u16) callconv(.winapi) u32;
     extern "kernel32" fn GetFileSizeEx(file: usize, out: *i64) callconv(.winapi) i32;
     extern "kernel32" fn CreateFileMappingW(
         file: usize,
@@ -146,6 +147,16 @@ fn lastFailure() Failure {
     };
 }
 
+/// Why `path` did not open. A directory does not without a flag for it: "access denied".
+fn openFailure(path: [*:0]const u16) Failure {
+    const failure = lastFailure();
+    if (failure != .denied) return failure;
+    const no_attributes = std.math.maxInt(u32);
+    const directory = 0x10;
+    const attributes = kernel32.GetFileAttributesW(path);
+    return if (attributes != no_attributes and attributes & directory != 0) .not_a_file else .denied;
+}
+
 fn mapWindows(path: [*:0]const u8, range: Range) Result {
     var wide: [32768]u16 = undefined;
     const utf8 = std.mem.span(path);
@@ -157,7 +168,7 @@ fn mapWindows(path: [*:0]const u8, range: Range) Result {
     const open_existing = 3;
     const random_access = 0x1000_0000;
     const file = kernel32.CreateFileW(wide[0..length :0], generic_read, share_read_delete, null, open_existing, random_access, null);
-    if (file == std.math.maxInt(usize)) return .{ .failure = lastFailure() };
+    if (file == std.math.maxInt(usize)) return .{ .failure = openFailure(wide[0..length :0]) };
     defer _ = kernel32.CloseHandle(file);
     var end: i64 = 0;
     if (kernel32.GetFileSizeEx(file, &end) == 0) return .{ .failure = .not_a_file };
