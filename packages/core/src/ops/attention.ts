@@ -8,8 +8,9 @@ import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
 
 /**
- * Writes x (f32 [tokens, kvHeads, headDim], any strides) into `cache` (f32 or f16 [pages, kvHeads, pageSize, headDim])
- * from `position` on, through the page table `pages` (i32 [logical pages]), rounding to the cache's type. Returns
+ * Writes x (f32 [tokens, kvHeads, headDim], any strides) into `cache` (f32, f16, q8_0 or q4_0 [pages, kvHeads, pageSize,
+ * headDim]) from `position` on, through the page table `pages` (i32 [logical pages]), rounding to the cache's type. Keys
+ * of q8_0 and q4_0 are stored less the mean of the page before, which must be in the page table with them. Returns
  * `cache`. Throws `invalid_argument` when heads or types do not fit, or the tokens lie outside the page table.
  */
 export function kvAppend(x: Tensor, pages: Tensor, cache: Tensor, options: { readonly position: Scalar }): Tensor {
@@ -38,9 +39,12 @@ export interface AttentionOptions extends OutOption {
  * Computed one page at a time with a running maximum (FlashAttention-2, Dao 2023), so that a row's bits depend neither
  * on the number of queries nor on the threads; with activations "i8" it depends on whether there are 32 tokens.
  *
+ * With activations "i8", keys of f32 and f16 are measured from the mean of the page before theirs: with a window, the
+ * page before the first visible one is read too, so it must still be in the page table with its old keys.
+ *
  * @param q f32 [tokens, heads, headDim], any strides; query head h reads kv head floor(h / (heads / kvHeads))
- * @param k cache of keys, f32 or f16 [pages, kvHeads, pageSize, headDim]
- * @param v cache of values, like k
+ * @param k cache of keys, f32, f16, q8_0 or q4_0 [pages, kvHeads, pageSize, headDim]
+ * @param v cache of values, of any of these types
  * @param pages i32 [logical pages], the physical page of each
  * @returns f32 [tokens, heads, headDim]
  * @throws {MllmError} `invalid_argument` when heads, headDim or types do not fit, or a key lies outside the page table
