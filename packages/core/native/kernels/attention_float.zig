@@ -12,6 +12,7 @@ const lanes = simd.lanes;
 pub const multiply = gemm.multiply;
 pub const rows_max = gemm.rows_max;
 pub const transpose = transposing.transpose;
+pub const widenRow = transposing.widenRow;
 
 /// Rows for which keys are transposed in registers instead of through scratch.
 pub const direct_rows = if (simd.registers == 32) 8 else 4;
@@ -67,12 +68,4 @@ fn scoreRows(
         }
         inline for (0..rows) |r| simd.store(out + r * stride + j, acc[r]);
     }
-}
-
-/// One row as f32, zeros up to `width`.
-pub fn widenRow(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
-    var i: usize = 0;
-    while (i + lanes <= n) : (i += lanes) simd.store(to + i, simd.loadAs(T, from + i));
-    while (i < n) : (i += 1) to[i] = transposing.widen(T, from[i]);
-    @memset(to[n..width], 0);
 }

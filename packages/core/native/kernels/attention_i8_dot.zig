@@ -16,6 +16,7 @@ const dot = @import("dot.zig");
 const simd = @import("simd.zig");
 const capScores = @import("activation.zig").capScores;
 const i8_page = @import("attention_i8_page.zig");
+const Range = @import("kv_page.zig").Range;
 
 const Page = i8_page.Page;
 const Shape = i8_page.Shape;
@@ -135,11 +136,7 @@ noinline fn cap(page: Page, rows: *const Rows, m: usize, from: usize, to: usize)
 }
 
 noinline fn mask(x: F, j: usize, low: u32, high: u32) F {
-    const index = std.simd.iota(i32, lanes) + @as(I, @splat(@intCast(j)));
-    const below = index < @as(I, @splat(@intCast(low)));
-    const above = index >= @as(I, @splat(@intCast(high)));
-    const hidden = simd.splat(-simd.inf);
-    return @select(f32, below, hidden, @select(f32, above, hidden, x));
+    return Range.keep(.{ .low = low, .high = high }, x, j, -simd.inf);
 }
 
 /// Writes the weights' codes of row m; returns the sum.

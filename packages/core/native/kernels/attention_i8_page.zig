@@ -133,7 +133,7 @@ pub const Maker = struct {
                     continue;
                 }
                 const x = m.row(i);
-                widen(T, keys + (first + i) * n, n, x, s.width);
+                transposing.widenRow(T, keys + (first + i) * n, n, x, s.width);
                 var c: usize = 0;
                 while (c < s.width) : (c += lanes) simd.store(x + c, simd.load(x + c) - simd.load(to.reference + c));
                 hadamard.rotate(x, n);
@@ -150,7 +150,7 @@ pub const Maker = struct {
         const s = m.shape;
         @memset(to[0..s.width], 0);
         for (0..count) |j| {
-            widen(T, from + j * s.head_dim, s.head_dim, m.rows, s.width);
+            transposing.widenRow(T, from + j * s.head_dim, s.head_dim, m.rows, s.width);
             var c: usize = 0;
             while (c < s.width) : (c += lanes) simd.store(to + c, simd.load(to + c) + simd.load(m.rows + c));
         }
@@ -190,7 +190,7 @@ pub const Maker = struct {
                     @memset(x[0..s.width], 0);
                     continue;
                 }
-                widen(T, values + (first + i) * n, n, x, s.width);
+                transposing.widenRow(T, values + (first + i) * n, n, x, s.width);
                 hadamard.rotate(x, n);
                 most[i] = magnitude(x, s.width);
             }
@@ -224,12 +224,12 @@ pub const Maker = struct {
         while (first < s.keys) : (first += lanes) {
             const at = first / 16 * blocks * 16 + first % 16;
             var most: I = @splat(0);
-            for (0..blocks) |b| most = @max(most, bits(@abs(written(dot.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*), first, live))));
+            for (0..blocks) |b| most = @max(most, bits(@abs(written(simd.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*), first, live))));
             const biggest = @as(F, @bitCast(most)) * simd.splat(top(form));
             simd.store(to.key_scales + first, biggest * simd.splat(1.0 / 127.0));
             const inverse = @select(f32, biggest == simd.zero, simd.zero, simd.splat(127) / biggest);
             for (0..blocks) |b| {
-                const factor = dot.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*) * inverse;
+                const factor = simd.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*) * inverse;
                 const panel = base + (first / 16 * blocks + b) * 16 * comptime form.codeBytes();
                 for (0..8) |step| {
                     const line = if (form == .q4_0) step % 4 else step;
@@ -257,7 +257,7 @@ pub const Maker = struct {
         while (first < s.keys) : (first += lanes) {
             var most: I = @splat(0);
             for (0..blocks) |b| {
-                const x = written(dot.halfToFloat(lanes, scales[b * s.page_size + first ..][0..lanes].*), first, live);
+                const x = written(simd.halfToFloat(lanes, scales[b * s.page_size + first ..][0..lanes].*), first, live);
                 simd.store(m.rows + b * lanes, x);
                 most = @max(most, bits(@abs(x)));
             }
@@ -320,17 +320,7 @@ inline fn byte(rounded: F, comptime k: comptime_int) I {
 
 /// x for keys below `live`, else 0.
 inline fn written(x: F, first: usize, live: usize) F {
-    if (first + lanes <= live) return x;
-    const index = std.simd.iota(i32, lanes) + @as(I, @splat(@intCast(first)));
-    return @select(f32, index < @as(I, @splat(@intCast(live))), x, simd.zero);
-}
-
-/// One row as f32, zeros up to `width`.
-fn widen(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
-    var i: usize = 0;
-    while (i + lanes <= n) : (i += lanes) simd.store(to + i, simd.loadAs(T, from + i));
-    while (i < n) : (i += 1) to[i] = transposing.widen(T, from[i]);
-    @memset(to[n..width], 0);
+    return kv_page.Range.keep(.{ .low = 0, .high = live }, x, first, 0);
 }
 
 /// Largest magnitude of a row; NaN or infinity when it has one.

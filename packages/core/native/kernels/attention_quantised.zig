@@ -162,7 +162,7 @@ fn scorePanels(
         const ints = dot.tile(.fours, codeMax(form), 8, rows, vectors, start, codes, pointers);
         inline for (0..vectors) |v| {
             const at = ((panel + v / dot.per_panel) * blocks + b) * kv_page.panel + v % dot.per_panel * dot.width;
-            const scale = dot.halfToFloat(dot.width, scales[at..][0..dot.width].*);
+            const scale = simd.halfToFloat(dot.width, scales[at..][0..dot.width].*);
             inline for (0..rows) |m| {
                 const query_scale: dot.F = @splat(q.scales[(first + m) * blocks + b]);
                 acc[m][v] = dot.fma(@floatFromInt(ints[m][v]), scale * query_scale, acc[m][v]);
@@ -233,7 +233,7 @@ pub const Weights = struct {
             var j: usize = 0;
             while (j < live) : (j += lanes) {
                 const at = b * w.page_size + j;
-                const x = keepRange(simd.loadHalf(@alignCast(scales + at)), j, .{ .low = 0, .high = live });
+                const x = Range.keep(.{ .low = 0, .high = live }, simd.loadHalf(@alignCast(scales + at)), j, 0);
                 simd.store(w.magnitudes + at, @abs(x));
                 simd.store(w.scales + at, @select(f32, x - x == simd.zero, x, simd.zero));
             }
@@ -266,21 +266,13 @@ pub const Weights = struct {
             var j = own.low / lanes * lanes;
             while (j < own.high) : (j += lanes) {
                 // Magnitudes compare as integers, and so NaN comes out on top.
-                const x = keepRange(simd.load(w.magnitudes + b * w.page_size + j), j, own);
+                const x = own.keep(simd.load(w.magnitudes + b * w.page_size + j), j, 0);
                 best = @max(best, @as(simd.I, @bitCast(x)));
             }
             w.bounds[b] = @bitCast(@reduce(.Max, best));
         }
     }
 };
-
-/// x in the lanes whose key j + lane lies in the range, else 0.
-inline fn keepRange(x: simd.F, j: usize, range: Range) simd.F {
-    if (j >= range.low and j + lanes <= range.high) return x;
-    const index = std.simd.iota(i32, lanes) + @as(simd.I, @splat(@intCast(j)));
-    const above = @select(f32, index < @as(simd.I, @splat(@intCast(range.high))), x, simd.zero);
-    return @select(f32, index >= @as(simd.I, @splat(@intCast(range.low))), above, simd.zero);
-}
 
 const value_rows = switch (dot.level) {
     .avx512vnni => 8,

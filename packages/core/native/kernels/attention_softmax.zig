@@ -1,6 +1,5 @@
 //! The weights of attention within a page: exp(score - largest) of the keys that a row sees.
 
-const std = @import("std");
 const simd = @import("simd.zig");
 const capScores = @import("activation.zig").capScores;
 const Range = @import("kv_page.zig").Range;
@@ -22,7 +21,7 @@ pub fn page(comptime rows: usize, scores: [*]f32, stride: usize, seen: Range, so
             const at = scores + r * stride + j;
             var x = simd.load(at);
             if (softcap != 0) x = capScores(x, softcap);
-            if (part) x = mask(x, j, seen);
+            if (part) x = seen.keep(x, j, -simd.inf);
             if (softcap != 0 or part) simd.store(at, x);
             best[r] = simd.maxSkipNan(best[r], x);
         }
@@ -42,13 +41,4 @@ pub fn page(comptime rows: usize, scores: [*]f32, stride: usize, seen: Range, so
         sums[r] += y;
     };
     inline for (0..rows) |r| sum[r] = simd.sumLanes(sums[r]);
-}
-
-inline fn mask(x: F, j: usize, seen: Range) F {
-    const lane: @Vector(lanes, i32) = std.simd.iota(i32, lanes);
-    const index = lane + @as(@Vector(lanes, i32), @splat(@intCast(j)));
-    const below = index < @as(@Vector(lanes, i32), @splat(@intCast(seen.low)));
-    const above = index >= @as(@Vector(lanes, i32), @splat(@intCast(seen.high)));
-    const hidden = simd.splat(-simd.inf);
-    return @select(f32, below, hidden, @select(f32, above, hidden, x));
 }

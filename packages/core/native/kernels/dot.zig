@@ -22,7 +22,6 @@ else
     .portable;
 
 pub const has_fma = (is_x86 and cpu.has(.x86, .fma)) or cpu.arch == .aarch64;
-const has_f16c = (is_x86 and cpu.has(.x86, .f16c)) or cpu.arch == .aarch64;
 
 /// Vector registers: with 16, a tile's float sums wait in memory while the integer sums of a block are taken.
 pub const registers = if (level == .avx512vnni or cpu.arch == .aarch64) 32 else 16;
@@ -45,19 +44,6 @@ pub const Words = @Vector(width * 2, i16);
 /// a*b + c, rounded once where the CPU has FMA, else twice. The only multiply-add of the linear kernels.
 pub inline fn fma(a: F, b: F, c: F) F {
     return if (has_fma) @mulAdd(F, a, b, c) else a * b + c;
-}
-
-/// f16 bits to f32, exact for every pattern (NaN payloads kept).
-pub inline fn halfToFloat(comptime n: usize, bits: @Vector(n, u16)) @Vector(n, f32) {
-    if (has_f16c) return @floatCast(@as(@Vector(n, f16), @bitCast(bits)));
-    // Without F16C a cast is a call per element: place exponent and mantissa, then scale by 2^112 (exact).
-    const U32 = @Vector(n, u32);
-    const wide: U32 = bits;
-    const magnitude = (wide & @as(U32, @splat(0x7fff))) << @splat(13);
-    const scaled: U32 = @bitCast(@as(@Vector(n, f32), @bitCast(magnitude)) * @as(@Vector(n, f32), @splat(0x1p112)));
-    const special = (wide & @as(U32, @splat(0x7c00))) == @as(U32, @splat(0x7c00));
-    const finite_or_inf = @select(u32, special, magnitude | @as(U32, @splat(0x7f800000)), scaled);
-    return @bitCast(finite_or_inf | ((wide & @as(U32, @splat(0x8000))) << @splat(16)));
 }
 
 const intrinsics = struct {
@@ -328,17 +314,5 @@ fn checkTile(comptime scheme: Scheme, comptime zero: i16, comptime code_max: u32
             for (0..group) |k| want += (@as(i32, @as([width * 4]u8, steps[k / 4])[column * 4 + k % 4]) - zero) * row[k];
             try std.testing.expectEqual(want, lane);
         };
-    }
-}
-
-test "halfToFloat equals the cast for every pattern" {
-    for (0..65536) |i| {
-        const bits: u16 = @intCast(i);
-        const got: [4]u32 = @bitCast(halfToFloat(4, @splat(bits)));
-        const want: f32 = @as(f16, @bitCast(bits));
-        if (std.math.isNan(want)) {
-            const f: f32 = @bitCast(got[0]);
-            try std.testing.expect(std.math.isNan(f));
-        } else try std.testing.expectEqual(@as(u32, @bitCast(want)), got[0]);
     }
 }

@@ -63,7 +63,18 @@ pub const Form = enum {
 };
 
 /// Keys from `low` to before `high` of a page.
-pub const Range = struct { low: usize, high: usize };
+pub const Range = struct {
+    low: usize,
+    high: usize,
+
+    /// x in the lanes whose key j + lane lies in the range, else `other`.
+    pub inline fn keep(range: Range, x: simd.F, j: usize, other: f32) simd.F {
+        if (j >= range.low and j + lanes <= range.high) return x;
+        const index = std.simd.iota(i32, lanes) + @as(simd.I, @splat(@intCast(j)));
+        const below = @select(f32, index < @as(simd.I, @splat(@intCast(range.high))), x, simd.splat(other));
+        return @select(f32, index >= @as(simd.I, @splat(@intCast(range.low))), below, simd.splat(other));
+    }
+};
 
 /// Memory that is read next.
 pub const Ahead = struct {

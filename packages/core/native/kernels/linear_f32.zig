@@ -6,6 +6,7 @@ const std = @import("std");
 const abi = @import("abi");
 const context = @import("context");
 const dot = @import("dot.zig");
+const simd = @import("simd.zig");
 const packed_weights = @import("packed.zig");
 const linear = @import("linear.zig");
 
@@ -27,7 +28,7 @@ inline fn loadWeights(comptime kind: Kind, base: [*]const u8, k: usize, comptime
     const bytes = p[0 .. dot.width * size].*;
     return switch (kind) {
         .f32 => @bitCast(bytes),
-        .f16 => dot.halfToFloat(dot.width, @bitCast(bytes)),
+        .f16 => simd.halfToFloat(dot.width, @bitCast(bytes)),
         .bf16 => widen: {
             const bits: @Vector(dot.width, u16) = @bitCast(bytes);
             break :widen @bitCast(@as(@Vector(dot.width, u32), bits) << @splat(16));

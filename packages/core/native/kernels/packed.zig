@@ -26,6 +26,7 @@
 const std = @import("std");
 const abi = @import("abi");
 const dot = @import("dot.zig");
+const simd = @import("simd.zig");
 
 pub const panel = 16;
 
@@ -251,7 +252,7 @@ pub fn Scales(comptime groups: usize) type {
 }
 
 inline fn loadHalf(p: [*]const u8) dot.F {
-    return dot.halfToFloat(dot.width, @bitCast(p[0 .. dot.width * 2].*));
+    return simd.halfToFloat(dot.width, @bitCast(p[0 .. dot.width * 2].*));
 }
 
 inline fn loadFloat(p: [*]const u8) dot.F {

@@ -59,16 +59,22 @@ pub inline fn storePart(p: [*]f32, n: usize, v: F) void {
     for (0..n) |i| p[i] = buffer[i];
 }
 
-/// f16 to f32, exact. Without hardware: shift the fields into place and rescale, which also makes f16 denormals right.
+/// Bits of f16 to f32, exact. Without hardware a cast is a call per element: shift the fields into place and rescale by
+/// 2^112, which also makes denormals right.
+pub inline fn halfToFloat(comptime n: usize, bits: @Vector(n, u16)) @Vector(n, f32) {
+    if (has_f16) return @floatCast(@as(@Vector(n, f16), @bitCast(bits)));
+    const U = @Vector(n, u32);
+    const wide: U = bits;
+    const magnitude = (wide & @as(U, @splat(0x7fff))) << @splat(13);
+    const scaled: U = @bitCast(@as(@Vector(n, f32), @bitCast(magnitude)) * @as(@Vector(n, f32), @splat(0x1p112)));
+    const special = (wide & @as(U, @splat(0x7c00))) == @as(U, @splat(0x7c00));
+    const placed = @select(u32, special, magnitude | @as(U, @splat(0x7f800000)), scaled);
+    return @bitCast(placed | ((wide & @as(U, @splat(0x8000))) << @splat(16)));
+}
+
+/// One vector of f16 as f32.
 pub inline fn loadHalf(p: [*]const f16) F {
-    if (has_f16) return @as(@Vector(lanes, f32), @floatCast(@as(*align(2) const @Vector(lanes, f16), @ptrCast(p)).*));
-    const U = @Vector(lanes, u32);
-    const bits: U = @as(*align(2) const @Vector(lanes, u16), @ptrCast(p)).*;
-    const magnitude = (bits & @as(U, @splat(0x7fff))) << @splat(13);
-    const scaled = @as(F, @bitCast(magnitude)) * splat(0x1p112);
-    const special: @Vector(lanes, bool) = (bits & @as(U, @splat(0x7c00))) == @as(U, @splat(0x7c00));
-    const wide = @select(u32, special, magnitude | @as(U, @splat(0x7f800000)), @as(U, @bitCast(scaled)));
-    return @bitCast(wide | ((bits & @as(U, @splat(0x8000))) << @splat(16)));
+    return halfToFloat(lanes, @as(*align(2) const @Vector(lanes, u16), @ptrCast(p)).*);
 }
 
 /// One vector of f32 or f16 as f32.

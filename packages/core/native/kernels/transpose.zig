@@ -68,6 +68,14 @@ pub inline fn widen(comptime T: type, value: T) f32 {
     return if (T == f16) @floatCast(value) else value;
 }
 
+/// One row as f32, zeros up to `width`.
+pub fn widenRow(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
+    var i: usize = 0;
+    while (i + lanes <= n) : (i += lanes) simd.store(to + i, simd.loadAs(T, from + i));
+    while (i < n) : (i += 1) to[i] = widen(T, from[i]);
+    @memset(to[n..width], 0);
+}
+
 /// Loads `live` rows (at most `lanes`) of `lanes` elements, transposed; the rows above are zeros.
 pub inline fn loadBlock(comptime T: type, from: [*]const T, stride: usize, live: usize) [lanes]F {
     var block: [lanes]F = undefined;
