@@ -248,13 +248,15 @@ export class FakeEngine implements Engine {
     if (path !== undefined) this.#check(path);
     this.tunings.push({ path, force: options.force, threads: options.threads });
     for (let i = 1; i <= 4; i++) options.onTune("fake: decode", i, 4);
+    const { threads = 1 } = options;
+    if (threads > 99) return Promise.resolve({ file: "tuned.json", measured: 0, known: 0, disturbed: 4, rows: [] });
     const known = options.force ? 0 : 4;
     const row = "linear decode (q4_0 [64, 64] by q8a): [tuned] GEMV, runs of 8 panels on all threads: because";
     return Promise.resolve({
       file: "tuned.json",
       measured: 6,
       known,
-      disturbed: options.threads === 99 ? 2 : 0,
+      disturbed: threads === 99 ? 2 : 0,
       rows: [row],
     });
   }

@@ -168,9 +168,19 @@ describe("mllm", () => {
     assertMatch(out, /^linear decode .*\ncomparisons made: 6, known before: 4, choices other than the default: 1\n$/);
     const busy = await mllm(["tune", "-m", "fake", "-t", "99"]);
     assertEquals(busy.code, 0);
-    assertMatch(busy.err, /^kept in tuned\.json\nmllm: the threads did not get their processors: [^\n]+\n$/);
+    const some = /^kept in tuned\.json\nmllm: the threads did not get their processors: [^\n]+\. Some [^\n]+\n$/;
+    assertMatch(busy.err, some);
     const json = await mllm(["tune", "--force", "--json"]);
     assertEquals([JSON.parse(json.out).known, json.err], [0, ""]);
+    const none = await mllm(["tune", "-m", "fake", "-t", "100"]);
+    assertEquals([none.code, none.out], [
+      1,
+      "comparisons made: 0, known before: 0, choices other than the default: 0\n",
+    ]);
+    assertMatch(none.err, /^nothing was kept\nmllm: the threads did not get their processors: [^\n]+\. All [^\n]+\n$/);
+    const noneJson = await mllm(["tune", "-t", "100", "--json"]);
+    assertEquals([noneJson.code, JSON.parse(noneJson.out).measured], [1, 0]);
+    assertMatch(noneJson.err, /^mllm: the threads did not get [^\n]+\n$/);
     const asked = [...engine.tunings, ...json.engine.tunings];
     assertEquals(asked, [{ path: "fake", force: false, threads: 3 }, {
       path: undefined,

@@ -97,8 +97,8 @@ export class TunedKernels {
   }
 
   /**
-   * Measures what the workloads hold and the table does not, and writes it after every comparison. `force` forgets
-   * the table first. Throws `io` when the file can't be written, and what `TunedStore.read` throws unless `force`.
+   * Measures what the workloads hold and the table does not, and writes it after each stage. `force` forgets the table
+   * first. Throws `io` when the file can't be written, and what `TunedStore.read` throws unless `force`.
    */
   async tune(
     backend: Backend,
@@ -109,6 +109,7 @@ export class TunedKernels {
     if (store === undefined) {
       throw new MllmError("io", "there is no place to keep the table", { next: "MLLM_TUNED names a file" });
     }
+    store.checkWritable();
     const { plugin, device, threads } = backend;
     const key = await keyOf(plugin, device, { level: device.level, threads });
     const all = force ? this.#read() : store.read();

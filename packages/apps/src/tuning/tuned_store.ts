@@ -19,19 +19,19 @@ export class TunedStore {
   constructor(readonly path: string) {}
 
   /**
-   * The tables; none where there is no file. Throws `invalid_file`, `unsupported` (another format) or `io` for a file
-   * that can't be used.
+   * The tables; none where there is no file, or no folder that it could be in. Throws `invalid_file`, `unsupported`
+   * (another format) or `io` for a file that is there and can't be used.
    */
   read(): TunedTable[] {
+    const bytes = this.#size();
+    if (bytes === undefined) return [];
+    if (bytes > FILE_BYTES_MAX) {
+      throw new MllmError("invalid_file", "it is larger than a table gets", { file: this.path });
+    }
     let text: string;
     try {
-      if (Deno.statSync(this.path).size > FILE_BYTES_MAX) {
-        throw new MllmError("invalid_file", "it is larger than a table gets", { file: this.path });
-      }
       text = Deno.readTextFileSync(this.path);
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return [];
-      if (error instanceof MllmError) throw error;
       throw this.#failure("can't be read", error);
     }
     return readTables(text, this.path);
@@ -39,12 +39,31 @@ export class TunedStore {
 
   /** Puts the tables into the file, whole or not at all. Throws `io`. */
   write(tables: readonly TunedTable[]): void {
+    this.#place(writeTables(tables), (temporary) => Deno.renameSync(temporary, this.path));
+  }
+
+  /** Throws `io` where no table could be written: better before minutes of measuring than after. */
+  checkWritable(): void {
+    this.#place("", (temporary) => Deno.removeSync(temporary));
+  }
+
+  /** Undefined where the system shows no file: below /proc, or in a folder of another user, there is none of ours. */
+  #size(): number | undefined {
+    try {
+      return Deno.statSync(this.path).size;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Writes a new file beside the table's, and hands it over. */
+  #place(text: string, use: (temporary: string) => void): void {
     const temporary = `${this.path}.${crypto.randomUUID()}`;
     try {
       const folder = this.path.replace(/[\\/]?[^\\/]*$/, "");
       if (folder !== "") Deno.mkdirSync(folder, { recursive: true, mode: 0o700 });
-      Deno.writeTextFileSync(temporary, writeTables(tables), { mode: 0o600 });
-      Deno.renameSync(temporary, this.path);
+      Deno.writeTextFileSync(temporary, text, { mode: 0o600 });
+      use(temporary);
     } catch (error) {
       try {
         Deno.removeSync(temporary);
@@ -56,7 +75,7 @@ export class TunedStore {
   }
 
   #failure(what: string, cause: unknown): MllmError {
-    return new MllmError("io", `the tuned kernels ${what}: ${systemReason(cause)}`, {
+    return new MllmError("io", `the file ${what}: ${systemReason(cause)}`, {
       file: this.path,
       next: "MLLM_TUNED names another file",
       cause,

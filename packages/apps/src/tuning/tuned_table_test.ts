@@ -130,7 +130,21 @@ describe("tuned tables", () => {
       const store = new TunedStore(`${folder}/tuned.json`);
       assertEquals(assertThrows(() => store.read(), MllmError).code, "io");
       const error = assertThrows(() => store.write([table]), MllmError, "can't be written");
+      store.checkWritable();
       assert(error.message.includes("MLLM_TUNED names another file"));
       assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["tuned.json"], "nothing is left behind");
+    }));
+
+  it("are none where no file of ours can be, which only writing minds", () =>
+    inFolder((folder) => {
+      Deno.writeTextFileSync(`${folder}/file`, "");
+      const paths = [`${folder}/file/state/tuned.json`, `${folder}/${"x".repeat(300)}/tuned.json`];
+      if (Deno.build.os === "linux") paths.push("/proc/.local/state/mllm/tuned.json"); // Deno asks for --allow-all
+      for (const path of paths) {
+        const store = new TunedStore(path);
+        assertEquals(store.read(), []);
+        assertThrows(() => store.checkWritable(), MllmError, "the file can't be written: ");
+      }
+      assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["file"]);
     }));
 });
