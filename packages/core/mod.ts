@@ -20,6 +20,6 @@ export { LinearMode, maxThreads, type OpName, opTable } from "./src/native/abi.t
 export * from "./src/ops.ts";
 export * from "./src/capture.ts";
 export { addCosts, noCost, type OpCost, totalBytes } from "./src/cost.ts";
-export { KvCache, type KvCacheOptions, type KvDType, kvDTypes, type KvLayer } from "./src/kv_cache.ts";
+export { checkKvDType, KvCache, type KvCacheOptions, type KvDType, kvDTypes, type KvLayer } from "./src/kv_cache.ts";
 export * from "./src/nn.ts";
 export * from "./src/formats/mod.ts";

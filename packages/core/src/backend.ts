@@ -174,11 +174,19 @@ export async function probeBackend(plugin: BackendPlugin): Promise<DeviceInfo> {
  * is freed.
  *
  * @throws {MllmError} `unsupported` when the machine lacks what it needs or the level is not one of its levels,
- * `not_found` or `io` when the library can't be loaded, `invalid_argument` for a bad thread count, `backend` when the
- * native side refuses, and what `plugin.library()` throws
+ * `not_found` or `io` when the library can't be loaded, `invalid_argument` for no plugin, a bad thread count or unknown
+ * activations, `backend` when the native side refuses, and what `plugin.library()` throws
  */
 export async function openBackend(plugin: BackendPlugin, options: BackendOptions = {}): Promise<Backend> {
   const { level, threads = 0, activations = "i8" } = options;
+  if (typeof plugin?.library !== "function") {
+    throw new MllmError("invalid_argument", "no backend plugin is given", {
+      next: "Import one, such as x86 of @mllm/backend-x86; loadModel takes it as { backend: x86 }",
+    });
+  }
+  if (activations !== "i8" && activations !== "f32") {
+    throw new MllmError("invalid_argument", `activations must be "i8" or "f32", not ${JSON.stringify(activations)}`);
+  }
   if (!Number.isInteger(threads) || threads < 0 || threads > abi.maxThreads) {
     throw new MllmError("invalid_argument", `${threads} threads are not possible: 1 to ${abi.maxThreads}`);
   }

@@ -21,6 +21,19 @@ export type KvDType = "f32" | "f16" | "q8_0" | "q4_0";
 /** Every {@linkcode KvDType}, the largest first. */
 export const kvDTypes: readonly KvDType[] = ["f32", "f16", "q8_0", "q4_0"];
 
+/**
+ * Refuses what is no {@linkcode KvDType}; `name` is the option's.
+ *
+ * @throws {MllmError} `invalid_argument`
+ */
+export function checkKvDType(name: string, dtype: KvDType): void {
+  if (kvDTypes.includes(dtype)) return;
+  throw new MllmError(
+    "invalid_argument",
+    `${name} must be one of ${kvDTypes.join(", ")}, not ${JSON.stringify(dtype)}`,
+  );
+}
+
 /** Size and types of a cache. Sizes are integers of 1 or more. */
 export interface KvCacheOptions {
   /** Layers, each with keys and values of its own. */
@@ -147,7 +160,7 @@ function withDefaults(options: KvCacheOptions): Required<KvCacheOptions> {
     const refuse = (problem: string): never => {
       throw new MllmError("invalid_argument", `KvCache: ${problem}`, { next: `Give ${name} f16 or f32` });
     };
-    if (!kvDTypes.includes(dtype)) refuse(`${name} ${dtype} is not one of ${kvDTypes.join(", ")}`);
+    checkKvDType(`KvCache: ${name}`, dtype);
     if (!isQuantized(dtype)) continue;
     if (headDim % 32 !== 0 || headDim > kvHeadDimMax) {
       refuse(`${dtype} takes heads of a multiple of 32 up to ${kvHeadDimMax} elements, not ${headDim}`);

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { leakChecked, openTestBackend } from "../testdata/backend.ts";
-import type { Backend } from "./backend.ts";
+import { type Backend, type BackendPlugin, openBackend } from "./backend.ts";
 import { MllmError } from "./errors.ts";
 import { KvCache, type KvCacheOptions } from "./kv_cache.ts";
 import { add, copy, embedding, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
@@ -154,7 +154,9 @@ describe("tensors", () => {
     refused({ headDim: 80 }, "keyDtype f16 or f32");
     refused({ headDim: 80, keyDtype: "f16" }, "valueDtype f16 or f32");
     refused({ pageSize: 24 }, "pages of a multiple of 16");
-    refused({ keyDtype: "q5_0" as "q4_0" }, "q5_0 is not one of f32, f16, q8_0, q4_0");
+    const q5 = "q5_0" as "q4_0";
+    refused({ keyDtype: q5 }, 'KvCache: keyDtype must be one of f32, f16, q8_0, q4_0, not "q5_0"');
+    refused({ valueDtype: q5 }, 'KvCache: valueDtype must be one of f32, f16, q8_0, q4_0, not "q5_0"');
   });
 });
 
@@ -170,6 +172,13 @@ describe("backends", () => {
     };
     assert((await message(() => openTestBackend({ level: "mmx" }))).includes("mmx"));
     assert((await message(() => openTestBackend({ threads: -1 }))).includes("-1"));
+    const activations = "i4" as "i8";
+    assertEquals(await message(() => openTestBackend({ activations })), 'activations must be "i8" or "f32", not "i4"');
+    for (const none of [undefined, null, {}, "x86"]) {
+      assert(
+        (await message(() => openBackend(none as unknown as BackendPlugin))).startsWith("no backend plugin is given"),
+      );
+    }
   });
 
   it("map files and keep them mapped for tensors", async () => {

@@ -31,9 +31,15 @@ export interface Checkpoint {
  * Opens a Hugging Face folder (config.json, safetensors, tokenizer.json) or a GGUF file. Reads headers only.
  * A folder without config.json that holds exactly one GGUF model opens that.
  *
- * @throws MllmError `not_found`, `io`, `invalid_file` or `unsupported`, naming the file and the next step
+ * @throws MllmError `not_found`, `io`, `invalid_file` or `unsupported`, naming the file and the next step;
+ * `invalid_argument` for a path that can't be one
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  if (typeof path !== "string") {
+    throw new MllmError("invalid_argument", `the path of a model must be a string, not ${typeof path}`, {
+      next: "Give a Hugging Face folder or a GGUF file",
+    });
+  }
   if (path === "" || path.includes("\0")) {
     throw new MllmError("invalid_argument", "the path of a model is empty or has a NUL");
   }

@@ -214,4 +214,20 @@ describe("LanguageModel", () => {
     await assertRejects(() => load({ context: 0 }), MllmError, "the context");
     await assertRejects(() => load({ chunk: 0 }), MllmError, "the chunk");
   });
+
+  it("refuses options and paths of a wrong type, naming what was given", async () => {
+    const refused = async (path: unknown, options: unknown, text: string) => {
+      const error = await assertRejects(() => loadModel(path as string, options as LoadOptions), MllmError, text);
+      assertEquals(error.code, "invalid_argument");
+    };
+    await refused(embeddedModelPath, { backend: x86, activations: "i4" }, 'activations must be "i8" or "f32"');
+    for (const name of ["kvDtype", "keyDtype", "valueDtype"]) {
+      const text = `${name} must be one of f32, f16, q8_0, q4_0, not "f64"`;
+      await refused(embeddedModelPath, { backend: x86, [name]: "f64" }, text);
+    }
+    for (const options of [undefined, null, {}, { backend: "x86" }]) {
+      await refused(embeddedModelPath, options, "no backend plugin is given");
+    }
+    await refused(undefined, { backend: x86 }, "the path of a model must be a string, not undefined");
+  });
 });

@@ -1,4 +1,12 @@
-import { type Activations, Backend, type BackendPlugin, type KvDType, MllmError, openBackend } from "@mllm/core";
+import {
+  type Activations,
+  Backend,
+  type BackendPlugin,
+  checkKvDType,
+  type KvDType,
+  MllmError,
+  openBackend,
+} from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, readString } from "./config_reader.ts";
@@ -75,7 +83,7 @@ export async function inspectModel(path: string): Promise<InspectedModel> {
 /**
  * Fills in the defaults of a load.
  *
- * @throws {MllmError} `invalid_argument` for a context or chunk out of range
+ * @throws {MllmError} `invalid_argument` for a context or chunk out of range, or an unknown type of the cache
  */
 export function resolveSettings(
   options: Pick<LoadOptions, "context" | "chunk" | "eager" | "kvDtype" | "keyDtype" | "valueDtype">,
@@ -86,6 +94,9 @@ export function resolveSettings(
     if (Number.isInteger(value) && value >= min && value <= max) return value;
     throw new MllmError("invalid_argument", `${name} must be a whole number from ${min} to ${max}, not ${value}`);
   };
+  for (const name of ["kvDtype", "keyDtype", "valueDtype"] as const) {
+    if (options[name] !== undefined) checkKvDType(name, options[name]);
+  }
   const limit = config.maxPositionEmbeddings;
   const kvDtype = options.kvDtype ?? (activations === "f32" ? "f32" : "f16");
   // Keys lose too much in 4 bits (perplexity +4 % on Qwen2.5): "q4_0" for both is about the values.
@@ -175,9 +186,9 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
  * ```
  */
 export async function loadModel(path: string, options: LoadOptions): Promise<LanguageModel> {
-  if (options.backend instanceof Backend) return await load(path, options, options.backend, false);
-  const { level, threads, activations } = options;
-  const backend = await openBackend(options.backend, { level, threads, activations });
+  const { backend: given, level, threads, activations } = options ?? {};
+  if (given instanceof Backend) return await load(path, options, given, false);
+  const backend = await openBackend(given, { level, threads, activations });
   try {
     return await load(path, options, backend, true);
   } catch (error) {
