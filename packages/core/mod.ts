@@ -16,7 +16,7 @@ export { keep, tidy } from "./src/tidy.ts";
 export type { Owner } from "./src/storage.ts";
 export type { Layout } from "./src/view.ts";
 export type { NumberArray } from "./src/host_data.ts";
-export { LinearMode, maxThreads, type OpName, opTable } from "./src/native/abi.ts";
+export { attentionI8TokensMin, LinearMode, maxThreads, type OpName, opTable } from "./src/native/abi.ts";
 export * from "./src/ops.ts";
 export * from "./src/capture.ts";
 export { addCosts, noCost, type OpCost, totalBytes } from "./src/cost.ts";

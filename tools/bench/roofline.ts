@@ -1,4 +1,5 @@
 /** How near each op comes to what the machine can do at most. */
+import { attentionI8TokensMin } from "@mllm/core";
 import type { TestProfile } from "../../packages/apps/src/cli/bench_profile.ts";
 import type { Peaks } from "./machine.ts";
 
@@ -39,13 +40,10 @@ export interface Roofline {
 
 const floats = /^(f32|f16|bf16) /;
 
-/** Attention of fewer tokens is in floats. */
-const INT8_TOKENS_MIN = 32;
-
 /** With the default activations, products of quantised weights and a prompt's attention beside them run on integers. */
 function integerOps(test: string, profile: TestProfile): (op: string, kind: string) => boolean {
   const isQuantised = (op: string, kind: string) => op === "linear" && !floats.test(kind);
-  const isPrompt = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0) >= INT8_TOKENS_MIN;
+  const isPrompt = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0) >= attentionI8TokensMin;
   const attends = isPrompt && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
   return (op, kind) => isQuantised(op, kind) || (op === "attention" && attends);
 }

@@ -250,6 +250,9 @@ pub const kv_head_dim_max = 1024;
 /// Largest page_size of a quantised cache.
 pub const kv_page_size_max = 512;
 
+/// Tokens of a run from which on attention multiplies in int8, where a command allows it.
+pub const attention_i8_tokens_min = 32;
+
 /// Bytes behind the rows of each page and head of quantised keys: their reference, head_dim f16.
 pub fn kvReferenceBytes(head_dim: usize) usize {
     return head_dim * 2;

@@ -139,6 +139,8 @@ fn writeTypeScript(w: *Writer) !void {
     try w.print("export const kvHeadDimMax = {d};\n", .{abi.kv_head_dim_max});
     try writeDeclDoc(w, "kv_page_size_max", "");
     try w.print("export const kvPageSizeMax = {d};\n", .{abi.kv_page_size_max});
+    try writeDeclDoc(w, "attention_i8_tokens_min", "");
+    try w.print("export const attentionI8TokensMin = {d};\n", .{abi.attention_i8_tokens_min});
     inline for (enums) |name| try writeTsEnum(w, name);
     inline for (packed_structs) |name| try writeTsBits(w, name);
     inline for (structs) |name| try writeTsStruct(w, name);

@@ -25,7 +25,8 @@ describe("ChatSession", () => {
       assertEquals(chat.lastStats!.cachedTokens, 0);
       const before = chat.lastStats!.promptTokens + chat.lastStats!.generatedTokens;
       assertMatch(await say(chat, "What is my name?"), /Tom/);
-      assert(chat.lastStats!.cachedTokens >= before - 1, `${chat.lastStats!.cachedTokens} of ${before} reused`);
+      // A short rest runs with some of what is cached, see prompt_runs.ts.
+      assert(chat.lastStats!.cachedTokens >= before - 32, `${chat.lastStats!.cachedTokens} of ${before} reused`);
       assertEquals(chat.messages.map(({ role }) => role), ["user", "assistant", "user", "assistant"]);
       chat.clear();
       assertEquals([chat.messages.length, chat.lastStats], [0, undefined]);

@@ -14,6 +14,7 @@ import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { generate, type GenerateOptions, type Generation } from "./generation/generate.ts";
+import { runLength, type RunLimits } from "./generation/prompt_runs.ts";
 import type { SamplingOptions } from "./sampling/sampler.ts";
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -159,6 +160,11 @@ export class LanguageModel implements Disposable {
     return this.#parts.samplingDefaults;
   }
 
+  /** What decides which tokens of a prompt run together. */
+  get runLimits(): RunLimits {
+    return { chunk: this.settings.chunk, activations: this.backend.activations };
+  }
+
   /** Tokens that fit into the context, prompt and reply together. */
   get context(): number {
     return this.settings.context;
@@ -199,14 +205,15 @@ export class LanguageModel implements Disposable {
     this.#checkIds(ids, position);
     const unlock = this.#lock();
     try {
-      for (let start = 0; start < ids.length; start += this.settings.chunk) {
-        const part = ids.slice(start, start + this.settings.chunk);
+      for (let start = 0; start < ids.length;) {
+        const part = ids.slice(start, start + runLength(ids.length - start, this.runLimits));
         this.#cached.length = position + start;
         const logits = this.settings.eager
           ? this.#forwardEager(part, position + start)
           : await this.#forwardCaptured(part, position + start);
         this.#logits.set(logits); // a copy: the program's own memory goes with the program
         this.#cached.push(...part);
+        start += part.length;
       }
       return this.#logits;
     } finally {

@@ -78,6 +78,21 @@ describe("LanguageModel", () => {
     });
   });
 
+  it("gives a long prompt the same bits whatever part of it is cached", async () => {
+    using model = await loadModel(embeddedModelPath, { backend: x86, threads: 1, context: 256 });
+    const ids = Array.from({ length: 70 }, (_, i) => 5 + i * i % 90);
+    const runPrompt = async () => {
+      const generation = model.generate(ids, { maxTokens: 1 });
+      await run(generation);
+      const logits = Float32Array.from(await model.forward([7], ids.length)); // sees keys and values of the whole prompt
+      return { cached: generation.stats.cachedTokens, logits };
+    };
+    const whole = await runPrompt();
+    const again = await runPrompt();
+    assertEquals([whole.cached, again.cached], [0, 38]);
+    assert(sameBits(whole.logits, again.logits));
+  });
+
   it("two generations in turn do not disturb each other", async () => {
     await withModel({}, async (model) => {
       const alone = greedy(model, { maxTokens: 12, ignoreEos: true });

@@ -23,7 +23,7 @@ const split_tokens = tiles_zig.split_tokens;
 pub fn attention_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
     if (!integer.applies(cmd)) return floatWorkspace(cmd, threads);
     var short = cmd.*;
-    short.inputs[0].shape[0] = integer.tokens_min - 1;
+    short.inputs[0].shape[0] = abi.attention_i8_tokens_min - 1;
     return @max(integer.workspace(cmd, threads), floatWorkspace(&short, threads));
 }
 

@@ -2,7 +2,7 @@
 //! rows pass over them. See attention_i8_page.zig for the pages and attention_i8_dot.zig for the sums.
 //!
 //! A row's bits depend on the row, its keys and values, and on their pages, merged in order: neither on the tile, nor on
-//! threads, nor on how many queries there are (from `tokens_min` on, where this begins).
+//! threads, nor on how many queries there are (from `abi.attention_i8_tokens_min` on, where this begins).
 
 const std = @import("std");
 const abi = @import("abi");
@@ -24,8 +24,6 @@ const State = view_zig.State;
 const View = view_zig.View;
 const padded = view_zig.padded;
 
-/// Tokens of a run from which on int8 is used where the command allows it.
-pub const tokens_min = 32;
 /// Pages whose references meet the queries together.
 const batch = 8;
 
@@ -34,7 +32,7 @@ pub const page_size_max = 128;
 
 /// Whether this command multiplies in int8.
 pub fn applies(cmd: *const abi.Command) bool {
-    const fits = views.dim(&cmd.inputs[0], 0) >= tokens_min and views.dim(&cmd.inputs[1], 2) <= page_size_max;
+    const fits = views.dim(&cmd.inputs[0], 0) >= abi.attention_i8_tokens_min and views.dim(&cmd.inputs[1], 2) <= page_size_max;
     return cmd.ints[2] == 1 and fits;
 }
 

@@ -1,4 +1,5 @@
 const std = @import("std");
+const abi = @import("abi");
 const attention = @import("attention.zig");
 const cases = @import("attention_testing.zig");
 const dot = @import("dot.zig");
@@ -21,7 +22,7 @@ fn inChunks(case: *const Case, lengths: []const usize, threads: u32, out: *const
     while (first < case.o.context) : (i += 1) {
         const rest = case.o.context - first;
         var n = @min(rest, lengths[@min(i, lengths.len - 1)]);
-        if (rest - n < integer.tokens_min) n = rest; // no chunk is too short for int8
+        if (rest - n < abi.attention_i8_tokens_min) n = rest; // no chunk is too short for int8
         try case.chunk(first, first + n, threads, out);
         first += n;
     }

@@ -2,9 +2,9 @@
 //!
 //! Small blocks are cut from chunks, medium ones (most weights) from regions of 2 MiB pages, which save a fifth of the time
 //! of reading weights and which a block of its own pages would be too small for. Freed, both wait in a list per size class;
-//! of medium ones beyond a bound only the address space waits (and, on Windows, its commit charge). Large ones (caches, the largest weights) are mapped and
-//! unmapped. So an eager op costs no system call for its result once the sizes have been seen. Whatever is still in use
-//! at `deinit` goes with the device.
+//! of medium ones beyond a bound only the address space waits (and, on Windows, its commit charge). Large ones (caches, the
+//! largest weights) are mapped and unmapped. So an eager op costs no system call for its result once the sizes have been
+//! seen. Whatever is still in use at `deinit` goes with the device.
 
 const std = @import("std");
 const os = @import("os.zig");
@@ -268,7 +268,8 @@ test "medium blocks are kept, large ones are not" {
 test "medium blocks have the very size, and freed ones serve what fits" {
     var memory: Memory = .{};
     defer memory.deinit();
-    const sizes = [_]u64{ medium_min, 60_000, small_max - header_bytes + 1, 589_824, 600_000, 1_769_472, 5 << 20, medium_max - header_bytes, 600_000 };
+    const small_gap = small_max - header_bytes + 1;
+    const sizes = [_]u64{ medium_min, 60_000, small_gap, 589_824, 600_000, 1_769_472, 5 << 20, medium_max - header_bytes, 600_000 };
     var blocks: [sizes.len * 9][*]align(64) u8 = undefined; // more than a region
     for (&blocks, 0..) |*block, i| {
         block.* = memory.alloc(sizes[i % sizes.len]).?;

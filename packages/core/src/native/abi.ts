@@ -10,6 +10,8 @@ export const maxThreads = 255;
 export const kvHeadDimMax = 1024;
 /** Largest page_size of a quantised cache. */
 export const kvPageSizeMax = 512;
+/** Tokens of a run from which on attention multiplies in int8, where a command allows it. */
+export const attentionI8TokensMin = 32;
 
 /** Element types. Ids below 64 are GGML's (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md); from 64 on they are ours and never appear in a file. */
 export const Dtype = {

@@ -1,6 +1,7 @@
 import { MllmError } from "@mllm/core";
 import { mergeSampling } from "../generation_config.ts";
 import type { LanguageModel } from "../language_model.ts";
+import { firstToRun, runLength } from "./prompt_runs.ts";
 import { Sampler, type SamplingOptions } from "../sampling/sampler.ts";
 import { StopMatcher } from "../sampling/stop_matcher.ts";
 import { StreamingDecoder } from "../tokenizer/streaming_decoder.ts";
@@ -147,11 +148,11 @@ class TokenLoop implements Generation {
         { next: "Shorten it, or load the model with a larger context" },
       );
     }
-    stats.cachedTokens = Math.min(model.cachedPrefix(prompt), prompt.length - 1);
+    stats.cachedTokens = firstToRun(model.cachedPrefix(prompt), prompt.length, model.runLimits);
     let logits: Float32Array | undefined;
     for (let done = stats.cachedTokens; done < prompt.length;) {
       if (this.options.signal?.aborted) return undefined;
-      const part = prompt.slice(done, done + model.settings.chunk);
+      const part = prompt.slice(done, done + runLength(prompt.length - done, model.runLimits));
       logits = await model.forward(part, done);
       done += part.length;
       this.options.onPrompt?.(done, prompt.length);

@@ -1,0 +1,30 @@
+/**
+ * Which tokens of a prompt run together. With int8 activations a run of `attentionI8TokensMin` tokens or more attends in
+ * int8, a shorter one in floats. So that a prompt gives the same bits whatever part of it is cached, and however long it
+ * is, none of its tokens is left to a shorter run if that can be helped.
+ * @module
+ */
+import { type Activations, attentionI8TokensMin as least } from "@mllm/core";
+
+/** What decides about the runs of a model. */
+export interface RunLimits {
+  /** Most tokens of a run. */
+  readonly chunk: number;
+  readonly activations: Activations;
+}
+
+const matters = ({ chunk, activations }: RunLimits): boolean => activations === "i8" && chunk >= least;
+
+/** The first token to run of a prompt of `total` tokens, of which the cache holds `cached`: the last one always runs. */
+export function firstToRun(cached: number, total: number, limits: RunLimits): number {
+  const rest = matters(limits) && total >= least ? least : 1;
+  return Math.min(cached, total - rest);
+}
+
+/** How many tokens to run next when `left` are left: as many as go, but leaving none or enough for a run of their own. */
+export function runLength(left: number, limits: RunLimits): number {
+  const { chunk } = limits;
+  if (left <= chunk) return left;
+  const missing = least - (left - chunk);
+  return matters(limits) && missing > 0 && chunk - missing >= least ? chunk - missing : chunk;
+}

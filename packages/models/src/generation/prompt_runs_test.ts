@@ -1,0 +1,41 @@
+import { describe, it } from "@std/testing/bdd";
+import { assertEquals } from "@std/assert";
+import { firstToRun, runLength, type RunLimits } from "./prompt_runs.ts";
+
+/** Lengths of the runs of a prompt. */
+function runs(total: number, limits: RunLimits): number[] {
+  const lengths: number[] = [];
+  for (let left = total; left > 0; left -= lengths.at(-1)!) lengths.push(runLength(left, limits));
+  return lengths;
+}
+
+describe("runs of a prompt", () => {
+  const i8 = (chunk: number): RunLimits => ({ chunk, activations: "i8" });
+  const f32: RunLimits = { chunk: 512, activations: "f32" };
+
+  it("leave no short rest", () => {
+    assertEquals(runs(528, i8(512)), [496, 32]);
+    assertEquals(runs(1024, i8(512)), [512, 512]);
+    assertEquals(runs(1025, i8(512)), [512, 481, 32]);
+    assertEquals(runs(544, i8(512)), [512, 32]);
+    assertEquals(runs(20, i8(512)), [20]);
+    assertEquals(runs(70, i8(64)), [38, 32]);
+    assertEquals(runs(65, i8(63)), [33, 32]);
+    assertEquals(runs(528, f32), [512, 16]);
+  });
+
+  it("are as long as they may be where a chunk is too short for two", () => {
+    assertEquals(runs(61, i8(60)), [60, 1]);
+    assertEquals(runs(40, i8(33)), [33, 7]);
+    assertEquals(runs(9, i8(4)), [4, 4, 1]);
+  });
+
+  it("begin early enough behind what is cached", () => {
+    assertEquals(firstToRun(47, 48, i8(512)), 16);
+    assertEquals(firstToRun(48, 48, i8(512)), 16);
+    assertEquals(firstToRun(5, 48, i8(512)), 5);
+    assertEquals(firstToRun(20, 20, i8(512)), 19);
+    assertEquals(firstToRun(48, 48, i8(16)), 47);
+    assertEquals(firstToRun(48, 48, f32), 47);
+  });
+});
