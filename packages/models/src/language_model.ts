@@ -14,7 +14,7 @@ import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { generate, type GenerateOptions, type Generation } from "./generation/generate.ts";
-import { runLength, type RunLimits } from "./generation/prompt_runs.ts";
+import { checkIsList, runLength, type RunLimits } from "./generation/prompt_runs.ts";
 import type { SamplingOptions } from "./sampling/sampler.ts";
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -351,6 +351,7 @@ export class LanguageModel implements Disposable {
 
   #checkIds(ids: readonly number[], position: number): void {
     const { vocabSize } = this.network.config;
+    checkIsList(ids);
     if (ids.length === 0) throw new MllmError("invalid_argument", "there are no tokens to run");
     const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (bad !== undefined) {

@@ -93,6 +93,14 @@ describe("LanguageModel", () => {
     assert(sameBits(whole.logits, again.logits));
   });
 
+  it("refuses text where ids belong", async () => {
+    await withModel({}, async (model) => {
+      const text = "hello" as unknown as number[];
+      assertThrows(() => model.generate(text, {}), MllmError, "not as string");
+      await assertRejects(() => model.forward(text, 0), MllmError, "not as string");
+    });
+  });
+
   it("two generations in turn do not disturb each other", async () => {
     await withModel({}, async (model) => {
       const alone = greedy(model, { maxTokens: 12, ignoreEos: true });

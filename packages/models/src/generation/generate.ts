@@ -1,7 +1,7 @@
 import { MllmError } from "@mllm/core";
 import { mergeSampling } from "../generation_config.ts";
 import type { LanguageModel } from "../language_model.ts";
-import { firstToRun, runLength } from "./prompt_runs.ts";
+import { checkIsList, firstToRun, runLength } from "./prompt_runs.ts";
 import { Sampler, type SamplingOptions } from "../sampling/sampler.ts";
 import { StopMatcher } from "../sampling/stop_matcher.ts";
 import { StreamingDecoder } from "../tokenizer/streaming_decoder.ts";
@@ -85,6 +85,7 @@ class TokenLoop implements Generation {
     if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 0)) {
       throw new MllmError("invalid_argument", `maxTokens must be a whole number of at least 0, not ${maxTokens}`);
     }
+    checkIsList(prompt);
     if (prompt.length === 0) {
       throw new MllmError("invalid_argument", "the prompt has no tokens", {
         next: "Give a text of at least one token",

@@ -4,13 +4,21 @@
  * is, none of its tokens is left to a shorter run if that can be helped.
  * @module
  */
-import { type Activations, attentionI8TokensMin as least } from "@mllm/core";
+import { type Activations, attentionI8TokensMin as least, MllmError } from "@mllm/core";
 
 /** What decides about the runs of a model. */
 export interface RunLimits {
   /** Most tokens of a run. */
   readonly chunk: number;
   readonly activations: Activations;
+}
+
+/** Refuses text and whatever else is no list of ids. @throws {MllmError} `invalid_argument` */
+export function checkIsList(ids: readonly number[]): void {
+  if (Array.isArray(ids) || ids as unknown instanceof Int32Array) return;
+  throw new MllmError("invalid_argument", `token ids must come as an array of numbers, not as ${typeof ids}`, {
+    next: "`model.tokenizer.encode(text)` makes them",
+  });
 }
 
 const matters = ({ chunk, activations }: RunLimits): boolean => activations === "i8" && chunk >= least;
