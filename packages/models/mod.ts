@@ -19,6 +19,7 @@ export type {
   StopReason,
 } from "./src/generation/generate.ts";
 export { type Evaluation, LanguageModel, type LanguageModelParts, type RunSettings } from "./src/language_model.ts";
+export type { RunLimits } from "./src/generation/prompt_runs.ts";
 export { type InspectedModel, inspectModel, loadModel, type LoadOptions, resolveSettings } from "./src/load_model.ts";
 export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
 export { type Perplexity, perplexity } from "./src/perplexity.ts";

@@ -160,7 +160,7 @@ export class LanguageModel implements Disposable {
     return this.#parts.samplingDefaults;
   }
 
-  /** What decides which tokens of a prompt run together. @internal */
+  /** What decides which tokens of a prompt run together. */
   get runLimits(): RunLimits {
     return { chunk: this.settings.chunk, activations: this.backend.activations };
   }

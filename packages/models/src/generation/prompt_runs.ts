@@ -10,6 +10,7 @@ import { type Activations, attentionI8TokensMin as least, MllmError } from "@mll
 export interface RunLimits {
   /** Most tokens of a run. */
   readonly chunk: number;
+  /** "i8": runs that are long enough attend in int8. */
   readonly activations: Activations;
 }
 
