@@ -332,8 +332,7 @@ export class Backend implements Disposable {
     const out = new Uint8Array(abi.MappedFile.size);
     const status = this.library.mapFile(this.handle, name, BigInt(offset), BigInt(bytes), out);
     if (status !== 0) {
-      const reason = this.lastError().replace(`map_file: ${path}: `, "");
-      throw new MllmError(statusCodes[status] ?? "backend", `the file can't be mapped: ${reason}`, { file: path });
+      throw this.failure(status, "the file can't be mapped", { known: `map_file: ${path}: `, file: path });
     }
     const view = new DataView(out.buffer);
     const address = view.getBigUint64(abi.MappedFile.offset.address, true);
@@ -366,9 +365,7 @@ export class Backend implements Disposable {
     const status = this.library.submit(this.handle, this.#writerAddress, 1n);
     if (status === 0) return;
     const call = describe();
-    // The native line names the op as well, for callers who know less.
-    const reason = this.lastError().replace(new RegExp(`^${call.split("(")[0]}(?: on [^:]*)?: `), "");
-    throw new MllmError(statusCodes[status] ?? "backend", `${call}: ${reason}`);
+    throw this.failure(status, call, { known: new RegExp(`^${call.split("(")[0]}(?: on [^:]*)?: `) });
   }
 
   /**
@@ -432,11 +429,15 @@ export class Backend implements Disposable {
   }
 
   /**
-   * The error for a status that is not ok, with the native text.
+   * The error for a status that is not ok, with the native text less what `what` says already (`known`).
    * @internal
    */
-  failure(status: number, what: string): MllmError {
-    return new MllmError(statusCodes[status] ?? "backend", `${what}: ${this.lastError()}`);
+  failure(
+    status: number,
+    what: string,
+    { known = "", file }: { known?: string | RegExp; file?: string } = {},
+  ): MllmError {
+    return new MllmError(statusCodes[status] ?? "backend", `${what}: ${this.lastError().replace(known, "")}`, { file });
   }
 
   /**

@@ -46,9 +46,10 @@ const mean = (values: readonly number[]): number => values.reduce((sum, value) =
 /** The times with medians in the place of those that were interrupted. */
 function uninterrupted(times: Times): Times {
   return times.map((rounds) => {
-    const most = INTERRUPTED * median(rounds);
+    const usual = median(rounds);
+    const most = INTERRUPTED * usual;
     const rare = rounds.filter((ns) => ns > most).length < rounds.length / 4;
-    return rare ? rounds.map((ns) => ns > most ? median(rounds) : ns) : rounds;
+    return rare ? rounds.map((ns) => ns > most ? usual : ns) : rounds;
   });
 }
 

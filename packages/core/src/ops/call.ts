@@ -108,7 +108,8 @@ function runNow(
   return outputs;
 }
 
-function allocate(backend: Backend, spec: OutputSpec): Tensor {
+/** Memory for an output at its largest size; contents undefined. Throws `out_of_memory`. */
+export function allocate(backend: Backend, spec: OutputSpec): Tensor {
   const shape = maxShape(spec.shape);
   const storage = MemoryStorage.allocate(backend, spec.bytes ?? byteLength(spec.dtype, shape));
   return new Tensor(storage, 0, spec.dtype, shape, contiguousStrides(shape), spec.layout ?? "strided", backend);

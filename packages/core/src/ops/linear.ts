@@ -6,10 +6,9 @@ import type { Backend } from "../backend.ts";
 import { type DType, dtypes } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
 import { keep } from "../tidy.ts";
-import { MemoryStorage } from "../storage.ts";
-import { Tensor } from "../tensor.ts";
-import { contiguousStrides, describeView } from "../view.ts";
-import { callOne, type OutOption } from "./call.ts";
+import type { Tensor } from "../tensor.ts";
+import { describeView } from "../view.ts";
+import { allocate, callOne, type OutOption } from "./call.ts";
 
 /**
  * Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale). x: f32
@@ -43,9 +42,7 @@ export function packWeight(w: Tensor, options?: OutOption): Tensor {
  * `unsupported` for a type that the backend can't pack, and `out_of_memory`.
  */
 export function emptyPacked(backend: Backend, dtype: DType, [n, k]: readonly [number, number]): Tensor {
-  const size = backend.packedSize(dtype, n, k);
-  const storage = MemoryStorage.allocate(backend, size.bytes);
-  return new Tensor(storage, 0, size.dtype, [n, k], contiguousStrides([n, k]), "panel16", backend);
+  return allocate(backend, { ...backend.packedSize(dtype, n, k), shape: [n, k], layout: "panel16" });
 }
 
 /**

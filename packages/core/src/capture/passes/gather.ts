@@ -6,16 +6,16 @@
 import { identical } from "../../ops/call.ts";
 import { canPass, type Graph, type GraphNode } from "../graph.ts";
 
-/** Moves each `linear` up behind the first ones of its input, if nothing between hinders; returns how many moved. */
+/** Moves each `linear` up behind the one of its input before it, if nothing between hinders; returns how many moved. */
 export function gatherLinears(graph: Graph): number {
   const { nodes } = graph;
   let moved = 0;
   for (let at = 1; at < nodes.length; at++) {
-    const first = nodes.findIndex((node, i) => i < at && areSiblings(node, nodes[at]));
-    if (first < 0) continue;
-    let to = first + 1;
-    while (to < at && areSiblings(nodes[to], nodes[at])) to++;
-    if (to === at || !canPass(nodes[at], nodes.slice(to, at))) continue;
+    const node = nodes[at];
+    if (node.op !== "linear") continue;
+    let to = at;
+    while (to > 0 && !areSiblings(nodes[to - 1], node) && canPass(node, [nodes[to - 1]])) to--;
+    if (to === at || to === 0 || !areSiblings(nodes[to - 1], node)) continue;
     nodes.splice(to, 0, ...nodes.splice(at, 1));
     moved++;
   }
