@@ -12,6 +12,7 @@ const views = @import("views.zig");
 const kv = @import("kv_cache.zig");
 const tiles_zig = @import("attention_tile.zig");
 const integer = @import("attention_i8.zig");
+const View = @import("attention_view.zig").View;
 
 const Plan = tiles_zig.Plan;
 const Tile = tiles_zig.Tile;
@@ -43,36 +44,35 @@ fn floatWorkspace(cmd: *const abi.Command, threads: u32) u64 {
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const q = &cmd.inputs[0];
     const out = &cmd.outputs[0];
-    const plan: Plan = .init(cmd);
     const k: kv.Cache = .init(&cmd.inputs[1], &cmd.inputs[3]);
     const v: kv.Cache = .init(&cmd.inputs[2], &cmd.inputs[3]);
-    const position: usize = @intCast(cmd.ints[0]);
-    const window: usize = @intCast(cmd.ints[1]);
-    const first = if (window > 0 and position + 1 > window) position + 1 - window else 0;
+    const view: View = .of(cmd);
+    const first = view.firstKey(view.position);
     const int8 = integer.applies(cmd);
     // In int8 the first page takes its reference from the one before.
-    const least = if (int8) first -| plan.page_size else first;
-    if (!k.mapped(least, position + plan.tokens)) return ctx.fail("a page is not in the cache");
+    const least = if (int8) first -| view.page_size else first;
+    if (!k.mapped(least, view.position + view.tokens)) return ctx.fail("a page is not in the cache");
     std.debug.assert(ctx.scratch.len >= attention_workspace(cmd, ctx.threads));
-    if (int8) return integer.run(ctx, cmd, k, v);
+    if (int8) return integer.run(ctx, cmd, view, k, v);
 
+    const plan: Plan = .init(cmd);
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch + ctx.thread * plan.threadFloats());
     tile.k = k;
     tile.v = v;
-    tile.view = .{ .head = 0, .group = plan.group, .position = 0, .tokens = 0, .window = window, .page_size = plan.page_size };
+    tile.view = view;
     tile.softcap = cmd.floats[1];
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
     // Heads alone keep the threads busy when each has the same number of them.
     const split = tiles == 1 and plan.tokens <= split_tokens and ctx.threads > 1 and tiles * plan.kv_heads % ctx.threads != 0;
-    if (split) return runSplit(ctx, cmd, &tile, scratch + ctx.threads * plan.threadFloats(), position);
+    if (split) return runSplit(ctx, cmd, &tile, scratch + ctx.threads * plan.threadFloats(), view.position);
     while (true) {
         const task = ctx.take();
         if (task >= tiles * plan.kv_heads) return;
         // The last tokens see most keys: longest tasks first.
         const start = (tiles - 1 - task / plan.kv_heads) * plan.tile_tokens;
         const end = @min(plan.tokens, start + plan.tile_tokens);
-        tile.begin(q, start, end, task % plan.kv_heads, position, cmd.floats[0]);
+        tile.begin(q, start, end, task % plan.kv_heads, view.position, cmd.floats[0]);
         tile.last_page = tile.view.lastPage();
         const next = task + ctx.threads;
         tile.following = if (next < tiles * plan.kv_heads) k.at(tile.view.firstPage(), next % plan.kv_heads) else null;

@@ -73,9 +73,7 @@ const Plan = struct {
     }
 
     fn threadFloats(p: *const Plan) usize {
-        var total = State.floats(p.tile_rows, p.shape.width);
-        for (p.parts()) |part| total += padded(part);
-        return total;
+        return State.floats(p.tile_rows, p.shape.width) + view_zig.floatsOf(&p.parts());
     }
 
     /// Floats of the scratch arrays of a tile, by the names of its fields.
@@ -147,15 +145,9 @@ const Tile = struct {
 
     fn init(plan: Plan, pages: [*]f32, memory: [*]f32) Tile {
         var t: Tile = undefined;
-        var at = memory;
         t.plan = plan;
         t.pages = pages;
-        const parts = plan.parts();
-        inline for (scratch_fields, 0..) |name, i| {
-            @field(t, name) = @ptrCast(at);
-            at += padded(parts[i]);
-        }
-        t.total = .at(at, plan.tile_rows);
+        t.total = .at(view_zig.place(&t, scratch_fields, plan.parts(), memory), plan.tile_rows);
         return t;
     }
 
@@ -201,8 +193,9 @@ const Tile = struct {
         var r: usize = 0;
         while (r < t.rows) : (r += dots.rows_max) {
             const rows = t.part(r, commons);
-            inline for (1..dots.rows_max + 1) |count| {
-                if (@min(dots.rows_max, t.rows - r) == count) dots.weigh(count, page, &rows);
+            switch (@min(dots.rows_max, t.rows - r)) {
+                inline 1...dots.rows_max => |count| dots.weigh(count, page, &rows),
+                else => unreachable,
             }
         }
         if (t.softcap == 0) for (t.max[0..t.rows], commons) |*max, common| {
@@ -212,10 +205,10 @@ const Tile = struct {
         r = 0;
         while (r < t.rows) : (r += dots.rows_max) {
             const rows = t.part(r, commons);
-            inline for (1..dots.rows_max + 1) |count| {
-                if (@min(dots.rows_max, t.rows - r) == count) {
-                    dots.sum(count, page, &rows, t.keep + r, t.gain + r, t.total.acc + r * t.plan.shape.width);
-                }
+            const acc = t.total.acc + r * t.plan.shape.width;
+            switch (@min(dots.rows_max, t.rows - r)) {
+                inline 1...dots.rows_max => |count| dots.sum(count, page, &rows, t.keep + r, t.gain + r, acc),
+                else => unreachable,
             }
         }
     }
@@ -241,20 +234,12 @@ const Tile = struct {
 };
 
 /// The op `attention` in two phases: pages, then tiles.
-pub fn run(ctx: *Context, cmd: *const abi.Command, k: kv.Cache, v: kv.Cache) void {
+pub fn run(ctx: *Context, cmd: *const abi.Command, view: View, k: kv.Cache, v: kv.Cache) void {
     const plan: Plan = .init(cmd);
-    const position: usize = @intCast(cmd.ints[0]);
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch, scratch + plan.pageFloats() + ctx.thread * plan.threadFloats());
     tile.softcap = cmd.floats[1];
-    tile.view = .{
-        .head = 0,
-        .group = plan.group,
-        .position = position,
-        .tokens = plan.tokens,
-        .window = @intCast(cmd.ints[1]),
-        .page_size = plan.shape.page_size,
-    };
+    tile.view = view;
     if (ctx.phase == 0) return makePages(ctx, &tile, k, v);
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
     while (true) {
@@ -263,7 +248,7 @@ pub fn run(ctx: *Context, cmd: *const abi.Command, k: kv.Cache, v: kv.Cache) voi
         // The last tokens see most keys: longest tasks first.
         const start = (tiles - 1 - task / plan.kv_heads) * plan.tile_tokens;
         tile.view.head = task % plan.kv_heads;
-        tile.view.position = position + start;
+        tile.view.position = view.position + start;
         tile.view.tokens = @min(plan.tokens - start, plan.tile_tokens);
         tile.rows = tile.view.rows();
         tile.begin(&cmd.inputs[0], start, cmd.floats[0]);

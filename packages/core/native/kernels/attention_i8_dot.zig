@@ -24,13 +24,13 @@ const F = simd.F;
 const I = simd.I;
 const lanes = simd.lanes;
 
-/// Rows of a register tile, and its most vectors.
+/// Rows of a register tile, and how many vectors it may have.
 pub const rows_max = switch (dot.level) {
     .avx512vnni, .avxvnni => 6,
     .avx2 => 4,
     .portable => 2,
 };
-const vectors_max = if (dot.level == .avx512vnni) 4 else 2;
+const steps = if (dot.level == .avx512vnni) .{ 4, 2, 1 } else .{ 2, 1 };
 const weight_max = dot.byte_max;
 
 /// Some rows of a tile and what they see of a page; all pointers are to the first of them.
@@ -70,11 +70,9 @@ pub fn weigh(comptime count: usize, page: Page, rows: *const Rows) void {
     var best: [count]F = @splat(simd.splat(-simd.inf));
     var j = from;
     while (j < to) {
-        const left = (to - j) / lanes;
-        inline for (.{ 4, 2, 1 }) |vectors| if (vectors <= vectors_max and left >= vectors and (left < 2 * vectors or vectors == vectors_max)) {
-            score(count, vectors, page, rows, j, &best);
-        };
-        j += lanes * stepOf(left);
+        const step = stepOf((to - j) / lanes);
+        inline for (steps) |vectors| if (vectors == step) score(count, vectors, page, rows, j, &best);
+        j += lanes * step;
     }
     inline for (0..count) |m| {
         if (rows.softcap != 0) best[m] = cap(page, rows, m, from, to);
@@ -86,8 +84,8 @@ pub fn weigh(comptime count: usize, page: Page, rows: *const Rows) void {
 
 /// Vectors that are taken at once when so many are left.
 fn stepOf(left: usize) usize {
-    inline for (.{ 4, 2 }) |vectors| if (vectors <= vectors_max and left >= vectors) return vectors;
-    return 1;
+    inline for (steps) |vectors| if (left >= vectors) return vectors;
+    unreachable;
 }
 
 inline fn score(comptime count: usize, comptime vectors: usize, page: Page, rows: *const Rows, j: usize, best: *[count]F) void {
@@ -171,11 +169,11 @@ pub fn sum(comptime count: usize, page: Page, rows: *const Rows, keep: [*]const 
     const from, const to = rows.span(count);
     var c: usize = 0;
     while (c < rows.shape.width) {
-        const left = (rows.shape.width - c) / lanes;
-        inline for (.{ 4, 2, 1 }) |vectors| if (vectors <= vectors_max and left >= vectors and (left < 2 * vectors or vectors == vectors_max)) {
+        const step = stepOf((rows.shape.width - c) / lanes);
+        inline for (steps) |vectors| if (vectors == step) {
             sumVectors(count, vectors, page, rows, from / 4, to / 4, c, keep, gain, acc + c);
         };
-        c += lanes * stepOf(left);
+        c += lanes * step;
     }
 }
 

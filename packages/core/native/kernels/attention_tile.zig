@@ -18,7 +18,6 @@ const Ahead = kv_page.Ahead;
 const Page = kv_page.Page;
 const View = view_zig.View;
 pub const State = view_zig.State;
-const padded = view_zig.padded;
 
 /// Pages whose partial result is kept apart when spans are split over threads.
 pub const span_pages = 8;
@@ -76,9 +75,7 @@ pub const Plan = struct {
     }
 
     pub fn threadFloats(p: Plan) usize {
-        var total = 2 * p.stateFloats(p.tile_rows);
-        for (p.parts()) |part| total += padded(part);
-        return total;
+        return 2 * p.stateFloats(p.tile_rows) + view_zig.floatsOf(&p.parts());
     }
 
     /// Floats of the scratch arrays of a tile, by the names of its fields.
@@ -166,13 +163,8 @@ pub const Tile = struct {
 
     pub fn init(plan: Plan, memory: [*]f32) Tile {
         var t: Tile = undefined;
-        var at = memory;
         t.plan = plan;
-        const parts = plan.parts();
-        inline for (scratch_fields, 0..) |name, i| {
-            @field(t, name) = @ptrCast(at);
-            at += padded(parts[i]);
-        }
+        const at = view_zig.place(&t, scratch_fields, plan.parts(), memory);
         t.partial = .at(at, plan.tile_rows);
         t.total = .at(at + plan.stateFloats(plan.tile_rows), plan.tile_rows);
         return t;

@@ -14,6 +14,23 @@ pub fn padded(n: usize) usize {
     return std.mem.alignForward(usize, n, 16);
 }
 
+/// Floats of arrays that `place` places.
+pub fn floatsOf(parts: []const usize) usize {
+    var total: usize = 0;
+    for (parts) |part| total += padded(part);
+    return total;
+}
+
+/// Points the fields `names` of a tile to arrays of so many floats, one after the other; returns what lies behind them.
+pub fn place(tile: anytype, comptime names: anytype, parts: [names.len]usize, memory: [*]f32) [*]f32 {
+    var at = memory;
+    inline for (names, parts) |name, part| {
+        @field(tile, name) = @ptrCast(at);
+        at += padded(part);
+    }
+    return at;
+}
+
 /// The query rows of one kv head for some tokens: row r is token r / group, query head r % group of the group.
 pub const View = struct {
     head: usize,
@@ -25,11 +42,26 @@ pub const View = struct {
     window: usize,
     page_size: usize,
 
+    /// All tokens of a command, and the first head.
+    pub fn of(cmd: *const abi.Command) View {
+        const q = &cmd.inputs[0];
+        const cache = &cmd.inputs[1];
+        return .{
+            .head = 0,
+            .group = views.dim(q, 1) / views.dim(cache, 1),
+            .position = @intCast(cmd.ints[0]),
+            .tokens = views.dim(q, 0),
+            .window = @intCast(cmd.ints[1]),
+            .page_size = views.dim(cache, 2),
+        };
+    }
+
     pub fn rows(v: *const View) usize {
         return v.tokens * v.group;
     }
 
-    fn firstKey(v: *const View, position: usize) usize {
+    /// The first key that the token at `position` sees.
+    pub fn firstKey(v: *const View, position: usize) usize {
         return if (v.window > 0) (position + 1) -| v.window else 0;
     }
 
