@@ -131,9 +131,12 @@ export class Tensor implements Disposable {
     return this.#freed;
   }
 
-  /** Throws `invalid_argument` when the tensor was freed; `use` says by what it is wanted. */
-  assertLive(use: string): void {
-    if (this.#freed) throw new MllmError("invalid_argument", `${use}: ${describeView(this)} was freed`);
+  /** Throws `invalid_argument` when the tensor was freed; `use` says by what it is wanted, `role` as which operand. */
+  assertLive(use: string, role?: string): void {
+    if (!this.#freed) return;
+    throw new MllmError("invalid_argument", `${use}: ${describeView(this, role)} was freed`, {
+      next: "`free`, the end of a `using` or `tidy`, or the dispose of the model, block or cache that has it did that",
+    });
   }
 
   /**
@@ -215,6 +218,7 @@ export class Tensor implements Disposable {
    * `invalid_argument` when the tensor was freed or belongs to a capture.
    */
   toFloat32Array(): Float32Array<ArrayBuffer> {
+    this.#memory("toFloat32Array");
     if (this.dtype === "f32" && this.isContiguous) return new Float32Array(this.toBytes().buffer);
     return Float32Array.from(this.toNumbers("toFloat32Array"));
   }

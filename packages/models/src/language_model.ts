@@ -78,7 +78,10 @@ export interface LanguageModelParts {
   ownsBackend: boolean;
 }
 
-/** A loaded model with its tokenizer, chat template and KV cache. Runs one sequence at a time. */
+/**
+ * A loaded model with its tokenizer, chat template and KV cache. Runs one sequence at a time. Once it is disposed, what
+ * would run it throws `invalid_argument`; what tells about it goes on.
+ */
 export class LanguageModel implements Disposable {
   readonly #parts: LanguageModelParts;
   readonly #programs = new Map<string, Program>();
@@ -86,6 +89,7 @@ export class LanguageModel implements Disposable {
   /** Tokens whose keys and values the cache holds, in order. */
   #cached: number[] = [];
   #busy = false;
+  #disposed = false;
   /** Milliseconds of the last decoded token that had the backend to itself. */
   #decodeMs = Infinity;
   readonly #logits: Float32Array;
@@ -310,6 +314,7 @@ export class LanguageModel implements Disposable {
    * ```
    */
   generate(prompt: readonly number[], options: GenerateOptions = {}): Generation {
+    this.#checkLive();
     return generate(this, prompt, options);
   }
 
@@ -319,16 +324,19 @@ export class LanguageModel implements Disposable {
    * @throws {MllmError} `unsupported` when the model has no chat template
    */
   chat(options: ChatSessionOptions = {}): ChatSession {
+    this.#checkLive();
     return new ChatSession(this, options);
   }
 
   /**
-   * Releases programs, cache and weights; closes the backend when `loadModel` opened it.
+   * Releases programs, cache and weights; closes the backend when `loadModel` opened it. Again is harmless.
    *
    * @throws {MllmError} `invalid_argument` while a sequence runs: nothing is released then
    */
   [Symbol.dispose](): void {
+    if (this.#disposed) return;
     this.#checkIdle();
+    this.#disposed = true;
     for (const program of this.#programs.values()) program[Symbol.dispose]();
     this.#programs.clear();
     this.#cache[Symbol.dispose]();
@@ -336,7 +344,16 @@ export class LanguageModel implements Disposable {
     if (this.#parts.ownsBackend) this.backend[Symbol.dispose]();
   }
 
+  #checkLive(): void {
+    if (!this.#disposed) return;
+    throw new MllmError("invalid_argument", "the model was disposed", {
+      file: this.checkpoint.path,
+      next: "Look where its `using` block ends, or load it again",
+    });
+  }
+
   #checkIdle(): void {
+    this.#checkLive();
     if (!this.#busy) return;
     throw new MllmError("invalid_argument", "the model is busy with another call", {
       next: "Wait for it to end, or load the model a second time",
@@ -350,6 +367,7 @@ export class LanguageModel implements Disposable {
   }
 
   #checkIds(ids: readonly number[], position: number): void {
+    this.#checkLive();
     const { vocabSize } = this.network.config;
     checkIsList(ids);
     if (ids.length === 0) throw new MllmError("invalid_argument", "there are no tokens to run");

@@ -188,6 +188,31 @@ describe("LanguageModel", () => {
     assertThrows(() => checkEvaluation(qwen, 7000, 28), MllmError, "leave the hidden states out");
   });
 
+  it("says that it was disposed, and which it was, to whoever uses it then", async () => {
+    using backend = await openBackend(x86, { threads: 1 });
+    const model = await loadModel(embeddedModelPath, { backend, context: 128 });
+    const [chat, waiting, running] = [model.chat(), greedy(model), greedy(model)[Symbol.asyncIterator]()];
+    await running.next();
+    model[Symbol.dispose]();
+    model[Symbol.dispose]();
+    const uses: (() => unknown)[] = [
+      () => model.forward([1], 0),
+      () => model.evaluate([1]),
+      () => model.score([1, 2]),
+      () => model.generate([1]),
+      () => model.chat(),
+      () => model.clearCache(),
+      () => chat.send("hello").next(),
+      () => run(waiting),
+      () => running.next(),
+    ];
+    for (const use of uses) {
+      const error = await assertRejects(async () => await use(), MllmError, "the model was disposed (");
+      assertEquals([error.code, error.file], ["invalid_argument", embeddedModelPath]);
+    }
+    assertEquals(backend.liveAllocations, 0);
+  });
+
   it("logits outlive the model", async () => {
     let logits = new Float32Array() as Float32Array;
     await withModel({}, async (model) => {

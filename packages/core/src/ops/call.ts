@@ -118,9 +118,10 @@ export function allocate(backend: Backend, spec: OutputSpec): Tensor {
 function checkInputs(op: OpName, inputs: Inputs, outs: readonly (Tensor | undefined)[]): Backend {
   let backend: Backend | undefined;
   for (const list of [inputs, outs]) {
-    for (const tensor of list) {
+    for (let i = 0; i < list.length; i++) {
+      const tensor = list[i];
       if (tensor === undefined) continue;
-      tensor.assertLive(op);
+      if (tensor.isFreed) tensor.assertLive(op, list === inputs ? opTable[op].inputs[i].name : "out");
       backend ??= tensor.backend;
       if (tensor.backend !== backend) {
         throw new MllmError(
