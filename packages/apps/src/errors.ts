@@ -1,4 +1,7 @@
-/** Errors on their way to the user: one line each, never a stack trace unless MLLM_DEBUG asks for it. */
+/**
+ * Errors on their way to the user: one line each, never a stack trace unless MLLM_DEBUG asks for it. The library speaks of
+ * its own options and calls, in backticks; here they get the names that they have on a command line and in the chat.
+ */
 import { MllmError } from "@mllm/core";
 import type { Host } from "./host.ts";
 import { UsageError } from "./options.ts";
@@ -8,9 +11,28 @@ function oneLine(text: string): string {
   return text.replace(/[\x00-\x1f\x7f]+/g, " ").trim();
 }
 
-/** One line for stderr. */
-export function errorLine(error: unknown): string {
-  if (error instanceof MllmError) return `mllm: ${oneLine(error.message)}`;
+const WORDS: Readonly<Record<string, string>> = {
+  context: "--context",
+  chunk: "--chunk",
+  activations: "--activations",
+  kvDtype: "--kv-type",
+  keyDtype: "--kv-type-k",
+  valueDtype: "--kv-type-v",
+  modeling: "--modeling",
+  "model.generate": "`mllm generate`",
+  "chat.clear()": "a new run",
+};
+
+/** The words of a conversation that takes commands. */
+export const COMMAND_WORDS: Readonly<Record<string, string>> = { ...WORDS, "chat.clear()": "/clear" };
+
+/** One line for stderr, or for a conversation. */
+export function errorLine(error: unknown, words: Readonly<Record<string, string>> = WORDS): string {
+  if (error instanceof MllmError) {
+    const message = oneLine(error.message);
+    const text = message.replace(/`([^`]+)`/g, (same, name) => Object.hasOwn(words, name) ? words[name] : same);
+    return `mllm: ${text}`;
+  }
   if (error instanceof Deno.errors.NotCapable) {
     return `mllm: Deno does not permit this: ${oneLine(error.message)}`;
   }

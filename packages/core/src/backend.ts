@@ -16,7 +16,7 @@ export type { KernelRow } from "./kernel_selector.ts";
 
 /** A backend as a package offers it: a native library and what to know about it before it is opened. */
 export interface BackendPlugin {
-  /** Short name, as in `--backend x86`. */
+  /** Short name: `x86`. */
   readonly name: string;
   /** What hardware it is for, in a few words; `doctor` shows it. */
   readonly description: string;
@@ -33,7 +33,7 @@ export interface BackendPlugin {
 
 /** What a backend says about the machine it would run on, or runs on. */
 export interface DeviceInfo {
-  /** The plugin's name, as in `--backend x86`. */
+  /** The plugin's name: `x86`. */
   readonly name: string;
   /** Whether it can be opened here. */
   readonly available: boolean;
@@ -185,7 +185,10 @@ export async function openBackend(plugin: BackendPlugin, options: BackendOptions
     });
   }
   if (activations !== "i8" && activations !== "f32") {
-    throw new MllmError("invalid_argument", `activations must be "i8" or "f32", not ${JSON.stringify(activations)}`);
+    throw new MllmError(
+      "invalid_argument",
+      `\`activations\` must be "i8" or "f32", not ${JSON.stringify(activations)}`,
+    );
   }
   if (!Number.isInteger(threads) || threads < 0 || threads > abi.maxThreads) {
     throw new MllmError("invalid_argument", `${threads} threads are not possible: 1 to ${abi.maxThreads}`);

@@ -22,15 +22,22 @@ export type KvDType = "f32" | "f16" | "q8_0" | "q4_0";
 export const kvDTypes: readonly KvDType[] = ["f32", "f16", "q8_0", "q4_0"];
 
 /**
- * Refuses what is no {@linkcode KvDType}; `name` is the option's.
+ * Refuses what is no {@linkcode KvDType}, and one that heads of `headDim` elements do not suit; `name` is the option's.
  *
  * @throws {MllmError} `invalid_argument`
  */
-export function checkKvDType(name: string, dtype: KvDType): void {
-  if (kvDTypes.includes(dtype)) return;
+export function checkKvDType(name: string, dtype: KvDType, headDim: number): void {
+  if (!kvDTypes.includes(dtype)) {
+    throw new MllmError(
+      "invalid_argument",
+      `${name} must be one of ${kvDTypes.join(", ")}, not ${JSON.stringify(dtype)}`,
+    );
+  }
+  if (!isQuantized(dtype) || (headDim % 32 === 0 && headDim <= kvHeadDimMax)) return;
   throw new MllmError(
     "invalid_argument",
-    `${name} must be one of ${kvDTypes.join(", ")}, not ${JSON.stringify(dtype)}`,
+    `${name}: ${dtype} takes heads of a multiple of 32 up to ${kvHeadDimMax} elements, not ${headDim}`,
+    { next: "Take f16 or f32" },
   );
 }
 
@@ -157,17 +164,12 @@ function withDefaults(options: KvCacheOptions): Required<KvCacheOptions> {
     }
   }
   for (const [name, dtype] of Object.entries({ keyDtype, valueDtype })) {
-    const refuse = (problem: string): never => {
-      throw new MllmError("invalid_argument", `KvCache: ${problem}`, { next: `Give ${name} f16 or f32` });
-    };
-    checkKvDType(`KvCache: ${name}`, dtype);
-    if (!isQuantized(dtype)) continue;
-    if (headDim % 32 !== 0 || headDim > kvHeadDimMax) {
-      refuse(`${dtype} takes heads of a multiple of 32 up to ${kvHeadDimMax} elements, not ${headDim}`);
-    }
-    if (pageSize % 16 !== 0 || pageSize > kvPageSizeMax) {
-      refuse(`${dtype} takes pages of a multiple of 16 up to ${kvPageSizeMax} tokens, not ${pageSize}`);
-    }
+    checkKvDType(`KvCache: ${name}`, dtype, headDim);
+    if (!isQuantized(dtype) || (pageSize % 16 === 0 && pageSize <= kvPageSizeMax)) continue;
+    throw new MllmError(
+      "invalid_argument",
+      `KvCache: pageSize must be a multiple of 16 up to ${kvPageSizeMax} for ${dtype} (${name}), not ${pageSize}`,
+    );
   }
   return { layers, kvHeads, headDim, capacity, pageSize, keyDtype, valueDtype };
 }

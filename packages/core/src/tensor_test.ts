@@ -151,9 +151,9 @@ describe("tensors", () => {
     ]);
     const refused = (changes: Partial<KvCacheOptions>, text: string) =>
       assertThrows(() => new KvCache(backend, { ...coded, ...changes }), MllmError, text);
-    refused({ headDim: 80 }, "keyDtype f16 or f32");
-    refused({ headDim: 80, keyDtype: "f16" }, "valueDtype f16 or f32");
-    refused({ pageSize: 24 }, "pages of a multiple of 16");
+    refused({ headDim: 80 }, "KvCache: keyDtype: q8_0 takes heads of a multiple of 32");
+    refused({ headDim: 80, keyDtype: "f16" }, "KvCache: valueDtype: q4_0 takes heads");
+    refused({ pageSize: 24 }, "KvCache: pageSize must be a multiple of 16 up to 512 for q8_0 (keyDtype), not 24");
     const q5 = "q5_0" as "q4_0";
     refused({ keyDtype: q5 }, 'KvCache: keyDtype must be one of f32, f16, q8_0, q4_0, not "q5_0"');
     refused({ valueDtype: q5 }, 'KvCache: valueDtype must be one of f32, f16, q8_0, q4_0, not "q5_0"');
@@ -173,7 +173,10 @@ describe("backends", () => {
     assert((await message(() => openTestBackend({ level: "mmx" }))).includes("mmx"));
     assert((await message(() => openTestBackend({ threads: -1 }))).includes("-1"));
     const activations = "i4" as "i8";
-    assertEquals(await message(() => openTestBackend({ activations })), 'activations must be "i8" or "f32", not "i4"');
+    assertEquals(
+      await message(() => openTestBackend({ activations })),
+      '`activations` must be "i8" or "f32", not "i4"',
+    );
     for (const none of [undefined, null, {}, "x86"]) {
       assert(
         (await message(() => openBackend(none as unknown as BackendPlugin))).startsWith("no backend plugin is given"),

@@ -49,7 +49,7 @@ export class ChatSession {
     if (!model.template) {
       throw new MllmError("unsupported", "this model has no chat template, so it can't hold a conversation", {
         file: model.checkpoint.path,
-        next: "Use `mllm generate` for plain continuation, or take an instruct model",
+        next: "Use `model.generate` for plain continuation, or take an instruct model",
       });
     }
     this.system = options.system;
@@ -109,8 +109,8 @@ export class ChatSession {
           `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
           {
             next: context < this.model.contextLimit
-              ? "Start again (/clear in the chat), say less, or load the model with a larger context (--context)"
-              : "Start again (/clear in the chat), or say less: the model holds no more",
+              ? "Start again with `chat.clear()`, say less, or load the model with a larger `context`"
+              : "Start again with `chat.clear()`, or say less: the model holds no more",
           },
         );
       }

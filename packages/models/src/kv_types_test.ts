@@ -78,8 +78,10 @@ describe("types of the KV cache", () => {
   });
 
   it("refuse heads that are no whole blocks, before any weight is loaded", async () => {
-    const load = () => loadModel(testdata("qwen2-legacyq.gguf"), { backend: x86, kvDtype: "q8_0" });
-    const error = await assertRejects(load, MllmError, "heads of a multiple of 32");
-    assertEquals([error.code, error.next], ["invalid_argument", "Give keyDtype f16 or f32"]);
+    for (const [name, dtype] of [["kvDtype", "q4_0"], ["keyDtype", "q8_0"], ["valueDtype", "q4_0"]] as const) {
+      const load = () => loadModel(testdata("qwen2-legacyq.gguf"), { backend: x86, [name]: dtype });
+      const text = `\`${name}\`: ${dtype} takes heads of a multiple of 32 up to 1024 elements, not 16. Take f16 or f32`;
+      assertEquals((await assertRejects(load, MllmError, text)).code, "invalid_argument");
+    }
   });
 });

@@ -385,7 +385,7 @@ export class LanguageModel implements Disposable {
       throw new MllmError(
         "invalid_argument",
         `${position + ids.length} tokens do not fit into the context of ${this.context}`,
-        { next: "Shorten the prompt, or load the model with a larger context" },
+        { next: "Shorten the prompt, or load the model with a larger `context`" },
       );
     }
   }

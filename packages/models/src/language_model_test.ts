@@ -259,8 +259,12 @@ describe("LanguageModel", () => {
     const load = (options: Partial<LoadOptions>) => loadModel(embeddedModelPath, { backend: x86, ...options });
     const error = await assertRejects(() => load({ memoryLimit: 1 << 20 }), MllmError, "KV cache");
     assertEquals(error.code, "out_of_memory");
-    await assertRejects(() => load({ context: 0 }), MllmError, "the context");
-    await assertRejects(() => load({ chunk: 0 }), MllmError, "the chunk");
+    await assertRejects(
+      () => load({ context: 0 }),
+      MllmError,
+      "`context` must be a whole number from 1 to 1024 (the model's limit), not 0",
+    );
+    await assertRejects(() => load({ chunk: 0 }), MllmError, "`chunk` must");
   });
 
   it("refuses options and paths of a wrong type, naming what was given", async () => {
@@ -268,9 +272,9 @@ describe("LanguageModel", () => {
       const error = await assertRejects(() => loadModel(path as string, options as LoadOptions), MllmError, text);
       assertEquals(error.code, "invalid_argument");
     };
-    await refused(embeddedModelPath, { backend: x86, activations: "i4" }, 'activations must be "i8" or "f32"');
+    await refused(embeddedModelPath, { backend: x86, activations: "i4" }, '`activations` must be "i8" or "f32"');
     for (const name of ["kvDtype", "keyDtype", "valueDtype"]) {
-      const text = `${name} must be one of f32, f16, q8_0, q4_0, not "f64"`;
+      const text = `\`${name}\` must be one of f32, f16, q8_0, q4_0, not "f64"`;
       await refused(embeddedModelPath, { backend: x86, [name]: "f64" }, text);
     }
     for (const options of [undefined, null, {}, { backend: "x86" }]) {

@@ -83,27 +83,28 @@ export async function inspectModel(path: string): Promise<InspectedModel> {
 /**
  * Fills in the defaults of a load.
  *
- * @throws {MllmError} `invalid_argument` for a context or chunk out of range, or an unknown type of the cache
+ * @throws {MllmError} `invalid_argument` for a context or chunk out of range, or a type of the cache that is unknown or
+ * does not suit the heads
  */
 export function resolveSettings(
   options: Pick<LoadOptions, "context" | "chunk" | "eager" | "kvDtype" | "keyDtype" | "valueDtype">,
   config: DecoderConfig,
   activations: Activations,
 ): RunSettings {
-  const whole = (name: string, value: number, min: number, max: number) => {
-    if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new MllmError("invalid_argument", `${name} must be a whole number from ${min} to ${max}, not ${value}`);
+  const whole = (name: string, value: number, max: number, what = "") => {
+    if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+    throw new MllmError("invalid_argument", `${name} must be a whole number from 1 to ${max}${what}, not ${value}`);
   };
   for (const name of ["kvDtype", "keyDtype", "valueDtype"] as const) {
-    if (options[name] !== undefined) checkKvDType(name, options[name]);
+    if (options[name] !== undefined) checkKvDType(`\`${name}\``, options[name], config.headDim);
   }
   const limit = config.maxPositionEmbeddings;
   const kvDtype = options.kvDtype ?? (activations === "f32" ? "f32" : "f16");
   // Keys lose too much in 4 bits (perplexity +4 % on Qwen2.5): "q4_0" for both is about the values.
   const keyDtype = kvDtype === "q4_0" ? "q8_0" : kvDtype;
   return {
-    context: whole("the context of this model", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), 1, limit),
-    chunk: whole("the chunk", options.chunk ?? CHUNK_DEFAULT, 1, 1 << 16),
+    context: whole("`context`", options.context ?? Math.min(limit, CONTEXT_DEFAULT_MAX), limit, " (the model's limit)"),
+    chunk: whole("`chunk`", options.chunk ?? CHUNK_DEFAULT, 1 << 16),
     eager: options.eager ?? false,
     keyDtype: options.keyDtype ?? keyDtype,
     valueDtype: options.valueDtype ?? kvDtype,
@@ -125,7 +126,7 @@ async function buildNetwork(
 ): Promise<CausalLM> {
   const { modeling = "fast", onProgress } = options;
   if (!Object.hasOwn(family.build, modeling)) {
-    throw new MllmError("invalid_argument", `modeling must be "plain" or "fast", not ${JSON.stringify(modeling)}`);
+    throw new MllmError("invalid_argument", `\`modeling\` must be "plain" or "fast", not ${JSON.stringify(modeling)}`);
   }
   const weights = new WeightLoader(backend, checkpoint, onProgress);
   try {

@@ -101,6 +101,6 @@ export function checkMemory({ weights, kv, arena, total }: MemoryReport, availab
     `the model needs ${formatMiB(total)} (weights ${formatMiB(weights)}, KV cache ${formatMiB(kv)}, activations ${
       formatMiB(arena)
     }) and ${formatMiB(availableBytes)} are available`,
-    { file, next: "Use a smaller context (--context), a more strongly quantised file, or a smaller model" },
+    { file, next: "Use a smaller `context`, a more strongly quantised file, or a smaller model" },
   );
 }

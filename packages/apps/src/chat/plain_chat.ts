@@ -1,5 +1,5 @@
 /** The chat on a terminal that can't move its cursor (TERM=dumb): it edits the lines itself; the commands are the same. */
-import { errorLine } from "../errors.ts";
+import { COMMAND_WORDS, errorLine } from "../errors.ts";
 import { type Host, readLines, SIGNAL_EXIT } from "../host.ts";
 import { isOpen, withoutFence } from "../terminal/line_editor.ts";
 import { printable } from "../terminal/style.ts";
@@ -75,7 +75,7 @@ class PlainChat {
       await this.#replyTo(message);
     } catch (error) {
       if (error instanceof Deno.errors.BrokenPipe) throw error;
-      this.#print(errorLine(error));
+      this.#print(errorLine(error, COMMAND_WORDS));
     } finally {
       this.#reply = undefined;
     }

@@ -1,5 +1,5 @@
 /** The chat on a terminal. */
-import { errorLine } from "../errors.ts";
+import { COMMAND_WORDS, errorLine } from "../errors.ts";
 import { type Host, SIGNAL_EXIT } from "../host.ts";
 import { History, type HistoryFile } from "../terminal/history.ts";
 import { KeyDecoder, type TerminalInput } from "../terminal/keys.ts";
@@ -242,7 +242,7 @@ class TerminalChat {
       await this.#replyTo(message);
     } catch (error) {
       if (error instanceof Deno.errors.BrokenPipe) throw error;
-      this.#print(errorLine(error));
+      this.#print(errorLine(error, COMMAND_WORDS));
     } finally {
       this.#reply = undefined;
     }

@@ -146,7 +146,7 @@ class TokenLoop implements Generation {
       throw new MllmError(
         "invalid_argument",
         `the prompt of ${prompt.length} tokens does not fit into the context of ${model.context}`,
-        { next: "Shorten it, or load the model with a larger context" },
+        { next: "Shorten it, or load the model with a larger `context`" },
       );
     }
     stats.cachedTokens = firstToRun(model.cachedPrefix(prompt), prompt.length, model.runLimits);

@@ -213,7 +213,7 @@ function checkedArgmax(row: Float32Array): number {
       best = i;
     } else if (value !== value) {
       throw new MllmError("invalid_argument", `the logit of token ${i} is NaN, so no token can be drawn`, {
-        next: "The weights are damaged or the model overflowed: try --activations f32.",
+        next: "The weights are damaged or the model overflowed: try f32 for `activations`",
       });
     }
   }
