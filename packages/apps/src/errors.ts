@@ -4,7 +4,6 @@
  */
 import { MllmError } from "@mllm/core";
 import type { Host } from "./host.ts";
-import { UsageError } from "./options.ts";
 
 function oneLine(text: string): string {
   // deno-lint-ignore no-control-regex
@@ -40,7 +39,10 @@ export function errorLine(error: unknown, words: Readonly<Record<string, string>
   return `mllm: something went wrong inside: ${oneLine(what)}. MLLM_DEBUG=1 shows where`;
 }
 
-/** Reports an error and answers with the exit code: 0 when the reader went away, 2 for wrong usage, else 1. */
+/**
+ * Reports an error and answers with the exit code: 0 when the reader went away, 2 where what was given can't be right
+ * (an option, or a prompt longer than the context), else 1.
+ */
 export function reportError(host: Host, error: unknown): number {
   if (error instanceof Deno.errors.BrokenPipe) return 0;
   try {
@@ -51,5 +53,5 @@ export function reportError(host: Host, error: unknown): number {
   } catch {
     // Nobody reads stderr: the exit code has to do.
   }
-  return error instanceof UsageError ? 2 : 1;
+  return error instanceof MllmError && error.code === "invalid_argument" ? 2 : 1;
 }

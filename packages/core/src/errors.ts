@@ -7,7 +7,7 @@
  * - `not_found`: a file, model, tensor or library is missing
  * - `out_of_memory`: what was asked for does not fit
  * - `io`: the operating system refused
- * - `backend`: a native library reported a failure
+ * - `backend`: a native library reported a failure, or computed no numbers
  * - `internal`: a bug in this project
  */
 export type ErrorCode =

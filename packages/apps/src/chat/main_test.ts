@@ -144,7 +144,7 @@ describe("chat in a pipe", () => {
 
   it("says when the context is full instead of forgetting", async () => {
     const { code, err } = await run(["-m", "fake"], { input: "0123456789\n".repeat(3) }, { context: 60 });
-    assertEquals(code, 1);
+    assertEquals(code, 2);
     assertMatch(err, /context of 60 tokens is full; --context N makes it larger, up to 32768\n/);
     assertMatch(err, /\nmllm: line \d and those after it have no reply\n.*does not fit into 60/);
   });

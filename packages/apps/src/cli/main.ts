@@ -36,7 +36,7 @@ Commands:
 ${rows.map(([name, doc]) => `  ${name.padEnd(10)}${doc}`).join("\n")}
 
 \`mllm COMMAND --help\` explains one, \`mllm --version\` tells the version. Results go to stdout, everything else to stderr.
-Exit codes: 0 done, 1 failed, 2 wrong usage. MLLM_DEBUG=1 shows where an error came from.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl+C. MLLM_DEBUG=1 shows where an error came from.
 `;
 }
 

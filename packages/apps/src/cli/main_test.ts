@@ -2,6 +2,8 @@ import { describe, it } from "@std/testing/bdd";
 import { assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { FakeHost } from "../../testing/fake_host.ts";
 import { fakeProgram } from "../../testing/fake_program.ts";
+import { fileURLToPath } from "node:url";
+import { openProgram } from "../open_engine.ts";
 import { mean, parseCounts, standardDeviation } from "./bench.ts";
 import { mllmMain } from "./main.ts";
 
@@ -68,6 +70,27 @@ describe("mllm", () => {
     }
   });
 
+  it("so is what a model refuses, in the words of the command line", async () => {
+    const model = fileURLToPath(new URL("../../../models/testdata/qwen2-legacyq.gguf", import.meta.url));
+    const kv = "takes heads of a multiple of 32 up to 1024 elements, not 16. Take f16 or f32";
+    const cases: [string[], string][] = [
+      [["info", "-c", "99999"], "--context must be a whole number from 1 to "],
+      [["tune", "-c", "99999"], "--context must be a whole number from 1 to "],
+      [["chat", "-p", "x", "-c", "99999"], "--context must be a whole number from 1 to "],
+      [["bench", "-p", "1", "--kv-type", "q4_0"], `--kv-type: q4_0 ${kv}`],
+      [["generate", "--tokens", "1", "--kv-type-v", "q8_0"], `--kv-type-v: q8_0 ${kv}`],
+      [["generate", "--tokens", "1,99999"], "token id 99999 is not in the vocabulary"],
+      [["generate", "--tokens", "1,2,3", "-c", "2"], "does not fit into the context of 2"],
+      [["logits", "--tokens", "1,2,3", "-c", "2", "-o", "f"], "do not fit into the context of 2"],
+    ];
+    for (const [[command, ...args], text] of cases) {
+      const host = new FakeHost({ env: { MLLM_TUNED: "/nowhere/tuned.json" } });
+      const code = await mllmMain([command, "-m", model, ...args], host, openProgram(host, "mllm"));
+      assertEquals([code, host.out], [2, ""], `${command} ${args.join(" ")}: ${host.err}`);
+      assertStringIncludes(host.err, text);
+    }
+  });
+
   it("a failure is code 1, one line on stderr", async () => {
     for (const command of [["generate", "-p", "x"], ["info"], ["tokenize", "x"], ["bench"], ["tune"]]) {
       const { code, out, err } = await mllm([...command, "-m", "nowhere"]);
@@ -113,7 +136,7 @@ describe("mllm", () => {
       const [file, text] of [["/nowhere/at/all/f", "no such folder (/nowhere/at/all/)"], [".", "this is a folder (.)"]]
     ) {
       const { code, err, engine } = await mllm(["logits", "-m", "fake", "-p", "x", "-o", file]);
-      assertEquals([code, engine.loads.length], [1, 0]);
+      assertEquals([code, engine.loads.length], [file === "." ? 2 : 1, 0]);
       assertStringIncludes(err, text);
     }
   });

@@ -133,7 +133,7 @@ export class Sampler {
    * @param logits f32 [vocab], not changed; -inf bars a token
    * @param history the ids so far, prompt included; only the penalties use it
    * @returns its id, the index in `logits`
-   * @throws MllmError `invalid_argument` where a logit is NaN or +inf, or every token is barred
+   * @throws MllmError `backend` where a logit is NaN or +inf, `invalid_argument` where every token is barred
    */
   sample(logits: Float32Array, history: readonly number[] = []): number {
     const row = this.needsHistory && history.length > 0 ? this.#penalize(logits, history) : logits;
@@ -212,12 +212,12 @@ function checkedArgmax(row: Float32Array): number {
       max = value;
       best = i;
     } else if (value !== value) {
-      throw new MllmError("invalid_argument", `the logit of token ${i} is NaN, so no token can be drawn`, {
+      throw new MllmError("backend", `the logit of token ${i} is NaN, so no token can be drawn`, {
         next: "The weights are damaged or the model overflowed: try f32 for `activations`",
       });
     }
   }
-  if (max === Infinity) throw new MllmError("invalid_argument", `the logit of token ${best} is infinite`);
+  if (max === Infinity) throw new MllmError("backend", `the logit of token ${best} is infinite`);
   if (best < 0) throw new MllmError("invalid_argument", "every token is barred (all logits are -inf)");
   return best;
 }

@@ -81,7 +81,8 @@ describe("Sampler", () => {
   it("refuses broken logits", () => {
     for (const options of [{ temperature: 0 }, {}, off]) {
       const sampler = new Sampler(options);
-      assertThrows(() => sampler.sample(Float32Array.of(1, NaN)), MllmError, "token 1 is NaN");
+      const error = assertThrows(() => sampler.sample(Float32Array.of(1, NaN)), MllmError, "token 1 is NaN");
+      assertEquals(error.code, "backend");
       assertThrows(() => sampler.sample(Float32Array.of(1, Infinity)), MllmError, "infinite");
       assertThrows(() => sampler.sample(Float32Array.of(-Infinity)), MllmError, "barred");
       assertThrows(() => sampler.sample(new Float32Array(0)), MllmError, "barred");
