@@ -7,7 +7,7 @@ import type { GenerateOptions, Generation } from "./generation/generate.ts";
 import { embeddedModelPath } from "./embedded_model.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { loadModel, type LoadOptions } from "./load_model.ts";
-import { checkEvaluation } from "./memory.ts";
+import { checkEvaluation, estimateMemory } from "./memory.ts";
 import { perplexity } from "./perplexity.ts";
 
 async function withModel(options: Partial<LoadOptions>, check: (model: LanguageModel) => Promise<void>): Promise<void> {
@@ -265,6 +265,18 @@ describe("LanguageModel", () => {
       "`context` must be a whole number from 1 to 1024 (the model's limit), not 0",
     );
     await assertRejects(() => load({ chunk: 0 }), MllmError, "`chunk` must");
+  });
+
+  it("needs no memory for a head beside a tied table", async () => {
+    await withModel({}, (model) => {
+      const { backend, network: { config }, checkpoint: { weights }, settings, memory } = model;
+      const table = weights.get("model.embed_tokens.weight")!;
+      const both = [...weights.values(), { ...table, name: "lm_head.weight" }];
+      assertEquals(estimateMemory(backend, config, both, settings), memory);
+      const untied = estimateMemory(backend, { ...config, tieWordEmbeddings: false }, both, settings);
+      assert(untied.weights > memory.weights);
+      return Promise.resolve();
+    });
   });
 
   it("refuses options and paths of a wrong type, naming what was given", async () => {

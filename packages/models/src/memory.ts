@@ -25,8 +25,9 @@ export interface MemorySettings {
   valueDtype: KvDType;
 }
 
-/** Bytes of one weight on the backend: packed when it is a matrix, f32 otherwise. */
+/** Bytes of one weight on the backend: packed when it is a matrix, f32 otherwise; none of a head that the table is. */
 function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo, config: DecoderConfig): number {
+  if (config.tieWordEmbeddings && name === "lm_head.weight") return 0;
   if (shape.length !== 2) return shape.reduce((product, dim) => product * dim, 4);
   const isTable = name === "model.embed_tokens.weight" && !config.tieWordEmbeddings;
   return isTable ? bytes : backend.packedSize(dtype, shape[0], shape[1]).bytes;

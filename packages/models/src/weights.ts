@@ -31,7 +31,7 @@ const TURN_MS = 50;
 /** Types of tables of numbers, which are no weights. */
 const integers: ReadonlySet<DType> = new Set(["i8", "i16", "i32", "i64", "u8"]);
 
-/** Called while weights load, with the bytes done and their sum. */
+/** Called while weights load, with the bytes done and their sum: of those that the model uses. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
 
 /** What the file of a model gives to a loader. */
@@ -47,7 +47,7 @@ export interface WeightSource {
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules that ask for
  * matrices get the memory, and `load` fills it.
  *
- * While it loads, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
+ * While it fills them, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
  * for before the many small ones.
  *
  * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing, has another shape or
@@ -57,9 +57,10 @@ export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
   /** Matrices that were asked for and not filled yet. */
-  readonly #pending: { name: string; shape: readonly [number, number]; packed: Tensor }[] = [];
-  readonly #totalBytes: number;
+  readonly #pending: { info: WeightInfo; packed: Tensor }[] = [];
+  /** Bytes of what was brought over, and of what was asked for. */
   #doneBytes = 0;
+  #totalBytes = 0;
 
   /** Nothing is read before a module asks for its weights. */
   constructor(
@@ -67,11 +68,9 @@ export class WeightLoader implements Disposable {
     readonly backend: Backend,
     /** Where they come from. */
     readonly source: WeightSource,
-    /** Told after each weight. */
+    /** Told after each matrix, when all were asked for. */
     readonly onProgress: LoadProgress = () => {},
-  ) {
-    this.#totalBytes = [...source.weights.values()].reduce((sum, weight) => sum + weight.bytes, 0);
-  }
+  ) {}
 
   /** A linear layer [outFeatures, inFeatures] from `name.weight` and, with `bias`, `name.bias`. */
   linear(name: string, outFeatures: number, inFeatures: number, options: { bias?: boolean } = {}): Linear {
@@ -91,9 +90,9 @@ export class WeightLoader implements Disposable {
   embedding(name: string, count: number, size: number, tied: boolean): Embedding {
     const full = `${name}.weight`;
     if (tied) return new Embedding(this.#pack(full, [count, size]));
-    const table = this.#own(this.#mapped(full, [count, size]));
-    this.#report(full);
-    return new Embedding(table);
+    const info = this.#ask(full, [count, size]);
+    this.#doneBytes += info.bytes;
+    return new Embedding(this.#own(this.#mapped(info)));
   }
 
   /** The language-model head that shares the packed table of `embedding(name, …, tied = true)`. */
@@ -111,8 +110,8 @@ export class WeightLoader implements Disposable {
   /** Fills the matrices that were asked for, in that order; the event loop gets a turn now and then. */
   async load(): Promise<void> {
     let turnMs = performance.now();
-    for (const { name, shape, packed } of this.#pending.splice(0)) {
-      this.#fill(name, shape, packed);
+    for (const { info, packed } of this.#pending.splice(0)) {
+      this.#fill(info, packed);
       if (performance.now() - turnMs < TURN_MS) continue;
       await new Promise(setImmediate);
       turnMs = performance.now();
@@ -130,7 +129,8 @@ export class WeightLoader implements Disposable {
     return resource;
   }
 
-  #info(name: string, shape: readonly number[]): WeightInfo {
+  /** Where a weight lies, which is checked here and counts as asked for. */
+  #ask(name: string, shape: readonly number[]): WeightInfo {
     const info = this.source.weights.get(name);
     if (!info) {
       throw new MllmError("invalid_file", `the weight ${name} [${shape}] is missing`, {
@@ -156,13 +156,13 @@ export class WeightLoader implements Disposable {
         next: "Use a file with weights as floats or in GGUF's block types",
       });
     }
+    this.#totalBytes += info.bytes;
     return info;
   }
 
   /** A tensor over its part of the file, which is mapped as long as the tensor lives. */
-  #mapped(name: string, shape: readonly number[]): Tensor {
-    const info = this.#info(name, shape);
-    const { offset, dtype } = info;
+  #mapped(info: WeightInfo): Tensor {
+    const { name, offset, dtype, shape } = info;
     if (offset % alignmentOf(dtype) !== 0) return this.#aligned(info).named(name);
     using file = this.#map(info);
     return Tensor.fromAddress(this.backend, file.address, dtype, shape, file, { name });
@@ -192,26 +192,24 @@ export class WeightLoader implements Disposable {
   }
 
   #pack(name: string, shape: readonly [number, number]): Tensor {
-    const packed = this.#own(emptyPacked(this.backend, this.#info(name, shape).dtype, shape).named(name));
+    const info = this.#ask(name, shape);
+    const packed = this.#own(emptyPacked(this.backend, info.dtype, shape).named(name));
     this.#packed.set(name, packed);
-    this.#pending.push({ name, shape, packed });
+    this.#pending.push({ info, packed });
     return packed;
   }
 
-  #fill(name: string, shape: readonly [number, number], packed: Tensor): void {
-    using source = this.#mapped(name, shape);
+  #fill(info: WeightInfo, packed: Tensor): void {
+    using source = this.#mapped(info);
     packWeight(source, { out: packed });
-    this.#report(name);
+    this.#doneBytes += info.bytes;
+    this.onProgress(this.#doneBytes, this.#totalBytes);
   }
 
   #vector(name: string, size: number): Tensor {
-    using source = this.#mapped(name, [size]);
-    this.#report(name);
+    const info = this.#ask(name, [size]);
+    using source = this.#mapped(info);
+    this.#doneBytes += info.bytes;
     return this.#own(copy(source, { dtype: "f32" }).named(name));
-  }
-
-  #report(name: string): void {
-    this.#doneBytes += this.source.weights.get(name)!.bytes;
-    this.onProgress(this.#doneBytes, this.#totalBytes);
   }
 }

@@ -37,6 +37,26 @@ describe("WeightLoader", () => {
       weights.embedding("table", 3, 4, false);
       weights.linear("head", 3, 4);
       await weights.load();
+      assertEquals(done, [1]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+
+  it("counts what is asked for, not what else the file has", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      const data = new Float32Array(12);
+      const names = ["table.weight", "up.weight", "head.weight"];
+      await writeSafetensors(path, names.map((name) => ({ name, dtype: "f32", shape: [3, 4], data })));
+      using backend = await openBackend(x86, { threads: 1 });
+      const done: number[] = [];
+      const source = { path, weights: (await openSafetensors(path)).tensors };
+      using weights = new WeightLoader(backend, source, (bytes, total) => done.push(bytes / total));
+      weights.embedding("table", 3, 4, true);
+      weights.linear("up", 3, 4);
+      weights.tiedHead("table");
+      await weights.load();
       assertEquals(done, [0.5, 1]);
     } finally {
       await Deno.remove(path);
