@@ -109,7 +109,8 @@ export class ChatSession {
           `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
           {
             next: context < this.model.contextLimit
-              ? "Start again with `chat.clear()`, say less, or load the model with a larger `context`"
+              ? "Start again with `chat.clear()`, say less, or load the model with a larger `context`, " +
+                `up to ${this.model.contextLimit}`
               : "Start again with `chat.clear()`, or say less: the model holds no more",
           },
         );

@@ -201,11 +201,16 @@ export class LanguageModel implements Disposable {
    * Runs `ids` at the positions from `position` on, which must not lie behind the tokens run so far. What the cache
    * held from `position` on is forgotten.
    *
-   * @returns logits of the last one, f32 [vocabSize], in an array that the next call fills again
+   * @param onRun told after each run how many of `ids` are done; where it answers false the others are not run
+   * @returns logits of the last one that was run, f32 [vocabSize], in an array that the next call fills again
    * @throws {MllmError} `invalid_argument` for no ids, an id outside the vocabulary, a position or length out of the
    * context, or while another sequence runs
    */
-  async forward(ids: readonly number[], position: number): Promise<Float32Array> {
+  async forward(
+    ids: readonly number[],
+    position: number,
+    onRun: (done: number) => boolean = () => true,
+  ): Promise<Float32Array> {
     this.#checkIds(ids, position);
     const unlock = this.#lock();
     try {
@@ -218,6 +223,7 @@ export class LanguageModel implements Disposable {
         this.#logits.set(logits); // a copy: the program's own memory goes with the program
         this.#cached.push(...part);
         start += part.length;
+        if (!onRun(start)) break;
       }
       return this.#logits;
     } finally {
@@ -385,7 +391,11 @@ export class LanguageModel implements Disposable {
       throw new MllmError(
         "invalid_argument",
         `${position + ids.length} tokens do not fit into the context of ${this.context}`,
-        { next: "Shorten the prompt, or load the model with a larger `context`" },
+        {
+          next: this.context < this.contextLimit
+            ? `Shorten the prompt, or load the model with a larger \`context\`, up to ${this.contextLimit}`
+            : "Shorten the prompt: the model holds no more",
+        },
       );
     }
   }

@@ -123,6 +123,9 @@ describe("LanguageModel", () => {
       assertEquals(await run(generation), "");
       assertEquals([generation.stats.stop, generation.tokens.length], ["aborted", 0]);
       assertEquals(model.cachedPrefix(model.tokenizer.encode(PROMPT)), 2);
+      const done: number[] = [];
+      await model.forward([1, 2, 3, 4, 5, 6, 7], 0, (tokens) => done.push(tokens) < 3);
+      assertEquals([done, model.cachedPrefix([1, 2, 3, 4, 5, 6, 7])], [[2, 4, 6], 6]);
 
       const inReply = new AbortController();
       const reply = greedy(model, { signal: inReply.signal });
@@ -231,7 +234,8 @@ describe("LanguageModel", () => {
       }
       await assertRejects(() => model.forward([1], 1), MllmError, "behind");
       await assertRejects(() => model.evaluate([1, 2, 3, 4, 5, 6, 7, 8, 9]), MllmError, "context of 8");
-      await assertRejects(() => run(model.generate([1, 2, 3, 4, 5, 6, 7, 8, 9])), MllmError, "context of 8");
+      const larger = "context of 8. Shorten the prompt, or load the model with a larger `context`, up to 1024";
+      await assertRejects(() => run(model.generate([1, 2, 3, 4, 5, 6, 7, 8, 9])), MllmError, larger);
     });
   });
 

@@ -80,7 +80,7 @@ describe("mllm", () => {
       [["bench", "-p", "1", "--kv-type", "q4_0"], `--kv-type: q4_0 ${kv}`],
       [["generate", "--tokens", "1", "--kv-type-v", "q8_0"], `--kv-type-v: q8_0 ${kv}`],
       [["generate", "--tokens", "1,99999"], "token id 99999 is not in the vocabulary"],
-      [["generate", "--tokens", "1,2,3", "-c", "2"], "does not fit into the context of 2"],
+      [["generate", "--tokens", "1,2,3", "-c", "2"], "do not fit into the context of 2"],
       [["logits", "--tokens", "1,2,3", "-c", "2", "-o", "f"], "do not fit into the context of 2"],
     ];
     for (const [[command, ...args], text] of cases) {

@@ -1,7 +1,7 @@
 import { MllmError } from "@mllm/core";
 import { mergeSampling } from "../generation_config.ts";
 import type { LanguageModel } from "../language_model.ts";
-import { checkIsList, firstToRun, runLength } from "./prompt_runs.ts";
+import { checkIsList, firstToRun } from "./prompt_runs.ts";
 import { Sampler, type SamplingOptions } from "../sampling/sampler.ts";
 import { StopMatcher } from "../sampling/stop_matcher.ts";
 import { StreamingDecoder } from "../tokenizer/streaming_decoder.ts";
@@ -141,24 +141,17 @@ class TokenLoop implements Generation {
 
   /** Runs what the cache lacks of the prompt; undefined when the signal came meanwhile. */
   async #runPrompt(): Promise<Float32Array | undefined> {
-    const { model, prompt, stats } = this;
-    if (prompt.length > model.context) {
-      throw new MllmError(
-        "invalid_argument",
-        `the prompt of ${prompt.length} tokens does not fit into the context of ${model.context}`,
-        { next: "Shorten it, or load the model with a larger `context`" },
-      );
-    }
-    stats.cachedTokens = firstToRun(model.cachedPrefix(prompt), prompt.length, model.runLimits);
-    let logits: Float32Array | undefined;
-    for (let done = stats.cachedTokens; done < prompt.length;) {
-      if (this.options.signal?.aborted) return undefined;
-      const part = prompt.slice(done, done + runLength(prompt.length - done, model.runLimits));
-      logits = await model.forward(part, done);
-      done += part.length;
-      this.options.onPrompt?.(done, prompt.length);
-    }
-    return logits;
+    const { model, prompt, stats, options: { signal, onPrompt } } = this;
+    if (signal?.aborted) return undefined;
+    const first = firstToRun(model.cachedPrefix(prompt), prompt.length, model.runLimits);
+    stats.cachedTokens = first;
+    let left = prompt.length - first;
+    const logits = await model.forward(prompt.slice(first), first, (done) => {
+      left = prompt.length - first - done;
+      onPrompt?.(first + done, prompt.length);
+      return !signal?.aborted;
+    });
+    return left === 0 ? logits : undefined;
   }
 
   /**
