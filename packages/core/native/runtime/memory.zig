@@ -17,6 +17,8 @@ const medium_min = 64 << 10;
 /// and above this one have pages of their own.
 const medium_max = 16 << 20;
 const region_bytes = 64 << 20;
+/// Regions get their pages in such steps, which two threads share: at most so much waits for blocks to come.
+const region_step = 8 << 20;
 /// Freed medium blocks beyond this give their pages back at once.
 const cached_bytes_max = 128 << 20;
 /// Freed blocks of a class that are looked at for one that is large enough.
@@ -46,8 +48,12 @@ const Chunk = struct {
     /// A list of chunks of one size.
     const List = struct {
         bytes: usize,
+        /// Pages come in so many bytes at a time, where that is not 0.
+        step: usize = 0,
         first: ?*Chunk = null,
         used: usize = 0,
+        /// Bytes of the first chunk that have pages.
+        ready: usize = 0,
 
         fn cut(self: *List, bytes: usize) ?*Header {
             if (self.first == null or self.used + bytes > self.bytes) {
@@ -55,9 +61,16 @@ const Chunk = struct {
                 chunk.next = self.first;
                 self.first = chunk;
                 self.used = 64;
+                self.ready = 64;
             }
             const base: [*]u8 = @ptrCast(self.first.?);
-            defer self.used += bytes;
+            const end = self.used + bytes;
+            if (self.step > 0 and end > self.ready) {
+                const ready = @min(self.bytes, std.mem.alignForward(usize, end, self.step));
+                os.populate(base[self.ready..ready]);
+                self.ready = ready;
+            }
+            defer self.used = end;
             return @ptrCast(@alignCast(base + self.used));
         }
 
@@ -108,7 +121,7 @@ pub const Memory = struct {
     lock: wait.Lock = .{},
     free_lists: [class_count]?*Header = @splat(null),
     chunks: Chunk.List = .{ .bytes = chunk_bytes },
-    regions: Chunk.List = .{ .bytes = region_bytes },
+    regions: Chunk.List = .{ .bytes = region_bytes, .step = region_step },
     /// Live large blocks.
     mapped: ?*Header = null,
     cached_bytes: u64 = 0,
@@ -258,6 +271,9 @@ test "medium blocks are kept, large ones are not" {
     try std.testing.expect(memory.cached_bytes >= 3 << 20);
     try std.testing.expectEqual(medium, memory.alloc(3 << 20).?);
     try std.testing.expectEqual(0, memory.cached_bytes);
+    try std.testing.expectEqual(region_step, memory.regions.ready);
+    _ = memory.alloc(6 << 20).?;
+    try std.testing.expectEqual(2 * region_step, memory.regions.ready);
     const large = memory.alloc(medium_max).?;
     large[medium_max - 1] = 1;
     try std.testing.expect(memory.free(@intFromPtr(large)));
