@@ -59,7 +59,11 @@ export interface KvCacheOptions {
   readonly valueDtype?: KvDType;
 }
 
-/** Keys and values of one layer: [pages, kvHeads, pageSize, headDim], each of its own type. */
+/**
+ * Keys and values of one layer, each of its own type: [physical pages, kvHeads, pageSize, headDim] of the whole cache,
+ * from the layer's first page on. The pages of the layers take turns, so that the memory in use has no gaps; page
+ * `cache.pages[i]` is the layer's own for each i.
+ */
 export interface KvLayer {
   /** Keys, after the rotary embedding where the model has one. */
   readonly k: Tensor;
@@ -74,7 +78,11 @@ export interface KvLayer {
 export class KvCache implements Disposable {
   /** Keys and values of each layer, from the first. */
   readonly layers: readonly KvLayer[];
-  /** i32 [pages]: physical page of each logical page. */
+  /** Keys of all layers: [pages · layers, kvHeads, pageSize, headDim]. */
+  readonly keys: Tensor;
+  /** Values of all layers, likewise. */
+  readonly values: Tensor;
+  /** i32 [pages]: physical page of each logical page, from a layer's first on. */
   readonly pages: Tensor;
   /** Tokens that fit: whole pages, so perhaps more than asked for. */
   readonly capacity: number;
@@ -82,6 +90,7 @@ export class KvCache implements Disposable {
   readonly pageSize: number;
   /** Bytes of all keys and values at full capacity; the system commits them as pages are written. */
   readonly bytes: number;
+  readonly #made: readonly Tensor[];
 
   /** Throws `invalid_argument` for sizes that are wrong or do not suit the types, and `out_of_memory`. */
   constructor(
@@ -95,22 +104,26 @@ export class KvCache implements Disposable {
     this.pageSize = pageSize;
     this.capacity = pages * pageSize;
     this.bytes = KvCache.bytesFor(options);
+    const shape = [pages * layers, kvHeads, pageSize, headDim];
     const made: Tensor[] = [];
-    const make = (dtype: KvDType, layout: "kv_keys" | "kv_values", name: string): Tensor => {
-      const tensor = keep(cacheTensor(backend, dtype, layout, [pages, kvHeads, pageSize, headDim])).named(name);
+    const own = (tensor: Tensor, name: string): Tensor => {
       made.push(tensor);
-      return tensor;
+      return keep(tensor).named(name);
     };
     try {
+      this.keys = own(cacheTensor(backend, keyDtype, "kv_keys", shape), "k");
+      this.values = own(cacheTensor(backend, valueDtype, "kv_values", shape), "v");
       this.layers = Array.from({ length: layers }, (_, i) => ({
-        k: make(keyDtype, "kv_keys", `k.${i}`),
-        v: make(valueDtype, "kv_values", `v.${i}`),
+        k: own(fromPage(this.keys, i, layers), `k.${i}`),
+        v: own(fromPage(this.values, i, layers), `v.${i}`),
       }));
-      this.pages = keep(Tensor.from(backend, Int32Array.from({ length: pages }, (_, i) => i), [pages])).named("pages");
+      const table = Int32Array.from({ length: pages }, (_, i) => i * layers);
+      this.pages = own(Tensor.from(backend, table, [pages]), "pages");
     } catch (error) {
       for (const tensor of made) tensor.free();
       throw error;
     }
+    this.#made = made;
   }
 
   /** Bytes that a cache with these options takes. Throws `invalid_argument` as the constructor does. */
@@ -122,11 +135,7 @@ export class KvCache implements Disposable {
 
   /** Frees all keys and values. */
   [Symbol.dispose](): void {
-    for (const { k, v } of this.layers) {
-      k.free();
-      v.free();
-    }
-    this.pages.free();
+    for (const tensor of this.#made) tensor.free();
   }
 }
 
@@ -144,6 +153,23 @@ export function cacheTensor(
   const storage = MemoryStorage.allocate(backend, cacheBytes(dtype, layout, shape));
   const strides = contiguousStrides(shape);
   return new Tensor(storage, 0, dtype, shape, strides, isQuantized(dtype) ? layout : "strided", backend);
+}
+
+/** A view of a cache from physical page `first` to the last one that a layer has there, `layers` pages apart. */
+function fromPage(all: Tensor, first: number, layers: number): Tensor {
+  const { storage, dtype, shape, strides, layout, backend } = all;
+  const physical = shape[0] as number;
+  storage.retain();
+  const view = [physical - layers + 1, ...shape.slice(1)];
+  return new Tensor(
+    storage,
+    first * (storage as MemoryStorage).bytes / physical,
+    dtype,
+    view,
+    strides,
+    layout,
+    backend,
+  );
 }
 
 /** Pages of quantised keys hold a reference beside their rows: headDim f16 per head (native/kernels/kv_page.zig). */

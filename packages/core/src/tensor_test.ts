@@ -139,7 +139,10 @@ describe("tensors", () => {
     assertEquals([cache.capacity, cache.pages.shape[0]], [112, 7]);
     assertEquals(cache.bytes, 2 * 2 * 112 * 3 * 5 * 2);
     assertEquals(backend.memoryInUse, cache.bytes + 7 * 4);
+    assertEquals([...cache.pages.toInt32Array()], [0, 2, 4, 6, 8, 10, 12]); // the layers' pages take turns
+    assertEquals(cache.layers.map(({ k, v }) => [k.shape[0], v.byteOffset]), [[13, 0], [13, 16 * 3 * 5 * 2]]);
     cache[Symbol.dispose]();
+    assertEquals(backend.memoryInUse, 0);
     assertThrows(() => new KvCache(backend, { ...options, layers: 0 }), MllmError, "layers");
     const coded = { ...options, headDim: 64, keyDtype: "q8_0", valueDtype: "q4_0" } as const;
     using other = new KvCache(backend, coded);

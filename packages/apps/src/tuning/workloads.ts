@@ -37,7 +37,7 @@ export class ModelWorkload implements Workload, Disposable {
       valueDtype: settings.valueDtype,
     });
     // Untouched memory is one page of zeros, read from the processor's cache.
-    for (const { k, v } of this.#cache.layers) for (const tensor of [k, v]) fill(tensor);
+    for (const tensor of [this.#cache.keys, this.#cache.values]) fill(tensor);
   }
 
   capture(tokensMax: number): Program {
