@@ -22,14 +22,15 @@ export interface Allocator {
 
 interface Held {
   readonly allocator: Allocator;
-  readonly address: number;
+  /** Absent until deferred memory is used. */
+  address?: number;
   readonly bytes: number;
   readonly owner?: Owner;
 }
 
-function giveBack(held: Held): void {
-  if (held.owner !== undefined) held.owner.release();
-  else if (!held.allocator.isClosed) held.allocator.release(held.address, held.bytes);
+function giveBack({ allocator, address, bytes, owner }: Held): void {
+  if (owner !== undefined) owner.release();
+  else if (address !== undefined && !allocator.isClosed) allocator.release(address, bytes);
 }
 
 /** The last resort for tensors that nobody freed: when no view of a storage is reachable, its memory goes back. */
@@ -57,6 +58,11 @@ export class MemoryStorage {
     return new MemoryStorage({ allocator, address: allocator.allocate(bytes), bytes });
   }
 
+  /** The same, but taken when it is first used: `address` then throws `out_of_memory`. */
+  static deferred(allocator: Allocator, bytes: number): MemoryStorage {
+    return new MemoryStorage({ allocator, bytes });
+  }
+
   /** Memory that belongs to `owner`, which is retained for as long. */
   static borrow(allocator: Allocator, address: number, bytes: number, owner: Owner): MemoryStorage {
     owner.retain();
@@ -64,7 +70,7 @@ export class MemoryStorage {
   }
 
   get address(): number {
-    return this.#held.address;
+    return this.#held.address ??= this.#held.allocator.allocate(this.bytes);
   }
 
   get bytes(): number {

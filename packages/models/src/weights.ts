@@ -44,8 +44,8 @@ export interface WeightSource {
 
 /**
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
- * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules that ask for
- * matrices get the memory, and `load` fills it.
+ * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules get their
+ * matrices when they ask for them, and `load` takes the memory and fills it.
  *
  * While it fills them, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
  * for before the many small ones.

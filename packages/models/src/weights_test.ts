@@ -5,7 +5,7 @@ import { describe, it } from "@std/testing/bdd";
 import { WeightLoader } from "./weights.ts";
 
 describe("WeightLoader", () => {
-  it("gives memory for matrices at once and fills it when told", async () => {
+  it("gives matrices at once, and takes and fills their memory when told", async () => {
     const path = await Deno.makeTempFile({ suffix: ".safetensors" });
     try {
       const data = Float32Array.from({ length: 12 }, (_, i) => i);
@@ -15,8 +15,9 @@ describe("WeightLoader", () => {
       const source = { path, weights: (await openSafetensors(path)).tensors };
       using weights = new WeightLoader(backend, source, (bytes, total) => done.push(bytes / total));
       const { weight } = weights.linear("up", 3, 4);
-      assertEquals([weight.layout, weight.shape, done], ["panel16", [3, 4], []]);
+      assertEquals([weight.layout, weight.shape, done, backend.memoryInUse], ["panel16", [3, 4], [], 0]);
       await weights.load();
+      assertEquals(backend.memoryInUse, 16 * 4 * 4);
       assertEquals([weight.toFloat32Array(), done], [data, [1]]);
       await weights.load();
       assertEquals(done, [1]);

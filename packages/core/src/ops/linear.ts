@@ -5,10 +5,11 @@
 import type { Backend } from "../backend.ts";
 import { type DType, dtypes } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
+import { MemoryStorage } from "../storage.ts";
+import { Tensor } from "../tensor.ts";
 import { keep } from "../tidy.ts";
-import type { Tensor } from "../tensor.ts";
-import { describeView } from "../view.ts";
-import { allocate, callOne, type OutOption } from "./call.ts";
+import { contiguousStrides, describeView } from "../view.ts";
+import { callOne, type OutOption } from "./call.ts";
 
 /**
  * Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale). x: f32
@@ -38,11 +39,13 @@ export function packWeight(w: Tensor, options?: OutOption): Tensor {
 }
 
 /**
- * Memory for what `packWeight` makes of weights [n, k] of type `dtype`, as its `out`; contents undefined. Throws
- * `unsupported` for a type that the backend can't pack, and `out_of_memory`.
+ * Memory for what `packWeight` makes of weights [n, k] of type `dtype`, as its `out`; contents undefined, and taken with
+ * the first use, which may throw `out_of_memory`. Throws `unsupported` for a type that the backend can't pack.
  */
-export function emptyPacked(backend: Backend, dtype: DType, [n, k]: readonly [number, number]): Tensor {
-  return allocate(backend, { ...backend.packedSize(dtype, n, k), shape: [n, k], layout: "panel16" });
+export function emptyPacked(backend: Backend, dtype: DType, shape: readonly [number, number]): Tensor {
+  const { bytes, dtype: type } = backend.packedSize(dtype, ...shape);
+  const storage = MemoryStorage.deferred(backend, bytes);
+  return new Tensor(storage, 0, type, shape, contiguousStrides(shape), "panel16", backend);
 }
 
 /**
