@@ -99,10 +99,10 @@ function hostileValue(random: Random, old: GgufInput, others: readonly GgufInput
     case 6:
       return new Int32Array(n).fill(random.below(9) - 2);
     case 7:
-      return Array.from({ length: n }, () => [] as string[]);
+      return Array.from({ length: n }, () => [] as boolean[]);
     case 8:
       if (Array.isArray(old) && typeof old[0] === "string") {
-        const list = old.slice() as string[];
+        const list = old.slice() as unknown as string[];
         const at = random.below(list.length);
         list[at] = random.below(2) ? list[random.below(list.length)] : "x".repeat(random.below(3000));
         return random.below(3) === 0 ? list.slice(0, at) : list;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { dequantize, encodeGguf, MllmError, readGguf, readWeight } from "@mllm/core";
+import { dequantize, encodeGguf, MllmError, readGguf, readWeight, type TextList } from "@mllm/core";
 import { createTokenizer, inspectModel } from "@mllm/models";
 import { randomModel, writeRandomModel } from "./model.ts";
 import { shapes } from "./shapes.ts";
@@ -48,7 +48,7 @@ describe("writeRandomModel", () => {
     const start = performance.now();
     const { metadata } = readGguf(file);
     const ms = performance.now() - start;
-    const tokens = metadata.get("tokenizer.ggml.tokens") as string[];
+    const tokens = [...metadata.get("tokenizer.ggml.tokens") as TextList];
     assertEquals(new Set(tokens).size, 151936);
     assertEquals([tokens[151643], tokens[151645]], ["<|endoftext|>", "<|im_end|>"]);
     assert(ms < 600, `${ms} ms`);

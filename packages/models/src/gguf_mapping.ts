@@ -1,4 +1,4 @@
-import { type GgufFile, type GgufValue, MllmError, openGguf, quoted, type WeightInfo } from "@mllm/core";
+import { type GgufFile, type GgufValue, MllmError, openGguf, quoted, TextList, type WeightInfo } from "@mllm/core";
 import type { Checkpoint } from "./checkpoint.ts";
 import { ConfigReader, readInt, readInts, readNumber, readString } from "./config_reader.ts";
 import { modelFamily } from "./families.ts";
@@ -218,10 +218,10 @@ function endIds(reader: ConfigReader, metadata: ReadonlyMap<string, GgufValue>):
   for (const id of readList(metadata.get("tokenizer.ggml.eos_token_ids"))) ids.add(id);
   const tokens = metadata.get("tokenizer.ggml.tokens");
   const types = metadata.get("tokenizer.ggml.token_type");
-  if (Array.isArray(tokens) && types instanceof Int32Array) {
+  if (tokens instanceof TextList && types instanceof Int32Array) {
     const count = Math.min(tokens.length, types.length);
     for (let id = 0; id < count; id++) {
-      if (types[id] === controlToken && endOfTurnTexts.includes(tokens[id] as string)) ids.add(id);
+      if (types[id] === controlToken && endOfTurnTexts.includes(tokens.at(id)!)) ids.add(id);
     }
   }
   return [...ids];

@@ -3,11 +3,12 @@ import { MllmError } from "../errors.ts";
 import { type ByteSource, fileExists, FileSource, MemorySource } from "./byte_source.ts";
 import { GgufCursor } from "./gguf_cursor.ts";
 import { describeContent } from "./safetensors.ts";
+import type { TextList } from "./text_list.ts";
 import { checkedByteLength, quoted, type WeightInfo } from "./weight_info.ts";
 
-/** A metadata array: strings, typed numbers, booleans, or arrays. */
+/** A metadata array: texts, typed numbers, booleans, or arrays. */
 export type GgufArray =
-  | string[]
+  | TextList
   | boolean[]
   | GgufArray[]
   | Uint8Array

@@ -1,6 +1,7 @@
 import { MllmError } from "../errors.ts";
 import type { ByteSource } from "./byte_source.ts";
 import type { GgufArray, GgufValue } from "./gguf.ts";
+import { TextList } from "./text_list.ts";
 import { decodeUtf8 } from "./utf8.ts";
 import { quoted } from "./weight_info.ts";
 
@@ -182,24 +183,43 @@ export class GgufCursor {
     return typedArray(type, this.#window.slice(pos, pos + count * bytesEach).buffer);
   }
 
-  /** The hot loop: a vocabulary is 150,000 of these. */
-  #strings(key: string): string[] {
+  /** The hot loop, with the array's bytes kept as they are: a vocabulary is 150,000 strings. */
+  #strings(key: string): TextList {
     const count = this.count(`strings in metadata ${quoted(key)}`, 8, 1 << 24);
-    const strings: string[] = [];
+    const starts = new Uint32Array(count + 1);
+    const pieces: Uint8Array[] = [];
+    let [done, from] = [0, this.#pos];
+    const ensure = (length: number) => {
+      if (length <= this.#window.length - this.#pos) return;
+      pieces.push(this.#window.slice(from, this.#pos));
+      done += this.#pos - from;
+      this.#ensure(length);
+      from = this.#pos;
+    };
     for (let i = 0; i < count; i++) {
-      if (this.#window.length - this.#pos < 8) this.#ensure(8);
-      const length = this.#view.getUint32(this.#pos, true);
-      if (length > 1024 || this.#view.getUint32(this.#pos + 4, true) !== 0) {
-        strings.push(this.#string(key));
-        continue;
-      }
-      this.#pos += 8;
-      if (this.#window.length - this.#pos < length) this.#ensure(length);
-      strings.push(decodeUtf8(this.#window, this.#pos, this.#pos + length));
+      ensure(8);
+      const { at } = this;
+      const length = this.u64();
+      if (length > stringBytesMax) this.#fail(`metadata ${quoted(key)}: a string of ${length} bytes`, at);
+      ensure(length);
+      starts[i] = done + this.#pos - from;
       this.#pos += length;
     }
-    return strings;
+    pieces.push(this.#window.slice(from, this.#pos));
+    starts[count] = done + this.#pos - from + 8;
+    return new TextList(concat(pieces), starts, 8).wellFormed();
   }
+}
+
+function concat(pieces: readonly Uint8Array[]): Uint8Array {
+  if (pieces.length === 1) return pieces[0];
+  const all = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let end = 0;
+  for (const piece of pieces) {
+    all.set(piece, end);
+    end += piece.length;
+  }
+  return all;
 }
 
 function narrow(value: bigint): number | bigint {

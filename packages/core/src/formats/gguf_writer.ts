@@ -7,7 +7,7 @@ import { writeAll } from "./safetensors_writer.ts";
 import { checkedByteLength } from "./weight_info.ts";
 
 /** A metadata value to be written: what JavaScript tells apart as it is, other numbers with their type. */
-export type GgufInput = string | boolean | GgufArray | { type: GgufType; value: number | bigint };
+export type GgufInput = string | boolean | GgufArray | readonly string[] | { type: GgufType; value: number | bigint };
 
 /** A tensor to be written, its data at once or in pieces. */
 export interface GgufTensorData {
@@ -99,16 +99,16 @@ class ByteWriter {
     } else if (typeof input === "boolean") {
       this.number("u32", ggufTypes.bool);
       this.number("u8", input ? 1 : 0);
-    } else if (Array.isArray(input) || ArrayBuffer.isView(input)) {
-      this.number("u32", ggufTypes.array);
-      this.array(input);
-    } else {
+    } else if ("type" in input) {
       this.number("u32", ggufTypes[input.type]);
       this.number(input.type, input.value);
+    } else {
+      this.number("u32", ggufTypes.array);
+      this.array(input);
     }
   }
 
-  array(items: GgufArray): void {
+  array(items: GgufArray | readonly string[]): void {
     if (ArrayBuffer.isView(items)) {
       const type = arrayTypes.find(([kind]) => items instanceof kind)![1];
       this.number("u32", ggufTypes[type]);
@@ -116,7 +116,8 @@ class ByteWriter {
       this.bytes(new Uint8Array(items.buffer, items.byteOffset, items.byteLength));
       return;
     }
-    const kind = typeof items[0] === "boolean" ? "bool" : typeof items[0] === "object" ? "array" : "string";
+    const [first] = items;
+    const kind = typeof first === "boolean" ? "bool" : typeof first === "object" ? "array" : "string";
     this.number("u32", ggufTypes[kind]);
     this.number("u64", items.length);
     for (const item of items) {

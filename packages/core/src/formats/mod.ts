@@ -29,4 +29,5 @@ export { bf16FromF32Bits, f16FromF32Bits, f32Bits, f32FromBits, fromF16, toF16 }
 export { quantizable, quantize } from "./quant/quantize.ts";
 export { openSafetensors, readSafetensors, type SafetensorsFile } from "./safetensors.ts";
 export { encodeSafetensors, type TensorData, writeSafetensors } from "./safetensors_writer.ts";
+export { TextList } from "./text_list.ts";
 export { quoted, readWeight, type WeightInfo } from "./weight_info.ts";

@@ -32,3 +32,21 @@ export function decodeUtf8(bytes: Uint8Array, start: number, end: number): strin
   }
   return String.fromCharCode.apply(null, units);
 }
+
+/** Whether bytes[start, end) are UTF-8. */
+export function isUtf8(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end;) {
+    const a = bytes[i++];
+    if (a < 0x80) continue;
+    // Unicode 16, table 3-7: how many bytes follow, and the range of the first of them.
+    const more = a >= 0xc2 && a < 0xe0 ? 1 : (a & 0xf0) === 0xe0 ? 2 : a >= 0xf0 && a < 0xf5 ? 3 : 4;
+    if (more > end - i || more === 4) return false;
+    const first = bytes[i];
+    const low = a === 0xe0 ? 0xa0 : a === 0xf0 ? 0x90 : 0x80;
+    const high = a === 0xed ? 0x9f : a === 0xf4 ? 0x8f : 0xbf;
+    if (first < low || first > high) return false;
+    for (let k = 1; k < more; k++) if ((bytes[i + k] & 0xc0) !== 0x80) return false;
+    i += more;
+  }
+  return true;
+}

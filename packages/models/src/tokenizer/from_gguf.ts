@@ -1,11 +1,12 @@
-import { MllmError } from "@mllm/core";
+import { MllmError, type TextList } from "@mllm/core";
 import type { AddedToken } from "./added_tokens.ts";
-import { broken, readMerges, tokenIdMax } from "./from_json.ts";
 import { buildStages } from "./library.ts";
+import { broken, readMerges, textList, tokenIdMax } from "./read_merges.ts";
 import { preTokenizerNames, preTokenizerRules } from "./pre_tokenizers.ts";
 import { SpmMerges } from "./spm_merges.ts";
 import { byteTokenIds } from "./token_bytes.ts";
 import { VocabularyTokenizer } from "./tokenizer.ts";
+import { Vocabulary } from "./vocabulary.ts";
 import { WordEncoder } from "./word_encoder.ts";
 
 /** GGUF metadata by key, as `GgufFile.metadata` has it; integers may be bigints, arrays plain or typed. */
@@ -14,10 +15,9 @@ export type GgufMetadata = ReadonlyMap<string, unknown>;
 /** Values of `tokenizer.ggml.token_type` (llama.cpp's gguf-py, constants.py). */
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
-interface Vocabulary {
-  texts: string[];
-  /** All ids by text; where two tokens have the same text, the first. */
-  ids: Map<string, number>;
+interface Tokens {
+  vocabulary: Vocabulary;
+  texts: TextList;
   /** Types by id, all normal where the file doesn't say. */
   types: Int32Array;
   special: Set<number>;
@@ -48,31 +48,33 @@ function bytePair(metadata: GgufMetadata): VocabularyTokenizer {
       next: `Supported are ${preTokenizerNames().join(", ")}.`,
     });
   }
-  const vocabulary = readVocabulary(metadata);
+  const tokens = readTokens(metadata);
+  const { vocabulary, special, added } = tokens;
   const stages = buildStages({ ...rules, postProcessor: null });
   return new VocabularyTokenizer({
-    ...vocabulary,
+    vocabulary,
+    added,
     ...stages,
     words: new WordEncoder({
-      vocabulary: vocabulary.ids,
-      special: vocabulary.special,
-      merges: readMerges(metadata.get("tokenizer.ggml.merges"), vocabulary.ids, vocabulary.texts, vocabulary.special),
+      vocabulary,
+      special,
+      merges: readMerges(metadata.get("tokenizer.ggml.merges"), vocabulary, special),
       ignoreMerges: rules.ignoreMerges,
       fuseUnknown: false,
     }),
     bytes: { kind: "byte-level" },
     leadingSpaces: 0,
-    ...specialIds(metadata, vocabulary, { bos: rules.addBos, eos: false }),
+    ...specialIds(metadata, vocabulary.length, { bos: rules.addBos, eos: false }),
   });
 }
 
 function sentencePiece(metadata: GgufMetadata): VocabularyTokenizer {
-  const vocabulary = readVocabulary(metadata);
+  const { vocabulary, texts, types, special, added } = readTokens(metadata);
   const scores = metadata.get("tokenizer.ggml.scores");
   if (!Array.isArray(scores) && !ArrayBuffer.isView(scores)) throw broken("the GGUF file has no tokenizer.ggml.scores");
   const list = scores as unknown as ArrayLike<unknown>;
-  if (list.length !== vocabulary.texts.length) {
-    throw broken(`the GGUF file has ${vocabulary.texts.length} tokens but ${list.length} scores`);
+  if (list.length !== vocabulary.length) {
+    throw broken(`the GGUF file has ${vocabulary.length} tokens but ${list.length} scores`);
   }
   for (let i = 0; i < list.length; i++) {
     if (typeof list[i] !== "number" || Number.isNaN(list[i])) throw broken(`the score of token ${i} is not a number`);
@@ -86,49 +88,45 @@ function sentencePiece(metadata: GgufMetadata): VocabularyTokenizer {
     preTokenizer: null,
     postProcessor: null,
   });
-  const normal = new Map([...vocabulary.ids].filter(([, id]) => vocabulary.types[id] === tokenType.normal));
+  const normal = new Vocabulary(texts, (id) => types[id] === tokenType.normal && vocabulary.isFound(id));
   return new VocabularyTokenizer({
-    ...vocabulary,
+    vocabulary,
+    added,
     ...stages,
     words: new WordEncoder({
       vocabulary: normal,
-      special: vocabulary.special,
-      merges: new SpmMerges(vocabulary.texts, normal, scores as unknown as ArrayLike<number>),
+      special,
+      merges: new SpmMerges(normal, scores as unknown as ArrayLike<number>),
       ignoreMerges: false,
-      byteIds: byteTokenIds(vocabulary.ids),
-      unknownId: tokenIndex(metadata, "unknown", vocabulary.texts.length),
+      byteIds: byteTokenIds(vocabulary),
+      unknownId: tokenIndex(metadata, "unknown", vocabulary.length),
       fuseUnknown: true,
     }),
     bytes: { kind: "pieces", replacements: [["▁", " "]], byteFallback: true },
     leadingSpaces: prefix ? 1 : 0,
-    ...specialIds(metadata, vocabulary, { bos: true, eos: false }),
+    ...specialIds(metadata, vocabulary.length, { bos: true, eos: false }),
   });
 }
 
-function readVocabulary(metadata: GgufMetadata): Vocabulary {
-  const texts = metadata.get("tokenizer.ggml.tokens");
-  if (!Array.isArray(texts) || texts.length === 0) throw broken("the GGUF file has no tokenizer.ggml.tokens");
+function readTokens(metadata: GgufMetadata): Tokens {
+  const texts = textList(metadata.get("tokenizer.ggml.tokens"), "token");
+  if (texts === undefined || texts.length === 0) throw broken("the GGUF file has no tokenizer.ggml.tokens");
   if (texts.length > tokenIdMax) throw broken(`${texts.length} tokens are too many`);
-  const types = metadata.get("tokenizer.ggml.token_type") as ArrayLike<unknown> | undefined;
-  if (types !== undefined && types?.length !== texts.length) {
+  const list = metadata.get("tokenizer.ggml.token_type") as ArrayLike<unknown> | undefined;
+  if (list !== undefined && list?.length !== texts.length) {
     throw broken(`the GGUF file has ${texts.length} tokens but another number of token types`);
   }
-  const typeList = Int32Array.from(texts, (_, id) => types === undefined ? tokenType.normal : Number(types[id]));
-  const vocabulary: Vocabulary = { texts, ids: new Map(), types: typeList, special: new Set(), added: [] };
-  for (let id = 0; id < texts.length; id++) {
-    const text: unknown = texts[id];
-    if (typeof text !== "string") throw broken(`token ${id} is not a text`);
-    if (text === "" || vocabulary.ids.has(text)) continue;
-    vocabulary.ids.set(text, id);
-    const type = typeList[id];
-    const special = type === tokenType.control || type === tokenType.unknown;
-    if (special) vocabulary.special.add(id);
-    if (special || type === tokenType.userDefined) {
-      const rest = { normalized: false, lstrip: false, rstrip: false, singleWord: false };
-      vocabulary.added.push({ id, content: text, special, ...rest });
-    }
+  const types = new Int32Array(texts.length).fill(tokenType.normal);
+  if (list !== undefined) { for (let id = 0; id < types.length; id++) types[id] = Number(list[id]); }
+  const tokens: Tokens = { vocabulary: new Vocabulary(texts), texts, types, special: new Set(), added: [] };
+  for (let id = 0; id < types.length; id++) {
+    const special = types[id] === tokenType.control || types[id] === tokenType.unknown;
+    if (!(special || types[id] === tokenType.userDefined) || !tokens.vocabulary.isFound(id)) continue;
+    if (special) tokens.special.add(id);
+    const rest = { normalized: false, lstrip: false, rstrip: false, singleWord: false };
+    tokens.added.push({ id, content: texts.at(id)!, special, ...rest });
   }
-  return vocabulary;
+  return tokens;
 }
 
 function flag(metadata: GgufMetadata, key: string, otherwise: boolean): boolean {
@@ -149,8 +147,8 @@ function tokenIndex(metadata: GgufMetadata, name: string, count: number): number
   return id;
 }
 
-function specialIds(metadata: GgufMetadata, { texts }: Vocabulary, byDefault: { bos: boolean; eos: boolean }) {
-  const index = (name: string) => tokenIndex(metadata, name, texts.length);
+function specialIds(metadata: GgufMetadata, count: number, byDefault: { bos: boolean; eos: boolean }) {
+  const index = (name: string) => tokenIndex(metadata, name, count);
   const bosId = index("bos");
   const eosId = index("eos");
   const addBos = flag(metadata, "tokenizer.ggml.add_bos_token", byDefault.bos);

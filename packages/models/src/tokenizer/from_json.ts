@@ -1,22 +1,13 @@
-import { MllmError } from "@mllm/core";
+import { MllmError, TextList } from "@mllm/core";
 import type { AddedToken } from "./added_tokens.ts";
 import { buildStages } from "./library.ts";
-import { PairTable } from "./pair_table.ts";
+import { broken, readMerges, tokenIdMax } from "./read_merges.ts";
 import { type ByteRules, byteTokenIds } from "./token_bytes.ts";
 import { VocabularyTokenizer } from "./tokenizer.ts";
+import { Vocabulary } from "./vocabulary.ts";
 import { WordEncoder } from "./word_encoder.ts";
 
 type Json = Record<string, unknown>;
-
-/** Ids above this are taken for a broken file; the largest vocabularies known have about 260,000. */
-export const tokenIdMax = (1 << 22) - 1;
-
-/** An `invalid_file` error about a tokenizer. */
-export function broken(what: string): MllmError {
-  return new MllmError("invalid_file", `tokenizer: ${what}`, {
-    next: "Download the model's files again",
-  });
-}
 
 function object(value: unknown, name: string): Json {
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw broken(`${name} is not an object`);
@@ -34,42 +25,43 @@ export function tokenizerFromJson(tokenizer: unknown, config?: unknown): Vocabul
   const model = object(root.model, "model");
   checkModel(model);
   const texts: (string | undefined)[] = [];
-  const ids = readVocabulary(object(model.vocab, "model.vocab"), texts);
-  const added = readAddedTokens(root.added_tokens, texts, ids);
+  readTexts(object(model.vocab, "model.vocab"), texts);
+  const added = readAddedTokens(root.added_tokens, texts);
+  const vocabulary = new Vocabulary(TextList.from(texts.map((text) => text ?? "")));
+  for (const { id } of added) vocabulary.prefer(id);
   const stages = buildStages({
     normalizer: root.normalizer,
     preTokenizer: root.pre_tokenizer,
     postProcessor: root.post_processor,
   });
   const special = new Set(added.filter((token) => token.special).map((token) => token.id));
-  const unknown = typeof model.unk_token === "string" ? ids.get(model.unk_token) : undefined;
+  const unknown = namedToken(model.unk_token, vocabulary);
   const byteFallback = model.byte_fallback === true;
   const idOf = (text: string) => {
-    const id = ids.get(text);
-    if (id === undefined) throw broken(`the post-processor names ${JSON.stringify(text)}, which is no token`);
+    const id = vocabulary.id(text);
+    if (id < 0) throw broken(`the post-processor names ${JSON.stringify(text)}, which is no token`);
     return id;
   };
   const names = object(config ?? {}, "tokenizer_config.json");
-  const eos = namedToken(names.eos_token, ids);
+  const eos = namedToken(names.eos_token, vocabulary);
   return new VocabularyTokenizer({
-    texts,
-    ids,
+    vocabulary,
     added,
     normalize: stages.normalize,
     split: stages.split,
     words: new WordEncoder({
-      vocabulary: ids,
+      vocabulary,
       special,
-      merges: readMerges(model.merges, ids, texts, special),
+      merges: readMerges(model.merges, vocabulary, special),
       ignoreMerges: model.ignore_merges === true,
-      byteIds: byteFallback ? byteTokenIds(ids) : undefined,
+      byteIds: byteFallback ? byteTokenIds(vocabulary) : undefined,
       unknownId: unknown,
       fuseUnknown: model.fuse_unk === true,
     }),
     ...readDecoder(root.decoder),
     prefixIds: stages.prefix.map(idOf),
     suffixIds: stages.suffix.map(idOf),
-    bosId: namedToken(names.bos_token, ids),
+    bosId: namedToken(names.bos_token, vocabulary),
     eosIds: eos === undefined ? [] : [eos],
   });
 }
@@ -93,8 +85,7 @@ function checkId(id: unknown, what: string): number {
   return id;
 }
 
-function readVocabulary(vocab: Json, texts: (string | undefined)[]): Map<string, number> {
-  const ids = new Map<string, number>();
+function readTexts(vocab: Json, texts: (string | undefined)[]): void {
   for (const text in vocab) {
     const id = checkId(vocab[text], JSON.stringify(text));
     if (texts[id] !== undefined) {
@@ -103,12 +94,10 @@ function readVocabulary(vocab: Json, texts: (string | undefined)[]): Map<string,
     // Growing by assignment keeps the array dense only if ids come in order, so holes are filled as they appear.
     while (texts.length < id) texts.push(undefined);
     texts[id] = text;
-    ids.set(text, id);
   }
-  return ids;
 }
 
-function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map<string, number>): AddedToken[] {
+function readAddedTokens(value: unknown, texts: (string | undefined)[]): AddedToken[] {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value)) throw broken("added_tokens is not a list");
   return Array.from(value, (entry, index) => {
@@ -121,7 +110,6 @@ function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map
     }
     while (texts.length < id) texts.push(undefined);
     texts[id] = content;
-    ids.set(content, id);
     const special = token.special === true;
     return {
       id,
@@ -135,51 +123,10 @@ function readAddedTokens(value: unknown, texts: (string | undefined)[], ids: Map
   });
 }
 
-/**
- * Fills the table of merges, given as `"a b"` or `["a", "b"]`. A pair whose parts or result are not in the vocabulary
- * is an error, as in the Rust library.
- */
-export function readMerges(
-  value: unknown,
-  ids: ReadonlyMap<string, number>,
-  texts: readonly (string | undefined)[],
-  special: ReadonlySet<number>,
-): PairTable {
-  if (!Array.isArray(value)) throw broken("merges is not a list");
-  if (value.length > tokenIdMax) throw broken(`${value.length} merges are too many`);
-  const table = new PairTable(value.length);
-  // Vocabularies usually number their tokens in the order of the merges, which saves the dearest of three look-ups; where
-  // two tokens share a text the guess could be the wrong one of them.
-  const guesses = ids.size === texts.length;
-  let previous = -1;
-  for (let rank = 0; rank < value.length; rank++) {
-    const merge: unknown = value[rank];
-    let left: unknown, right: unknown;
-    if (typeof merge === "string") {
-      const space = merge.indexOf(" ", 1);
-      if (space < 0) throw broken(`merge ${rank} is not a pair`);
-      left = merge.slice(0, space);
-      right = merge.slice(space + 1);
-    } else if (Array.isArray(merge) && merge.length === 2) [left, right] = merge;
-    if (typeof left !== "string" || typeof right !== "string") throw broken(`merge ${rank} is not a pair of texts`);
-    const a = ids.get(left);
-    const b = ids.get(right);
-    const next = guesses ? texts[previous + 1] : undefined;
-    const guessed = next !== undefined && next.length === left.length + right.length && next.startsWith(left) &&
-      next.endsWith(right);
-    const merged = guessed ? previous + 1 : ids.get(left + right);
-    if (a === undefined || b === undefined || merged === undefined) {
-      throw broken(`merge ${rank}, ${JSON.stringify(left)} with ${JSON.stringify(right)}, is not about known tokens`);
-    }
-    previous = merged;
-    if (!special.has(merged)) table.set(a, b, rank, merged);
-  }
-  return table;
-}
-
-function namedToken(value: unknown, ids: ReadonlyMap<string, number>): number | undefined {
+function namedToken(value: unknown, vocabulary: Vocabulary): number | undefined {
   const text = typeof value === "object" && value !== null ? (value as Json).content : value;
-  return typeof text === "string" ? ids.get(text) : undefined;
+  const id = typeof text === "string" ? vocabulary.id(text) : -1;
+  return id < 0 ? undefined : id;
 }
 
 /** Reads what the decoder says of bytes; only those that work token by token, but for a space at the very start. */

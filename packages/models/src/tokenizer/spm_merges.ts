@@ -1,5 +1,6 @@
 import { PairTable } from "./pair_table.ts";
 import type { MergeTable } from "./merge.ts";
+import type { Vocabulary } from "./vocabulary.ts";
 
 /** Pairs that were looked up are remembered up to this number, then forgotten at once: a bound, not a tuning knob. */
 const rememberedMax = 1 << 20;
@@ -12,32 +13,25 @@ const never = 0x7fffffff;
  * and pairs are found by text once, then by id.
  */
 export class SpmMerges implements MergeTable {
-  readonly #texts: readonly (string | undefined)[];
-  readonly #vocabulary: ReadonlyMap<string, number>;
+  readonly #vocabulary: Vocabulary;
   readonly #ranks: Int32Array;
   readonly #lengthMax: number;
   #pairs = new PairTable(1 << 14);
 
   /**
-   * @param texts token texts by id
    * @param vocabulary the tokens that text may merge into: the normal ones
    * @param scores score of each id
    */
-  constructor(
-    texts: readonly (string | undefined)[],
-    vocabulary: ReadonlyMap<string, number>,
-    scores: ArrayLike<number>,
-  ) {
-    this.#texts = texts;
+  constructor(vocabulary: Vocabulary, scores: ArrayLike<number>) {
     this.#vocabulary = vocabulary;
-    const order = [...vocabulary.values()].sort((a, b) => scores[b] - scores[a]);
-    this.#ranks = new Int32Array(texts.length);
+    const order = vocabulary.ids().sort((a, b) => scores[b] - scores[a]);
+    this.#ranks = new Int32Array(vocabulary.length);
     let rank = 0;
     let lengthMax = 0;
     for (let i = 0; i < order.length; i++) {
       if (i > 0 && scores[order[i]] !== scores[order[i - 1]]) rank++;
       this.#ranks[order[i]] = rank;
-      lengthMax = Math.max(lengthMax, texts[order[i]]!.length);
+      lengthMax = Math.max(lengthMax, vocabulary.byteLength(order[i]));
     }
     this.#lengthMax = lengthMax;
   }
@@ -59,10 +53,9 @@ export class SpmMerges implements MergeTable {
 
   #remember(left: number, right: number): number {
     if (this.#pairs.size >= rememberedMax) this.#pairs = new PairTable(1 << 14);
-    const a = this.#texts[left]!;
-    const b = this.#texts[right]!;
-    const merged = a.length + b.length <= this.#lengthMax ? this.#vocabulary.get(a + b) : undefined;
-    return merged === undefined
+    const length = this.#vocabulary.byteLength(left) + this.#vocabulary.byteLength(right);
+    const merged = length <= this.#lengthMax ? this.#vocabulary.findJoined(left, right) : -1;
+    return merged < 0
       ? this.#pairs.set(left, right, never, 0)
       : this.#pairs.set(left, right, this.#ranks[merged], merged);
   }

@@ -1,3 +1,5 @@
+import type { Vocabulary } from "./vocabulary.ts";
+
 /**
  * How a vocabulary writes bytes down as text.
  *
@@ -48,11 +50,11 @@ export function bytesOfToken(text: string, rules: ByteRules): Uint8Array {
 }
 
 /** Ids of `<0x00>` … `<0xFF>`, or undefined where one is missing: bytes are then no way out for unknown characters. */
-export function byteTokenIds(vocabulary: ReadonlyMap<string, number>): Int32Array | undefined {
+export function byteTokenIds(vocabulary: Vocabulary): Int32Array | undefined {
   const ids = new Int32Array(256);
   for (let byte = 0; byte < 256; byte++) {
-    const id = vocabulary.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-    if (id === undefined) return undefined;
+    const id = vocabulary.id(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+    if (id < 0) return undefined;
     ids[byte] = id;
   }
   return ids;

@@ -2,6 +2,7 @@ import { MllmError } from "@mllm/core";
 import { type AddedToken, AddedTokenMatcher, rangeSearch, type TextRange } from "./added_tokens.ts";
 import { endOfTurnTexts } from "./end_of_turn.ts";
 import { type ByteRules, bytesOfToken } from "./token_bytes.ts";
+import type { Vocabulary } from "./vocabulary.ts";
 import type { WordEncoder } from "./word_encoder.ts";
 
 /** Options of `Tokenizer.encode`. */
@@ -55,10 +56,8 @@ export interface Tokenizer {
 
 /** The parts that a Tokenizer is made of; both tokenizer.json and GGUF metadata come down to these. */
 export interface TokenizerParts {
-  /** Token texts by id. */
-  texts: readonly (string | undefined)[];
-  /** Ids by text, added tokens included. */
-  ids: ReadonlyMap<string, number>;
+  /** All tokens, added ones included. */
+  vocabulary: Vocabulary;
   added: readonly AddedToken[];
   normalize: (text: string) => string;
   /** Splits plain text into words; `index` is 0 for the part that the whole text starts with. */
@@ -89,12 +88,12 @@ export class VocabularyTokenizer implements Tokenizer {
 
   constructor(parts: TokenizerParts) {
     this.#parts = parts;
-    this.vocabSize = parts.texts.length;
+    this.vocabSize = parts.vocabulary.length;
     this.leadingSpaces = parts.leadingSpaces;
     this.bosId = parts.bosId;
     this.specialTexts = parts.added.filter((token) => token.special).map((token) => token.content);
     this.#special = new Set(parts.added.filter((token) => token.special).map((token) => token.id));
-    const known = endOfTurnTexts.map((text) => parts.ids.get(text)).filter((id) => id !== undefined);
+    const known = endOfTurnTexts.map((text) => parts.vocabulary.id(text));
     this.eosIds = [...new Set([...parts.eosIds, ...known.filter((id) => this.#special.has(id))])];
   }
 
@@ -139,17 +138,18 @@ export class VocabularyTokenizer implements Tokenizer {
 
   tokenBytes(id: number): Uint8Array {
     if (!Number.isInteger(id) || id < 0) throw new MllmError("invalid_argument", `${id} is not a token id`);
-    const text = this.#parts.texts[id];
+    const text = this.#parts.vocabulary.text(id);
     if (text === undefined) return new Uint8Array(0);
     return this.#bytes[id] ??= bytesOfToken(text, this.#parts.bytes);
   }
 
   tokenId(text: string): number | undefined {
-    return this.#parts.ids.get(text);
+    const id = this.#parts.vocabulary.id(text);
+    return id < 0 ? undefined : id;
   }
 
   tokenText(id: number): string | undefined {
-    return this.#parts.texts[id];
+    return this.#parts.vocabulary.text(id);
   }
 
   isSpecial(id: number): boolean {

@@ -1,9 +1,10 @@
 import { mergeSymbols, type MergeTable } from "./merge.ts";
+import type { Vocabulary } from "./vocabulary.ts";
 
 /** What a WordEncoder needs to know of a vocabulary. */
 export interface WordEncoderOptions {
-  /** Tokens by their text. */
-  vocabulary: ReadonlyMap<string, number>;
+  /** The tokens that text may become. */
+  vocabulary: Vocabulary;
   /** Control tokens: plain text never becomes one, not even by way of a vocabulary that spells one out. */
   special: ReadonlySet<number>;
   merges: MergeTable;
@@ -32,8 +33,11 @@ export class WordEncoder {
 
   constructor(options: WordEncoderOptions) {
     this.#options = options;
-    for (const [text, id] of options.vocabulary) {
-      if (text.length === 1 && !options.special.has(id)) this.#characters[text.charCodeAt(0)] = id;
+    const { vocabulary, special } = options;
+    for (const id of vocabulary.ids()) {
+      if (vocabulary.byteLength(id) > 3 || special.has(id)) continue;
+      const text = vocabulary.text(id)!;
+      if (text.length === 1) this.#characters[text.charCodeAt(0)] = id;
     }
   }
 
@@ -53,8 +57,8 @@ export class WordEncoder {
   #encode(word: string): number[] {
     const { vocabulary, special, merges, ignoreMerges } = this.#options;
     if (ignoreMerges) {
-      const id = vocabulary.get(word);
-      if (id !== undefined && !special.has(id)) return [id];
+      const id = vocabulary.id(word);
+      if (id >= 0 && !special.has(id)) return [id];
     }
     const symbols = new Int32Array(word.length);
     const starts = new Int32Array(word.length + 1);
@@ -62,7 +66,7 @@ export class WordEncoder {
     for (let i = 0; i < word.length;) {
       const unit = word.charCodeAt(i);
       const wide = unit >= 0xd800 && unit < 0xdc00 && i + 1 < word.length;
-      symbols[count] = wide ? vocabulary.get(word.slice(i, i + 2)) ?? -1 : this.#characters[unit];
+      symbols[count] = wide ? vocabulary.id(word.slice(i, i + 2)) : this.#characters[unit];
       starts[count++] = i;
       i += wide ? 2 : 1;
     }
