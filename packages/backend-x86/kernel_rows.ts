@@ -8,6 +8,15 @@
  */
 import { type DType, encodeLinearVariant, type KernelRow, type LinearVariant } from "@mllm/core";
 
+/** `tile_sizes` of core's native/kernels/linear_i8.zig, by level; beside AMX's tiles, level amx has those of avx512vnni. */
+export const tileRows: Readonly<Record<string, readonly number[]>> = {
+  portable: [2],
+  avx2: [2, 4],
+  avxvnni: [2, 4],
+  avx512vnni: [4, 8],
+  amx: [4, 8],
+};
+
 /** Types that weights in blocks have once packed. */
 const quantised: readonly DType[] = ["q8_0", "q4_0", "q5_0", "q4_k", "q6_k", "q8_g16"];
 

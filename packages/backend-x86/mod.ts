@@ -12,7 +12,7 @@
  */
 import { type BackendPlugin, MllmError } from "@mllm/core";
 import { fileURLToPath } from "node:url";
-import { kernelRows } from "./kernel_rows.ts";
+import { kernelRows, tileRows } from "./kernel_rows.ts";
 
 const libraryNames: Partial<Record<typeof Deno.build.os, string>> = {
   linux: "libmllm_x86.so",
@@ -40,4 +40,5 @@ export const x86: BackendPlugin = {
   levels: ["portable", "avx2", "avxvnni", "avx512vnni", "amx"],
   library,
   kernelRows,
+  tileRows,
 };

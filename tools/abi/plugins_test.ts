@@ -33,6 +33,19 @@ describe("backend plugins", () => {
     for (const { level } of x86.kernelRows) assert(level === undefined || x86.levels.includes(level), level);
   });
 
+  it("x86 names the register tiles that its kernels have", async () => {
+    const file = new URL("../../packages/core/native/kernels/linear_i8.zig", import.meta.url);
+    const [, levels] = /const tile_sizes: .* \{\n((?: {4}\..*\n)+)\};/.exec(await Deno.readTextFile(file))!;
+    const sizes = Object.fromEntries(
+      levels.trim().split("\n").flatMap((line) => {
+        const [names, rows] = line.split(" => ");
+        return names.split(",").map((name) => [name.trim().slice(1), rows.match(/\d+/g)!.map(Number)]);
+      }),
+    );
+    assertEquals(x86.tileRows, { ...sizes, amx: sizes.avx512vnni });
+    assertEquals(Object.keys(x86.tileRows!).sort(), x86.levels.toSorted());
+  });
+
   it("x86 refuses an unknown level by name", async () => {
     const error = await assertRejects(() => openBackend(x86, { level: "avx9" }), MllmError, '"avx9"');
     assertMatch(error.message, /portable/);

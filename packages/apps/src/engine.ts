@@ -204,6 +204,8 @@ export interface TuneReport {
   known: number;
   /** Groups of comparisons that were given up because the machine had other work. */
   disturbed: number;
+  /** Whether the signal ended it. */
+  interrupted: boolean;
   /** One line per choice that differs from the default. */
   rows: readonly string[];
 }
@@ -222,11 +224,12 @@ export interface Engine {
   backends(options: RunOptions): Promise<BackendReport[]>;
   /**
    * Measures which kernels are fastest for the shapes of a model (without a path: of usual sizes) and keeps the result
-   * for this machine; what an earlier run has measured is not done again, unless `force`.
+   * for this machine; what an earlier run has measured is not done again, unless `force`. The signal ends it, with a
+   * report; while the model loads it throws the signal's reason.
    */
   tune(
     path: string | undefined,
-    options: RunOptions & { force: boolean; onTune: TuneProgress },
+    options: RunOptions & { force: boolean; onTune: TuneProgress; signal?: AbortSignal },
   ): Promise<TuneReport>;
   /** Size and settings that `bench` prints for an opened model. */
   describeRun(

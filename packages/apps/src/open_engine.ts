@@ -57,13 +57,7 @@ const EXPLAINED: readonly { op: OpName; x: DType; dtypes: readonly DType[]; n: n
 
 /** A plugin whose library can be loaded also from inside a compiled binary. */
 function unpacked(plugin: BackendPlugin, assets: AssetOptions): BackendPlugin {
-  return {
-    name: plugin.name,
-    description: plugin.description,
-    levels: plugin.levels,
-    kernelRows: plugin.kernelRows,
-    library: async () => await assetPath(await plugin.library(), assets),
-  };
+  return { ...plugin, library: async () => await assetPath(await plugin.library(), assets) };
 }
 
 class ProjectEngine implements Engine {
@@ -143,22 +137,28 @@ class ProjectEngine implements Engine {
 
   async tune(
     path: string | undefined,
-    { force, onTune, ...options }: RunOptions & { force: boolean; onTune: TuneProgress },
+    { force, onTune, signal, ...options }: RunOptions & {
+      force: boolean;
+      onTune: TuneProgress;
+      signal?: AbortSignal;
+    },
   ): Promise<TuneReport> {
     const { plugin, level } = this.#plugin(options.backend);
     const { threads, activations, onProgress } = options;
     using backend = await openBackend(plugin, { level, threads, activations });
-    if (path === undefined) {
-      return await this.#tuned.tune(backend, usualWorkloads(backend), { force, onProgress: onTune });
-    }
+    const how = { force, onProgress: onTune, signal };
+    if (path === undefined) return await this.#tuned.tune(backend, usualWorkloads(backend), how);
     using model = await loadModel(path, {
       ...options,
       backend,
-      onProgress: onProgress === undefined ? undefined : (done, total) => onProgress("loading", done, total),
+      onProgress: (done, total) => {
+        signal?.throwIfAborted();
+        onProgress?.("loading", done, total);
+      },
     });
     const name = path.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, "");
     const workloads = [() => new ModelWorkload(name, model)];
-    return await this.#tuned.tune(backend, workloads, { force, onProgress: onTune });
+    return await this.#tuned.tune(backend, workloads, how);
   }
 
   describeRun(model: LoadedModel) {

@@ -15,7 +15,6 @@ import type {
   ModelSummary,
   ReplyStats,
   RunOptions,
-  TuneProgress,
   TuneReport,
 } from "../src/engine.ts";
 
@@ -244,21 +243,18 @@ export class FakeEngine implements Engine {
       },
     ]);
   }
-  tune(path: string | undefined, options: RunOptions & { force: boolean; onTune: TuneProgress }): Promise<TuneReport> {
+  async tune(path: string | undefined, options: Parameters<Engine["tune"]>[1]): Promise<TuneReport> {
     if (path !== undefined) this.#check(path);
     this.tunings.push({ path, force: options.force, threads: options.threads });
     for (let i = 1; i <= 4; i++) options.onTune("fake: decode", i, 4);
-    const { threads = 1 } = options;
-    if (threads > 99) return Promise.resolve({ file: "tuned.json", measured: 0, known: 0, disturbed: 4, rows: [] });
+    const { threads = 1, signal } = options;
+    const interrupted = threads === 98;
+    if (interrupted) await new Promise((resolve) => signal?.addEventListener("abort", resolve));
+    const none = { file: "tuned.json", measured: 0, known: 0, disturbed: 4, interrupted, rows: [] };
+    if (threads > 99) return none;
     const known = options.force ? 0 : 4;
     const row = "linear decode (q4_0 [64, 64] by q8a): [tuned] GEMV, runs of 8 panels on all threads: because";
-    return Promise.resolve({
-      file: "tuned.json",
-      measured: 6,
-      known,
-      disturbed: threads === 99 ? 2 : 0,
-      rows: [row],
-    });
+    return { ...none, measured: 6, known, disturbed: threads === 99 ? 2 : 0, rows: [row] };
   }
   describeRun() {
     return {

@@ -29,6 +29,8 @@ export interface BackendPlugin {
   library(): Promise<string>;
   /** Rows of the kernel selector, the first that fits decides. */
   readonly kernelRows: readonly KernelRow[];
+  /** By level: the register tiles that `linear` has there in int8, in rows, rising; the last is the level's choice. */
+  readonly tileRows?: Readonly<Record<string, readonly number[]>>;
 }
 
 /** What a backend says about the machine it would run on, or runs on. */

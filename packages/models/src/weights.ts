@@ -17,7 +17,6 @@ import {
   Tensor,
   type WeightInfo,
 } from "@mllm/core";
-import { setImmediate } from "node:timers";
 
 /** Bytes by which the address of a tensor must divide; blocks may lie anywhere. */
 function alignmentOf(dtype: DType): number {
@@ -113,7 +112,7 @@ export class WeightLoader implements Disposable {
     for (const { info, packed } of this.#pending.splice(0)) {
       this.#fill(info, packed);
       if (performance.now() - turnMs < TURN_MS) continue;
-      await new Promise(setImmediate);
+      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
       turnMs = performance.now();
     }
   }

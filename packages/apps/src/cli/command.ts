@@ -19,7 +19,8 @@ export interface Command {
   details?: string;
   options: readonly OptionSpec[];
   positionalsMax?: number;
-  run(run: CommandRun): Promise<void>;
+  /** Answers with the exit code where that is not 0. */
+  run(run: CommandRun): Promise<number | void>;
 }
 
 export const JSON_OPTION: OptionSpec = { name: "json", doc: "one JSON object on stdout" };

@@ -90,11 +90,10 @@ async function run(args: readonly string[], host: Host, program: ChatProgram): P
     host.stdout.write(commandHelp(command));
     return 0;
   }
-  await command.run({ options, host, program });
-  return 0;
+  return await command.run({ options, host, program }) ?? 0;
 }
 
-/** Runs `mllm`; answers with the exit code (0, 1 for a failure, 2 for wrong usage) and never throws. */
+/** Runs `mllm`; answers with the exit code (0, 1 for a failure, 2 for wrong usage, 130 after Ctrl+C) and never throws. */
 export async function mllmMain(args: readonly string[], host: Host, program: ChatProgram): Promise<number> {
   try {
     return await run(args, host, program);

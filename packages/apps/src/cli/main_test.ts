@@ -212,6 +212,21 @@ describe("mllm", () => {
     }]);
   });
 
+  it("tune says after Ctrl+C what is kept, and ends with 130", async () => {
+    const host = new FakeHost({ stderrTerminal: true });
+    const ended = mllmMain(["tune", "-m", "fake", "-t", "98"], host, fakeProgram());
+    await host.shows("fake: decode");
+    host.signal("SIGINT");
+    assertEquals(await ended, 130);
+    assertMatch(host.out, /^linear decode .*\ncomparisons made: 6, known before: 4, [^\n]+\n$/);
+    const after = host.err.split("\r\x1b[K").at(-1);
+    assertEquals(
+      after,
+      "kept in tuned.json\nmllm: interrupted: the next `mllm tune` goes on with the stage that ran\n",
+    );
+    assertEquals(host.listenerCount, 0);
+  });
+
   it("info and doctor tell what there is", async () => {
     const info = await mllm(["info", "-m", "fake", "--tensors"]);
     for (

@@ -3,8 +3,8 @@ import { MllmError } from "@mllm/core";
 import { errorLine } from "../errors.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { ProgressBar } from "../terminal/progress.ts";
-import type { TuneReport } from "../engine.ts";
-import type { Host } from "../host.ts";
+import type { Engine, RunOptions, TuneReport } from "../engine.ts";
+import { type Host, SIGNAL_EXIT } from "../host.ts";
 import { type Command, JSON_OPTION } from "./command.ts";
 
 export const tuneCommand: Command = {
@@ -29,11 +29,16 @@ export const tuneCommand: Command = {
       ? undefined
       : options.required("model", "Leave it out for usual sizes");
     const run = runOptions(options);
-    const report = await (async () => {
-      using bar = new ProgressBar(host.stderr, () => host.columns());
-      const onProgress = (what: string, done: number, total: number) => bar.update(what, done, total);
-      return await program.engine.tune(path, { ...run, force: options.has("force"), onProgress, onTune: onProgress });
-    })();
+    const report = await tune(host, program.engine, path, { ...run, force: options.has("force") });
+    if (report === undefined) {
+      host.stderr.write("mllm: interrupted before anything was measured\n");
+      return SIGNAL_EXIT.SIGINT;
+    }
+    if (report.interrupted) {
+      print(host, report, options.has("json"));
+      host.stderr.write("mllm: interrupted: the next `mllm tune` goes on with the stage that ran\n");
+      return SIGNAL_EXIT.SIGINT;
+    }
     const { measured, disturbed } = report;
     const left = disturbed === 0 ? undefined : new MllmError(
       "io",
@@ -44,16 +49,38 @@ export const tuneCommand: Command = {
           "with a smaller --threads",
       },
     );
-    if (options.has("json")) host.stdout.write(`${JSON.stringify(report)}\n`);
-    else {
-      print(host, report);
-      if (left !== undefined && measured > 0) host.stderr.write(`${errorLine(left)}\n`);
-    }
+    print(host, report, options.has("json"));
     if (left !== undefined && measured === 0) throw left;
+    if (left !== undefined && !options.has("json")) host.stderr.write(`${errorLine(left)}\n`);
   },
 };
 
-function print(host: Host, { file, measured, known, rows }: TuneReport): void {
+/** Tunes with a bar on stderr, where that is a terminal. After Ctrl+C a report of what was done, undefined if nothing. */
+async function tune(
+  host: Host,
+  engine: Engine,
+  path: string | undefined,
+  run: RunOptions & { force: boolean },
+): Promise<TuneReport | undefined> {
+  using bar = new ProgressBar(host.stderr, () => host.columns());
+  const onProgress = (what: string, done: number, total: number) => bar.update(what, done, total);
+  const stop = new AbortController();
+  const stopListening = host.onSignal("SIGINT", () => stop.abort());
+  try {
+    return await engine.tune(path, { ...run, onProgress, onTune: onProgress, signal: stop.signal });
+  } catch (error) {
+    if (error !== stop.signal.reason) throw error;
+  } finally {
+    stopListening();
+  }
+}
+
+function print(host: Host, report: TuneReport, isJson: boolean): void {
+  if (isJson) {
+    host.stdout.write(`${JSON.stringify(report)}\n`);
+    return;
+  }
+  const { file, measured, known, rows } = report;
   for (const row of rows) host.stdout.write(`${row}\n`);
   host.stdout.write(
     `comparisons made: ${measured}, known before: ${known}, choices other than the default: ${rows.length}\n`,

@@ -26,8 +26,8 @@ export interface RoundsPlan<P extends TunableProgram> {
   readonly rounds: number;
   run(program: P, point: Point): void;
   isQuiet(): boolean;
-  /** Told of every point of a program, with the number of those that are planned by now. */
-  onRun(done: number, total: number): void;
+  /** Told of every point of a program, with the number of those that are planned by now; what it throws ends them. */
+  onRun(done: number, total: number): Promise<void>;
 }
 
 /** A point of a round runs its program for at least so long: shorter ones are mostly waking threads. */
@@ -37,30 +37,30 @@ const REPEATS_MAX = 64;
 const LOST_MIN = 3;
 
 /** The times of each program; undefined when the machine had too much other work. */
-export function runRounds<P extends TunableProgram>(plan: RoundsPlan<P>): Samples[] | undefined {
+export async function runRounds<P extends TunableProgram>(plan: RoundsPlan<P>): Promise<Samples[] | undefined> {
   const { programs, points, rounds } = plan;
   const meters = programs.map((program) => new Meter(program, points.length));
   const perRound = programs.length * points.length;
   let [done, total] = [0, (rounds + 1) * perRound];
   const repeats = points.map(() => 1);
-  const round = (number: number) => {
+  const round = async (number: number) => {
     for (const [at, point] of points.entries()) {
       for (let i = 0; i < programs.length; i++) {
         const which = (i + number) % programs.length; // nobody is always behind the same one
         for (let n = 0; n < repeats[at]; n++) plan.run(programs[which], point);
         const ns = meters[which].take(at, repeats[at]);
         if (number === 0) repeats[at] = Math.max(repeats[at], Math.min(REPEATS_MAX, Math.ceil(POINT_NS_MIN / ns)));
-        plan.onRun(++done, total);
+        await plan.onRun(++done, total);
       }
     }
   };
   for (const meter of meters) meter.start();
-  round(0); // memory is touched, caches and predictors are warm, and this says how often to repeat
+  await round(0); // memory is touched, caches and predictors are warm, and this says how often to repeat
   for (let [number, kept, lost] = [1, 0, 0]; kept < rounds; number++) {
     for (const meter of meters) meter.start();
     let counts = plan.isQuiet();
     if (counts) {
-      round(number);
+      await round(number);
       counts = plan.isQuiet();
     }
     for (const meter of meters) meter.end(counts);

@@ -1,10 +1,10 @@
 /** `mllm tune` on a real backend and a tiny model: what is kept, what goes on, what never changes. */
 import { describe, it } from "@std/testing/bdd";
-import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fileURLToPath } from "node:url";
 import { openBackend } from "@mllm/core";
 import { x86 } from "@mllm/backend-x86";
-import { FakeHost } from "../../testing/fake_host.ts";
+import { FakeHost, type FakeHostOptions } from "../../testing/fake_host.ts";
 import { mllmMain } from "../cli/main.ts";
 import { openProgram } from "../open_engine.ts";
 import { ProcessorWatch } from "./load.ts";
@@ -26,8 +26,8 @@ async function inFolder(use: (file: string) => Promise<void>): Promise<void> {
   }
 }
 
-function open(file: string) {
-  const host = new FakeHost({ env: { MLLM_TUNED: file } });
+function open(file: string, options: FakeHostOptions = {}) {
+  const host = new FakeHost({ ...options, env: { MLLM_TUNED: file } });
   const watch = () => ({ isQuiet: () => true, [Symbol.dispose]: () => {} }); // whatever else this machine does
   const program = openProgram(host, "mllm", false, watch);
   return { host, program, engine: program.engine };
@@ -55,12 +55,19 @@ describe("mllm tune", () => {
   it("keeps each stage at once and goes on after an interruption", () =>
     inFolder(async (file) => {
       const store = new TunedStore(file);
-      const stop = new Error("interrupted");
-      const onTune = (what: string) => {
-        if (what.endsWith("few rows")) throw stop;
+      const { host, program } = open(file, { stderrTerminal: true });
+      const { write } = host.stderr;
+      host.stderr.write = (text) => {
+        write(text);
+        if (text.includes("few rows")) host.signal("SIGINT");
       };
-      await assertRejects(() => open(file).engine.tune(MODEL, { ...quiet, onTune }), Error, "interrupted");
+      assertEquals(await mllmMain(["tune", "-m", MODEL, "-t", "2", "-c", "512"], host, program), 130);
       const [partial] = store.read();
+      assertMatch(
+        host.out,
+        new RegExp(`comparisons made: ${partial.measurements.length}, known before: 0, [^\\n]+\\n$`),
+      );
+      assertEquals(host.err.split("\r\x1b[K").at(-1)!.split("\n")[0], `kept in ${file}`);
       assertEquals(new Set(partial.measurements.map(({ stage }) => stage)), new Set(["decode"]));
       const stages = new Set<string>();
       const { known, measured, file: path } = await open(file).engine.tune(MODEL, {
@@ -75,6 +82,19 @@ describe("mllm tune", () => {
       assert(whole.measurements.some(({ op, stage }) => op === "linear" && stage === "prefill"));
       assert(whole.measurements.some(({ op }) => op === "attention"));
       assertEquals((await open(file).engine.tune(MODEL, quiet)).measured, 0);
+    }));
+
+  it("ends while the model loads, with nothing kept", () =>
+    inFolder(async (file) => {
+      const { host, program } = open(file, { stderrTerminal: true });
+      const { write } = host.stderr;
+      host.stderr.write = (text) => {
+        write(text);
+        if (text.includes("loading")) host.signal("SIGINT");
+      };
+      assertEquals(await mllmMain(["tune", "-m", MODEL], host, program), 130);
+      assertEquals(host.err.split("\r\x1b[K").at(-1), "mllm: interrupted before anything was measured\n");
+      assertEquals(new TunedStore(file).read(), []);
     }));
 
   it("is heard by later runs, which give the same bits", () =>

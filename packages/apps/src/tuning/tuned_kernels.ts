@@ -98,12 +98,13 @@ export class TunedKernels {
 
   /**
    * Measures what the workloads hold and the table does not, and writes it after each stage. `force` forgets the table
-   * first. Throws `io` when the file can't be written, and what `TunedStore.read` throws unless `force`.
+   * first; the signal leaves the stage that runs, and those behind it, for the next time. Throws `io` when the file
+   * can't be written, and what `TunedStore.read` throws unless `force`.
    */
   async tune(
     backend: Backend,
     workloads: Iterable<() => Workload & Disposable>,
-    { force, onProgress }: { force: boolean; onProgress: TuneProgress },
+    { force, onProgress, signal }: { force: boolean; onProgress: TuneProgress; signal?: AbortSignal },
   ): Promise<TuneReport> {
     const store = this.#store;
     if (store === undefined) {
@@ -121,21 +122,26 @@ export class TunedKernels {
     );
     const before = table.measurements.length;
     using watch = this.#watch(backend);
-    const tuner = new Tuner(backend, watch, onProgress);
-    for (const make of workloads) {
-      using workload = make();
-      for (const found of tuner.tune(workload, new Set(table.measurements.map(measurementKey)))) {
-        table.measurements.push(...found);
-        table.day = new Date().toISOString().slice(0, 10);
-        store.write([...others, table]);
-        [this.#tables, this.#problem] = [undefined, undefined];
+    const tuner = new Tuner(backend, { watch, onRun: onProgress, signal });
+    try {
+      for (const make of workloads) {
+        using workload = make();
+        for await (const found of tuner.tune(workload, new Set(table.measurements.map(measurementKey)))) {
+          table.measurements.push(...found);
+          table.day = new Date().toISOString().slice(0, 10);
+          store.write([...others, table]);
+          [this.#tables, this.#problem] = [undefined, undefined];
+        }
       }
+    } catch (error) {
+      if (!signal?.aborted || error !== signal.reason) throw error;
     }
     return {
       file: store.path,
       measured: table.measurements.length - before,
       known: before,
       disturbed: tuner.disturbed,
+      interrupted: signal?.aborted ?? false,
       rows: tunedRows(table, backend.selector).map(describeRow),
     };
   }

@@ -5,12 +5,15 @@
  */
 import {
   type Backend,
+  decodeLinearVariant,
+  type KernelChoice,
   type KernelQuery,
   type KernelRow,
   KernelSelector,
   type LinearVariant,
   type Program,
 } from "@mllm/core";
+import type { TuneProgress } from "../engine.ts";
 import { bestBound, bestCandidate, type Controls, type Times, verdict } from "./decide.ts";
 import type { LoadWatch } from "./load.ts";
 import { phaseKind, type Point, runRounds, type Samples, type TunableProgram } from "./rounds.ts";
@@ -51,7 +54,6 @@ const FEW_TOKENS = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 const PREFILL_TOKENS = 192;
 /** At level amx tiles of AMX take 64 rows and more, so the others work below. */
 const PREFILL_TOKENS_AMX = 48;
-const TILE_ROWS = [2, 4, 8];
 const RUNS = [1, 2, 4, 8, 16, 32, 64];
 /** Steps of 512 bytes. */
 const PREFETCHES = [4, 8];
@@ -73,16 +75,22 @@ export function fewerThreads(threads: number): Candidate[] {
   return [...counts].sort((a, b) => a - b).map((count) => ({ threads: count }));
 }
 
-/** The stages for a backend, each with the candidates of an op. */
-function stages({ threads, device }: TunableBackend): StagePlan[] {
+/** The register tiles of a level but the one that a choice has: of those that are there, the largest that is not above. */
+function otherTiles(sizes: readonly number[], choice: KernelChoice): LinearVariant[] {
+  const { tileRows = Infinity } = decodeLinearVariant(choice.variant)!;
+  const own = sizes.findLast((size) => size <= tileRows) ?? sizes[0];
+  return sizes.filter((size) => size !== own).map((size) => ({ tileRows: size }));
+}
+
+/** The stages for a backend, each with the candidates of an op; `standard` chooses what they are held against. */
+function stages({ threads, device, plugin }: TunableBackend, standard: KernelSelector): StagePlan[] {
   const other = fewerThreads(threads);
   const runs = (n: number) => RUNS.filter((run) => threads > 1 && run * threads * 2 <= n / PANEL);
-  const forLinear = (variants: LinearVariant[]) => ({ op }: KernelQuery) =>
-    op === "linear" ? variants.map((variant) => ({ variant })) : [];
+  const isLinear = ({ op }: KernelQuery) => op === "linear";
   // Rows in f32 have a tile of one size, and prefetch by themselves.
-  const forInt8 = (variants: LinearVariant[]) => (query: KernelQuery) =>
-    query.x === "f32" ? [] : forLinear(variants)(query);
-  const prefetches = forInt8(PREFETCHES.map((prefetch) => ({ prefetch })));
+  const isInt8 = (query: KernelQuery) => isLinear(query) && query.x !== "f32";
+  const variants = (all: readonly LinearVariant[]): Candidate[] => all.map((variant) => ({ variant }));
+  const tiles = plugin.tileRows?.[device.level] ?? [];
   const tileTokens = device.level === "amx" ? PREFILL_TOKENS_AMX : PREFILL_TOKENS;
   return [
     {
@@ -93,8 +101,8 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       // Threads first, at the same place for all: commands of one job get the most that one of them asks for.
       candidates: (query) => [
         ...other,
-        ...forLinear(runs(query.n).map((run) => ({ run })))(query),
-        ...prefetches(query),
+        ...(isLinear(query) ? variants(runs(query.n).map((run) => ({ run }))) : []),
+        ...(isInt8(query) ? variants(PREFETCHES.map((prefetch) => ({ prefetch }))) : []),
       ],
     },
     {
@@ -102,14 +110,14 @@ function stages({ threads, device }: TunableBackend): StagePlan[] {
       points: FEW_TOKENS.map((tokens) => ({ tokens, position: 0 })),
       rounds: 8,
       margin: 1.015, // most points are the same kernel with any bound
-      candidates: forLinear([{ mode: "gemv" }, { mode: "gemm" }]),
+      candidates: (query) => isLinear(query) ? variants([{ mode: "gemv" }, { mode: "gemm" }]) : [],
     },
     {
       stage: "prefill",
       points: [{ tokens: tileTokens, position: 0 }],
       rounds: 8,
       margin: 1.03,
-      candidates: forInt8(TILE_ROWS.map((tileRows) => ({ tileRows }))),
+      candidates: (query) => isInt8(query) ? variants(otherTiles(tiles, standard.choose(query))) : [],
     },
     // A program for prompts holds one choice for any number of tokens: fewer threads have to suit all.
     { stage: "threads", points: THREAD_POINTS, rounds: 8, margin: 1.03, candidates: () => other },
@@ -123,39 +131,48 @@ function kindsOf(program: TunableProgram, stage: Stage): Kinds {
   return new Map(queries.map((query) => [phaseKind(query), query]));
 }
 
-/** Told of every run of a program. */
-export type OnRun = (what: string, done: number, total: number) => void;
+/** How to tune. */
+export interface TuneOptions {
+  /** Tells whether the machine is ours. */
+  readonly watch: Pick<LoadWatch, "isQuiet">;
+  /** Told of every run of a program. */
+  readonly onRun: TuneProgress;
+  /** Ends the tuning within a run: it throws the signal's reason then. */
+  readonly signal?: AbortSignal;
+}
+
+/** The event loop gets a turn after so long: the signal comes there. */
+const TURN_MS = 50;
 
 /** Finds out what is best for the kinds of command of a backend. */
 export class Tuner<P extends TunableProgram = Program> {
   readonly #backend: TunableBackend;
   /** The choices without any tuned row. */
   readonly #standard: KernelSelector;
-  readonly #watch: Pick<LoadWatch, "isQuiet">;
-  readonly #onRun: OnRun;
+  readonly #options: TuneOptions;
+  #turnMs = performance.now();
   /** Stages that were given up because the machine had other work. */
   disturbed = 0;
 
-  constructor(backend: TunableBackend, watch: Pick<LoadWatch, "isQuiet">, onRun: OnRun) {
+  constructor(backend: TunableBackend, options: TuneOptions) {
     this.#backend = backend;
-    this.#watch = watch;
+    this.#options = options;
     this.#standard = new KernelSelector(
       backend.plugin.kernelRows.filter(({ tuned }) => !tuned),
       backend.device.level,
       backend.device.microarchitecture,
     );
-    this.#onRun = onRun;
   }
 
   /**
    * Measures what is in a workload and not yet among the `known` (keys of measurements), a stage at a time: the results
    * of each are given as soon as they are there.
    */
-  *tune(workload: Workload<P>, known: ReadonlySet<string>): Generator<Measurement[]> {
+  async *tune(workload: Workload<P>, known: ReadonlySet<string>): AsyncGenerator<Measurement[]> {
     const { selector } = this.#backend;
     try {
-      for (const plan of stages(this.#backend)) {
-        const found = this.#runStage(workload, plan, known);
+      for (const plan of stages(this.#backend, this.#standard)) {
+        const found = await this.#runStage(workload, plan, known);
         if (found === undefined) this.disturbed++;
         else if (found.length > 0) yield found;
       }
@@ -165,7 +182,11 @@ export class Tuner<P extends TunableProgram = Program> {
   }
 
   /** Undefined when the machine had too much other work. */
-  #runStage(workload: Workload<P>, plan: StagePlan, known: ReadonlySet<string>): Measurement[] | undefined {
+  async #runStage(
+    workload: Workload<P>,
+    plan: StagePlan,
+    known: ReadonlySet<string>,
+  ): Promise<Measurement[] | undefined> {
     const { stage } = plan;
     using program = this.#captured(workload, plan, new Map());
     const all = kindsOf(program, stage);
@@ -174,10 +195,10 @@ export class Tuner<P extends TunableProgram = Program> {
         !known.has(measurementKey({ stage, ...query })) && plan.candidates(query).length > 0
       ),
     );
-    const winners = this.#settle(kinds, (open) => this.#compare(workload, plan, all, open));
+    const winners = await this.#settle(kinds, (open) => this.#compare(workload, plan, all, open));
     if (winners === undefined) return undefined;
     const least = 1 + (plan.margin - 1) * 2 / 3;
-    const gains = this.#settle(winners, (open) => this.#confirm(workload, plan, winners, open, least));
+    const gains = await this.#settle(winners, (open) => this.#confirm(workload, plan, winners, open, least));
     if (gains === undefined) return undefined;
     return [...kinds].map(([kind, { op, dtype, x, n, k }]) => {
       const gain = gains.get(kind);
@@ -191,14 +212,14 @@ export class Tuner<P extends TunableProgram = Program> {
    * Makes a comparison again for the kinds that it left unclear. Of the answers, those that are no "nothing" (undefined)
    * are given; what stays unclear counts as nothing. Undefined when the machine had too much other work.
    */
-  #settle<K, R>(
+  async #settle<K, R>(
     kinds: ReadonlyMap<string, K>,
-    compare: (open: ReadonlyMap<string, K>) => ReadonlyMap<string, R | undefined | "unclear"> | undefined,
-  ): Map<string, R> | undefined {
+    compare: (open: ReadonlyMap<string, K>) => Promise<Answers<R> | undefined>,
+  ): Promise<Map<string, R> | undefined> {
     const settled = new Map<string, R>();
     let open = kinds;
     for (let tried = 0; tried < TRIES && open.size > 0; tried++) {
-      const answers = compare(open);
+      const answers = await compare(open);
       if (answers === undefined) return undefined;
       for (const [kind, answer] of answers) {
         if (answer !== undefined && answer !== "unclear") settled.set(kind, answer);
@@ -209,19 +230,19 @@ export class Tuner<P extends TunableProgram = Program> {
   }
 
   /** The candidate of each open kind that seems fastest. All kinds try theirs, so that those of one job go together. */
-  #compare(
+  async #compare(
     workload: Workload<P>,
     plan: StagePlan,
     all: Kinds,
     open: Kinds,
-  ): Map<string, Candidate | undefined | "unclear"> | undefined {
+  ): Promise<Answers<Candidate> | undefined> {
     const lists = new Map([...all].map(([kind, query]) => [kind, plan.candidates(query)]));
     const count = Math.max(...[...open.keys()].map((kind) => lists.get(kind)!.length));
     const tried = Array.from(
       { length: count },
       (_, i): Assignment => new Map([...lists].map(([kind, list]) => [kind, list[i] ?? {}])),
     );
-    const samples = this.#measure(workload, plan, tried);
+    const samples = await this.#measure(workload, plan, tried);
     if (samples === undefined) return undefined;
     return new Map([...open.keys()].map((kind) => {
       const list = lists.get(kind)!;
@@ -234,14 +255,14 @@ export class Tuner<P extends TunableProgram = Program> {
   }
 
   /** The gains of open winners in new runs of all beside the default alone; nothing where they do not show again. */
-  #confirm(
+  async #confirm(
     workload: Workload<P>,
     plan: StagePlan,
     winners: Assignment,
     open: Assignment,
     margin: number,
-  ): Map<string, number | undefined | "unclear"> | undefined {
-    const samples = this.#measure(workload, plan, [winners]);
+  ): Promise<Answers<number> | undefined> {
+    const samples = await this.#measure(workload, plan, [winners]);
     if (samples === undefined) return undefined;
     return new Map([...open.keys()].map((kind) => {
       const gain = verdict(samples.tried[0].get(kind)!, controlsOf(samples, kind), margin);
@@ -250,22 +271,32 @@ export class Tuner<P extends TunableProgram = Program> {
   }
 
   /** Captures one program per assignment and two with the default, and runs them in turns. */
-  #measure(workload: Workload<P>, plan: StagePlan, tried: readonly Assignment[]): Measured | undefined {
+  async #measure(workload: Workload<P>, plan: StagePlan, tried: readonly Assignment[]): Promise<Measured | undefined> {
     const programs: P[] = [];
     try {
       for (const one of [new Map(), ...tried, new Map()]) programs.push(this.#captured(workload, plan, one));
-      const samples = runRounds({
+      const samples = await runRounds({
         programs,
         points: plan.points,
         rounds: plan.rounds,
         run: (program, point) => workload.run(program, point),
-        isQuiet: () => this.#watch.isQuiet(),
-        onRun: (done, total) => this.#onRun(`${workload.name}: ${plan.stage}`, done, total),
+        isQuiet: () => this.#options.watch.isQuiet(),
+        onRun: (done, total) => this.#told(`${workload.name}: ${plan.stage}`, done, total),
       });
       return samples && { controls: [samples[0], samples[samples.length - 1]], tried: samples.slice(1, -1) };
     } finally {
       for (const program of programs) program[Symbol.dispose]();
     }
+  }
+
+  async #told(what: string, done: number, total: number): Promise<void> {
+    const { onRun, signal } = this.#options;
+    onRun(what, done, total);
+    if (performance.now() - this.#turnMs >= TURN_MS) {
+      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
+      this.#turnMs = performance.now();
+    }
+    signal?.throwIfAborted();
   }
 
   #captured(workload: Workload<P>, { points }: StagePlan, assignment: Assignment): P {
@@ -274,6 +305,9 @@ export class Tuner<P extends TunableProgram = Program> {
     return workload.capture(Math.max(...points.map(({ tokens }) => tokens)));
   }
 }
+
+/** What a comparison says of each kind: nothing (undefined) where the default stays. */
+type Answers<R> = ReadonlyMap<string, R | undefined | "unclear">;
 
 /** What the programs of a comparison took. */
 interface Measured {

@@ -6,15 +6,16 @@ import { x86 } from "@mllm/backend-x86";
 import { bestBound, bestCandidate, median, type Times, verdict } from "./decide.ts";
 import type { Point, TunableProgram } from "./rounds.ts";
 import { type Measurement, measurementKey } from "./tuned_table.ts";
-import { fewerThreads, type TunableBackend, Tuner, type Workload } from "./tuner.ts";
+import { fewerThreads, type TunableBackend, type TuneOptions, Tuner, type Workload } from "./tuner.ts";
 
 const THREADS = 4;
 
 /** A backend without a library: the tuner needs its selector and names only. */
-function fakeBackend(level = "avx2"): TunableBackend {
+function fakeBackend(level = "avx2", microarchitecture?: string): TunableBackend {
   const device = {
     name: "x86",
     available: true,
+    microarchitecture,
     level,
     levels: [level],
     missing: {},
@@ -22,7 +23,12 @@ function fakeBackend(level = "avx2"): TunableBackend {
     cores: THREADS,
     memoryBytes: 0,
   };
-  return { plugin: x86, device, threads: THREADS, selector: new KernelSelector(x86.kernelRows, level) };
+  return {
+    plugin: x86,
+    device,
+    threads: THREADS,
+    selector: new KernelSelector(x86.kernelRows, level, microarchitecture),
+  };
 }
 
 const linearQuery = { op: "linear", dtype: "q4_0", x: "q8a", n: 1024, k: 512 } as const;
@@ -82,15 +88,20 @@ interface FakeTuning {
 
 const usual = [linearQuery, linearQuery, addQuery];
 
-function tune(law: Law, tuning: FakeTuning = {}) {
+function tuned(law: Law, tuning: FakeTuning, options: Partial<TuneOptions> = {}) {
   const { kinds = usual, known = [], backend = fakeBackend(), isQuiet = () => true } = tuning;
   const workload: Workload<FakeProgram> = {
     name: "fake",
     capture: (tokensMax) => new FakeProgram(backend.selector, tokensMax, kinds, law),
     run: (program, point) => program.run(point),
   };
-  const tuner = new Tuner<FakeProgram>(backend, { isQuiet }, () => {});
-  const stages = [...tuner.tune(workload, new Set(known.map(measurementKey)))];
+  const tuner = new Tuner<FakeProgram>(backend, { watch: { isQuiet }, onRun: () => {}, ...options });
+  return { tuner, stages: tuner.tune(workload, new Set(known.map(measurementKey))) };
+}
+
+async function tune(law: Law, tuning: FakeTuning = {}) {
+  const { tuner, ...running } = tuned(law, tuning);
+  const stages = await Array.fromAsync(running.stages);
   return { stages, all: stages.flat(), disturbed: tuner.disturbed };
 }
 
@@ -105,44 +116,46 @@ function randoms(seed: number): () => number {
   };
 }
 
-/** Runs of 8 panels, GEMV up to 6 rows, tiles of 4, and adding on 2 threads are best. */
+/** Runs of 8 panels, GEMV up to 6 rows, tiles of 2, and adding on 2 threads are best. */
 const law: Law = ({ query: { op, phase }, variant, threads, point: { tokens } }) => {
   const { mode = "auto", fewRows = 12, tileRows, run } = variant;
   if (op === "add") return threads === 2 ? 500 : 600;
   if (phase === "decode") return run === 8 ? 7000 : 10_000;
   const gemv = mode === "gemv" || (mode === "auto" && tokens <= fewRows);
   if (tokens < 32) return gemv ? 1000 * tokens : 3200 + 500 * tokens;
-  return tileRows === 4 ? 90_000 : 100_000;
+  return tileRows === 2 ? 90_000 : 100_000;
 };
 
 const choices = (all: Measurement[]) =>
   all.filter(({ gain }) => gain > 1).map(({ stage, op, variant, threads }) => [stage, op, variant ?? threads]);
 
+const found = async (law: Law, tuning?: FakeTuning) => choices((await tune(law, tuning)).all);
+
 describe("the tuner", () => {
-  it("finds what is faster, and keeps the default where nothing is", () => {
-    const { all, disturbed } = tune(law);
+  it("finds what is faster, and keeps the default where nothing is", async () => {
+    const { all, disturbed } = await tune(law);
     assertEquals(choices(all), [
       ["decode", "linear", { run: 8 }],
       ["decode", "add", 2],
       ["few rows", "linear", { fewRows: 6 }],
-      ["prefill", "linear", { tileRows: 4 }],
+      ["prefill", "linear", { tileRows: 2 }],
       ["threads", "add", 2],
     ]);
     assertEquals(all.length, 6, "and the threads of linear, where the default stays");
     assertEquals(disturbed, 0);
-    assertEquals(choices(tune(() => 10_000).all), []);
+    assertEquals(await found(() => 10_000), []);
   });
 
-  it("finds it in noise, too", () => {
-    let found = 0;
+  it("finds it in noise, too", async () => {
+    let count = 0;
     for (let seed = 1; seed <= 20; seed++) {
       const random = randoms(seed);
-      found += choices(tune((asked) => law(asked) * (1 + 0.1 * random())).all).length;
+      count += (await found((asked) => law(asked) * (1 + 0.1 * random()))).length;
     }
-    assert(found >= 0.8 * 20 * 5, `${found} of 100`);
+    assert(count >= 0.8 * 20 * 5, `${count} of 100`);
   });
 
-  it("does not take noise for speed", () => {
+  it("does not take noise for speed", async () => {
     const noises: Record<string, (random: () => number, calls: number) => number> = {
       "a fifth": (random) => 1 + 0.2 * random(),
       "seldom eight times": (random) => random() < 0.05 ? 8 : 1 + 0.05 * random(),
@@ -153,86 +166,114 @@ describe("the tuner", () => {
       for (let seed = 1; seed <= 20; seed++) {
         const random = randoms(seed);
         let calls = 0;
-        assertEquals(choices(tune(() => 10_000 * noise(random, calls++)).all), [], `${name}, ${seed}`);
+        assertEquals(await found(() => 10_000 * noise(random, calls++)), [], `${name}, ${seed}`);
       }
     }
   });
 
-  it("takes a choice only if it suits short and long contexts", () => {
-    const { all } = tune(({ query: { op, phase }, threads, point: { position } }) => {
+  it("takes a choice only if it suits short and long contexts", async () => {
+    const { all } = await tune(({ query: { op, phase }, threads, point: { position } }) => {
       if (op !== "add" || phase !== "decode" || threads !== 1) return 1000;
       return position < 1000 ? 500 : 1100;
     });
     assertEquals(choices(all), []);
   });
 
-  it("tries a number of threads for all commands of a job at a time, whatever else it tries for each", () => {
+  it("tries a number of threads for all commands of a job at a time, whatever else it tries for each", async () => {
     const kinds = [{ ...linearQuery, n: 4096 }, { ...linearQuery, n: 512 }, addQuery];
     const two: Law = ({ query: { op }, threads }) => op === "linear" && threads === 2 ? 80 : 100;
     const expected = (["decode", "decode", "threads", "threads"] as const).map((
       stage,
     ) => [stage, "linear" as const, 2]);
-    assertEquals(choices(tune(two, { kinds }).all), expected);
+    assertEquals(await found(two, { kinds }), expected);
     // Disturbed at first, one of them is compared again.
     let calls = 0;
     const once: Law = (asked) => asked.query.n === 4096 && asked.threads === 0 && calls++ < 3000 ? 8000 : two(asked);
-    assertEquals(choices(tune(once, { kinds }).all), expected);
+    assertEquals(await found(once, { kinds }), expected);
   });
 
-  it("tries only what a kernel listens to", () => {
-    const asked = (x: "f32" | "q8a") => {
+  it("tries only what a kernel listens to", async () => {
+    const asked = async (x: "f32" | "q8a") => {
       const seen = new Set<string>();
       const kinds = [{ ...linearQuery, x }];
-      tune(({ variant }) => (Object.keys(variant).forEach((field) => seen.add(field)), 100), { kinds });
+      await tune(({ variant }) => (Object.keys(variant).forEach((field) => seen.add(field)), 100), { kinds });
       return ["fewRows", "mode", "prefetch", "run", "tileRows"].filter((field) => seen.has(field));
     };
-    assertEquals(asked("q8a"), ["mode", "prefetch", "run", "tileRows"]);
-    assertEquals(asked("f32"), ["mode", "run"]);
+    assertEquals(await asked("q8a"), ["mode", "prefetch", "run", "tileRows"]);
+    assertEquals(await asked("f32"), ["mode", "run"]);
   });
 
-  it("believes no gain that a kernel can't have", () => {
+  it("tries each register tile of a level but the one in use, once", async () => {
+    const tried = async (level: string, microarchitecture?: string) => {
+      const programs = new Set<number | undefined>();
+      const backend = fakeBackend(level, microarchitecture);
+      await tune(({ variant: { tileRows } }) => (programs.add(tileRows), 100), { backend, kinds: [linearQuery] });
+      return [...programs];
+    };
+    assertEquals(await tried("portable"), [undefined]);
+    assertEquals(await tried("avx2"), [undefined, 2]);
+    assertEquals(await tried("avx2", "zen3"), [undefined, 4, 2], "whose row says 4, for prompts");
+    assertEquals(await tried("avx512vnni"), [undefined, 4]);
+    assertEquals(await tried("amx"), [undefined, 4]);
+  });
+
+  it("ends at the signal and leaves the stage that runs", async () => {
+    const stop = new AbortController();
+    const backend = fakeBackend();
+    const { selector } = backend;
+    const stages: Measurement[][] = [];
+    const onRun = (what: string) => what === "fake: few rows" && stop.abort();
+    const ended = (async () => {
+      for await (const stage of tuned(law, { backend }, { onRun, signal: stop.signal }).stages) stages.push(stage);
+    })();
+    assertEquals(await ended.catch((error) => error), stop.signal.reason);
+    assertEquals(stages.map(([{ stage }]) => stage), ["decode"]);
+    assert(backend.selector === selector);
+  });
+
+  it("believes no gain that a kernel can't have", async () => {
     const eightfold = (us: number): Law => ({ query: { op }, threads }) => op === "add" && threads === 1 ? us : us * 8;
-    assertEquals(choices(tune(eightfold(1000)).all), [], "7 ms of a command");
+    assertEquals(await found(eightfold(1000)), [], "7 ms of a command");
     assertEquals(
-      choices(tune(eightfold(4)).all),
+      await found(eightfold(4)),
       [["decode", "add", 1], ["threads", "add", 1]],
       "28 µs: waking threads",
     );
     // The default of the first comparison is disturbed, that of the next is not.
     let calls = 0;
     const once: Law = ({ query: { op }, threads }) => op === "add" && threads === 0 && calls++ < 100 ? 8000 : 1000;
-    assertEquals(choices(tune(once).all), []);
+    assertEquals(await found(once), []);
   });
 
-  it("repeats rounds beside other programs, and leaves what it can't measure for the next time", () => {
+  it("repeats rounds beside other programs, and leaves what it can't measure for the next time", async () => {
     let looks = 0;
     // Busy for some looks: then linear's default takes 8 times as long, and no choice of run does.
     const isBusy = () => looks % 20 < 4;
     const disturbedLaw: Law = ({ variant: { run }, query: { phase } }) =>
       isBusy() && phase === "decode" && run === undefined ? 80_000 : 10_000;
-    const { all, disturbed } = tune(disturbedLaw, { isQuiet: () => (looks++, !isBusy()) });
+    const { all, disturbed } = await tune(disturbedLaw, { isQuiet: () => (looks++, !isBusy()) });
     assertEquals([choices(all), disturbed], [[], 0]);
-    const never = tune(law, { isQuiet: () => false });
+    const never = await tune(law, { isQuiet: () => false });
     assertEquals([never.all, never.disturbed], [[], 4]);
   });
 
-  it("goes on after an interruption, with the same result", () => {
-    const whole = tune(law).stages;
+  it("goes on after an interruption, with the same result", async () => {
+    const whole = (await tune(law)).stages;
     const before = whole[0];
     let decodeRuns = 0;
-    const rest = tune((asked) => {
+    const { stages: rest } = await tune((asked) => {
       if (asked.query.phase === "decode") decodeRuns++;
       return law(asked);
-    }, { known: before }).stages;
+    }, { known: before });
     assertEquals(decodeRuns, 0);
     assertEquals([before, ...rest], whole);
-    assertEquals(tune(law, { known: whole.flat() }).stages, []);
+    assertEquals((await tune(law, { known: whole.flat() })).stages, []);
   });
 
-  it("leaves the backend's own selector in place", () => {
+  it("leaves the backend's own selector in place", async () => {
     const backend = fakeBackend();
     const { selector } = backend;
-    tune(law, { backend });
+    await tune(law, { backend });
     assert(backend.selector === selector);
   });
 
