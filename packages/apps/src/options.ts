@@ -44,6 +44,16 @@ export class ParsedOptions {
   text(name: string): string | undefined {
     return this.#values.get(name)?.at(-1);
   }
+  /** The value given. Throws UsageError when there are several: of inputs none is meant to go unread. */
+  single(name: string): string | undefined {
+    if (this.texts(name).length > 1) throw new UsageError(`${dashed(name)} is given more than once`, "Give one");
+    return this.text(name);
+  }
+  /** Throws UsageError where an option stands beside one of `others`; `why` is a sentence. */
+  exclude(name: string, others: readonly string[], why: string): void {
+    const other = this.has(name) ? others.find((one) => this.has(one)) : undefined;
+    if (other !== undefined) throw new UsageError(`${dashed(name)} and ${dashed(other)} exclude each other`, why);
+  }
   /** The last value given. Throws UsageError when there is none. */
   required(name: string, hint: string): string {
     const value = this.text(name);

@@ -235,9 +235,14 @@ export const SAMPLING_OPTIONS: readonly OptionSpec[] = [
 
 const OPTION_SETTINGS: Record<string, string> = { temp: "temperature" };
 
-/** The sampling options as settings. Throws UsageError for a value out of range. */
+/** The sampling options as settings. Throws UsageError for a value out of range, and for options that contradict. */
 export function settingsFromOptions(options: ParsedOptions): Settings {
   const settings = new Settings();
+  options.exclude(
+    "greedy",
+    ["temp", "top-k", "top-p", "min-p"],
+    "--greedy takes the likeliest token whatever they say",
+  );
   for (const { name } of SAMPLING_OPTIONS) {
     if (name === "greedy" || name === "stop" || !options.has(name)) continue;
     try {
@@ -245,6 +250,10 @@ export function settingsFromOptions(options: ParsedOptions): Settings {
     } catch (error) {
       throw new UsageError(`--${name}: ${(error as Error).message}`);
     }
+  }
+  if (options.integer("repeat-last-n", -1) === 0) {
+    const penalties = ["repeat-penalty", "frequency-penalty", "presence-penalty"];
+    options.exclude("repeat-last-n", penalties, "With 0 of them penalties see no tokens");
   }
   if (options.has("greedy")) settings.set("temperature", 0);
   const stops = options.texts("stop");

@@ -83,7 +83,7 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
     host.stdout.write(help(program.command));
     return 0;
   }
-  const asked = options.text("prompt");
+  const asked = options.single("prompt");
   if (asked !== undefined && asked.trim() === "") throw new UsageError("--prompt is empty");
   const settings = settingsFromOptions(options);
   const maxTokens = options.integer("max-tokens", 1);

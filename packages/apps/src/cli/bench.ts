@@ -258,10 +258,8 @@ export const benchCommand: Command = {
     ]);
     if (tests.length === 0) throw new UsageError("there is nothing to measure", "Give -p or -n a number above 0");
     const run = runOptions(options);
-    if (options.has("profile") && run.eager) throw new UsageError("--profile measures captured programs, not --eager");
-    if (options.has("profile") && options.has("no-warmup")) {
-      throw new UsageError("--profile needs the warm-up, which captures the programs");
-    }
+    options.exclude("profile", ["eager"], "A profile is of captured programs");
+    options.exclude("profile", ["no-warmup"], "The warm-up captures the programs that are profiled");
     const { contextLimit } = await program.engine.summarize(path, run);
     const context = contextFor(tests, run.context, contextLimit);
     const summary = await program.engine.summarize(path, { ...run, context });

@@ -18,16 +18,14 @@ export const PROMPT_OPTIONS = [
 
 /** Checks that exactly one form of prompt is given; the ids come when there is a tokenizer. Throws UsageError. */
 export async function promptOption(options: ParsedOptions, input: Input): Promise<(tokenizer: TextCodec) => number[]> {
-  const text = options.text("prompt");
+  const next = "Give -p TEXT or --tokens 1,2,3";
+  options.exclude("prompt", ["tokens"], next);
+  options.single("tokens");
   const tokens = options.integers("tokens", 0, 0x7fffffff);
-  if ((text === undefined) === (tokens === undefined)) {
-    throw new UsageError(
-      text === undefined ? "there is no prompt" : "a text and token ids exclude each other",
-      "Give -p TEXT or --tokens 1,2,3",
-    );
-  }
   if (tokens !== undefined) return () => tokens;
-  const prompt = await givenPrompt(text!, input);
+  const text = options.single("prompt");
+  if (text === undefined) throw new UsageError("there is no prompt", next);
+  const prompt = await givenPrompt(text, input);
   return (tokenizer) => tokenizer.encode(prompt, { parseSpecial: true, addSpecial: true });
 }
 

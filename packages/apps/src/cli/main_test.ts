@@ -50,8 +50,17 @@ describe("mllm", () => {
       [["bench", "-m", "fake", "-o", "jsn"], "Did you mean json?"],
       [["bench", "-m", "fake", "-p", "0", "-n", "0"], "nothing to measure"],
       [["bench", "-m", "fake", "-p", "4-8+0"], "never ends"],
-      [["bench", "-m", "fake", "--profile", "--eager"], "not --eager"],
-      [["bench", "-m", "fake", "--profile", "--no-warmup"], "needs the warm-up"],
+      [["bench", "-m", "fake", "--profile", "--eager"], "--profile and --eager exclude each other"],
+      [["bench", "-m", "fake", "--profile", "--no-warmup"], "--profile and --no-warmup exclude each other"],
+      [["tune", "-m", "fake", "--eager"], "not --eager"],
+      [["generate", "-m", "fake", "-p", "x", "--greedy", "--temp", "1"], "--greedy and --temp exclude each other"],
+      [["generate", "-m", "fake", "-p", "x", "--greedy", "--temperature", "1"], "--greedy and --temp exclude"],
+      [["generate", "-m", "fake", "-p", "x", "--greedy", "--top-k", "5"], "--greedy and --top-k exclude each other"],
+      [["generate", "-m", "fake", "-p", "x", "--greedy", "--top-p", "0.5"], "--greedy and --top-p exclude"],
+      [["chat", "-m", "fake", "-p", "x", "--greedy", "--min-p", "0.1"], "--greedy and --min-p exclude each other"],
+      [["chat", "-m", "fake", "-p", "x", "-p", "y"], "--prompt is given more than once"],
+      [["logits", "-m", "fake", "-o", "f", "--tokens", "1", "--tokens", "2"], "--tokens is given more than once"],
+      [["generate", "-m", "fake", "-p", "x", "--repeat-last-n", "0", "--repeat-penalty", "1.1"], "exclude each other"],
       [["doctor", "--thread", "2"], "Did you mean --threads?"],
       [["generate", "-m", "fake", "-p", "-"], "--prompt - found nothing on stdin"],
       [["tokenize", "-m", "fake", "x", "--backend", "x86:"], "--backend can't be"],
@@ -180,6 +189,7 @@ describe("mllm", () => {
 
   it("tokenize takes a text or stdin as it is", async () => {
     assertEquals((await mllm(["tokenize", "-m", "fake", "ab"])).out, "97 98\n");
+    assertEquals((await mllm(["tokenize", "-m", "fake", "-"], "a\n")).out, "97 10\n");
     assertEquals((await mllm(["tokenize", "-m", "fake", "--json"], "a\n")).out, '{"tokens":[97,10]}\n');
     assertEquals((await mllm(["tokenize", "-m", "fake", "--json", ""])).out, '{"tokens":[]}\n');
     assertEquals((await mllm(["tokenize", "-m", "fake", "--", "-x"])).out, "45 120\n");

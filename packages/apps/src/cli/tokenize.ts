@@ -9,8 +9,8 @@ export const tokenizeCommand: Command = {
   usage: "-m MODEL [TEXT]",
   doc: "show the token ids of a text",
   details:
-    "Without TEXT the text is read from stdin, to its end and with its line ends. Only the tokenizer is loaded:\n" +
-    "the run options, which all commands take, are checked and change nothing.",
+    "Without TEXT, or for -, the text is read from stdin, to its end and with its line ends. Only the tokenizer is\n" +
+    "loaded: the run options, which all commands take, are checked and change nothing.",
   options: [
     MODEL_OPTION,
     { name: "no-parse-special", doc: "treat special tokens in the text as plain text" },
@@ -22,7 +22,8 @@ export const tokenizeCommand: Command = {
   async run({ options, host, program }) {
     const path = options.required("model", MODEL_HINT);
     runOptions(options);
-    const [given] = options.positionals;
+    const [text = "-"] = options.positionals;
+    const given = text === "-" ? undefined : text;
     if (given === undefined && host.stdin.isTerminal) {
       throw new UsageError("there is no text", "Give one, or pipe one in");
     }

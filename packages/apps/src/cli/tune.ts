@@ -4,6 +4,7 @@ import { errorLine } from "../errors.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { ProgressBar } from "../terminal/progress.ts";
 import type { Engine, RunOptions, TuneReport } from "../engine.ts";
+import { UsageError } from "../options.ts";
 import { type Host, SIGNAL_EXIT } from "../host.ts";
 import { type Command, JSON_OPTION } from "./command.ts";
 
@@ -29,6 +30,7 @@ export const tuneCommand: Command = {
       ? undefined
       : options.required("model", "Leave it out for usual sizes");
     const run = runOptions(options);
+    if (run.eager) throw new UsageError("tune measures captured programs, not --eager", "Leave --eager out");
     const report = await tune(host, program.engine, path, { ...run, force: options.has("force") });
     if (report === undefined) {
       host.stderr.write("mllm: interrupted before anything was measured\n");
