@@ -22,7 +22,7 @@ export { type Evaluation, LanguageModel, type LanguageModelParts, type RunSettin
 export type { RunLimits } from "./src/generation/prompt_runs.ts";
 export { type InspectedModel, inspectModel, loadModel, type LoadOptions, resolveSettings } from "./src/load_model.ts";
 export { estimateMemory, type MemoryReport, type MemorySettings } from "./src/memory.ts";
-export { type Perplexity, perplexity } from "./src/perplexity.ts";
+export { type Perplexity, perplexity, type PerplexityOptions } from "./src/perplexity.ts";
 export { type LoadProgress, WeightLoader, type WeightSource } from "./src/weights.ts";
 export type { TextRange } from "./src/tokenizer/added_tokens.ts";
 export { createTokenizer, type TokenizerSource } from "./src/tokenizer/create_tokenizer.ts";

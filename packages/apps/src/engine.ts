@@ -88,6 +88,8 @@ export interface LoadedModel extends Disposable {
     ids: readonly number[],
     options?: { hiddenStates?: boolean },
   ): Promise<{ logits: Float32Array; hiddenStates: Float32Array[] }>;
+  /** Negative log-likelihood of each token of a sequence but the first, in nats. */
+  score(ids: readonly number[]): Promise<Float32Array>;
   /** Runs tokens at a position; logits of the last one. */
   forward(ids: readonly number[], position: number): Promise<Float32Array>;
   /** Forgets what has run. */

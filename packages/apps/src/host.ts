@@ -3,7 +3,7 @@
  * so that tests can be the world.
  */
 import { fileURLToPath } from "node:url";
-import { MllmError } from "@mllm/core";
+import { MllmError, systemReason } from "@mllm/core";
 import { UsageError } from "./options.ts";
 
 /** Where text goes. */
@@ -154,12 +154,26 @@ export async function* readLines(input: Input): AsyncGenerator<string> {
   if (length > 0) yield pending.join("");
 }
 
+const withoutLastEnd = (text: string): string => text.replace(/\r?\n$/, "");
+
+/** The text of a file, or for `-` all of stdin, but a last line end. Throws `not_found`, or `io` saying why. */
+export async function givenText(file: string, input: Input): Promise<string> {
+  if (file === "-") return withoutLastEnd(await readAll(input));
+  try {
+    return withoutLastEnd(await Deno.readTextFile(file));
+  } catch (error) {
+    const isMissing = error instanceof Deno.errors.NotFound;
+    const what = isMissing ? "there is no such file" : `the file can't be read: ${systemReason(error)}`;
+    throw new MllmError(isMissing ? "not_found" : "io", what, { file, cause: error });
+  }
+}
+
 /**
  * A prompt given as an option: the text itself, or for `-` all of stdin but a last line end. Throws UsageError where
  * that is empty.
  */
 export async function givenPrompt(text: string, input: Input): Promise<string> {
-  const prompt = text === "-" ? (await readAll(input)).replace(/\r?\n$/, "") : text;
+  const prompt = text === "-" ? await givenText(text, input) : text;
   if (prompt !== "") return prompt;
   throw new UsageError(text === "-" ? "--prompt - found nothing on stdin" : "--prompt is empty");
 }

@@ -123,6 +123,9 @@ export class FakeModel implements LoadedModel {
     const hiddenStates = options.hiddenStates ? [0, 1].map(() => new Float32Array(ids.length * 3)) : [];
     return Promise.resolve({ logits, hiddenStates });
   }
+  score(ids: readonly number[]): Promise<Float32Array> {
+    return Promise.resolve(Float32Array.from(ids.slice(1), (id) => id % 10));
+  }
   forward(): Promise<Float32Array> {
     return Promise.resolve(new Float32Array(5));
   }

@@ -1,12 +1,12 @@
 /** The chat as a program: options, loading, and one of its three forms (terminal, pipe, one shot). */
 import type { Engine, LoadedModel, ModelChoice } from "../engine.ts";
 import { reportError } from "../errors.ts";
-import { givenPrompt, type Host, SIGNAL_EXIT } from "../host.ts";
+import { givenPrompt, type Host } from "../host.ts";
 import { helpText, type OptionSpec, parseOptions, UsageError } from "../options.ts";
 import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";
 import { HistoryFile, stateFolder } from "../terminal/history.ts";
-import { ProgressBar } from "../terminal/progress.ts";
+import { withBar } from "../terminal/progress.ts";
 import { runOnce, runPipeChat } from "./pipe_chat.ts";
 import { runPlainChat } from "./plain_chat.ts";
 import { Talk } from "./talk.ts";
@@ -125,21 +125,12 @@ function historyFile(host: Host): HistoryFile | undefined {
   return new HistoryFile(`${folder}${folder.includes("\\") ? "\\" : "/"}history`);
 }
 
-/** Loads with a progress bar on stderr, where that is a terminal. Ctrl+C takes the bar away and ends the program. */
+/** Loads with a progress bar. */
 export async function loadWithBar(
   host: Host,
   engine: Engine,
   path: string,
   run: Parameters<Engine["load"]>[1],
 ): Promise<LoadedModel> {
-  using bar = new ProgressBar(host.stderr, () => host.columns());
-  const stopListening = host.onSignal("SIGINT", () => {
-    bar.done();
-    host.exit(SIGNAL_EXIT.SIGINT);
-  });
-  try {
-    return await engine.load(path, { ...run, onProgress: (what, done, total) => bar.update(what, done, total) });
-  } finally {
-    stopListening();
-  }
+  return await withBar(host, (onProgress) => engine.load(path, { ...run, onProgress }));
 }

@@ -9,8 +9,8 @@ import { describeProgram, Profiler, profileTable, programText, type TestProfile 
 import { VERSION } from "../version.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
 
-/** One line of the table, named as llama-bench names its fields (tools/llama-bench of llama.cpp). */
-export interface BenchRow {
+/** What ran, and on what, named as llama-bench names its fields (tools/llama-bench of llama.cpp). */
+export interface RunFields {
   build_commit: string;
   build_number: number;
   cpu_info: string;
@@ -25,6 +25,30 @@ export interface BenchRow {
   n_threads: number;
   type_k: string;
   type_v: string;
+}
+
+/** The fields of a model that was opened from `path`. */
+export function runFields(path: string, summary: ModelSummary, describe: ReturnType<Engine["describeRun"]>): RunFields {
+  return {
+    build_commit: VERSION,
+    build_number: 0,
+    cpu_info: describe.cpu,
+    gpu_info: "",
+    backends: `${describe.backend}:${describe.level}`,
+    model_filename: path,
+    model_type: summary.type,
+    model_size: summary.fileBytes,
+    model_n_params: summary.parameters,
+    n_batch: describe.chunk,
+    n_ubatch: describe.chunk,
+    n_threads: describe.threads,
+    type_k: describe.keyDtype,
+    type_v: describe.valueDtype,
+  };
+}
+
+/** One line of the table. */
+export interface BenchRow extends RunFields {
   n_prompt: number;
   n_gen: number;
   n_depth: number;
@@ -152,13 +176,11 @@ function profileText({ profile, n_prompt, n_gen, n_depth, samples_ns }: BenchRow
 }
 
 interface BenchPlan {
-  path: string;
+  fields: RunFields;
   repetitions: number;
   warmUp: boolean;
   profiler: (() => Profiler) | undefined;
   watchActivations: (model: LoadedModel) => () => number;
-  summary: ModelSummary;
-  describe: ReturnType<Engine["describeRun"]>;
 }
 
 /** Measures one test: a warm-up, then the repetitions. */
@@ -170,22 +192,8 @@ async function measure(model: LoadedModel, test: BenchTest, plan: BenchPlan): Pr
   const activationBytes = plan.watchActivations(model);
   for (let i = 0; i < plan.repetitions; i++) samples.push(await runOnce(model, test, profiler));
   const speeds = samples.map((ns) => (test.prompt + test.generate) / ns * 1e9);
-  const { describe, summary } = plan;
   return {
-    build_commit: VERSION,
-    build_number: 0,
-    cpu_info: describe.cpu,
-    gpu_info: "",
-    backends: `${describe.backend}:${describe.level}`,
-    model_filename: plan.path,
-    model_type: summary.type,
-    model_size: summary.fileBytes,
-    model_n_params: summary.parameters,
-    n_batch: describe.chunk,
-    n_ubatch: describe.chunk,
-    n_threads: describe.threads,
-    type_k: describe.keyDtype,
-    type_v: describe.valueDtype,
+    ...plan.fields,
     n_prompt: test.prompt,
     n_gen: test.generate,
     n_depth: test.depth,
@@ -264,19 +272,11 @@ export const benchCommand: Command = {
     const context = contextFor(tests, run.context, contextLimit);
     const summary = await program.engine.summarize(path, { ...run, context });
     using model = await loadWithBar(host, program.engine, path, { ...run, context });
-    const describe = program.engine.describeRun(model);
+    const fields = runFields(path, summary, program.engine.describeRun(model));
     const programs = program.engine.programs(model);
     const profiler = options.has("profile") ? () => new Profiler(programs) : undefined;
     const watchActivations = (model: LoadedModel) => program.engine.watchActivations(model);
-    const plan = {
-      path,
-      repetitions,
-      warmUp: !options.has("no-warmup"),
-      profiler,
-      watchActivations,
-      summary,
-      describe,
-    };
+    const plan = { fields, repetitions, warmUp: !options.has("no-warmup"), profiler, watchActivations };
     const rows: BenchRow[] = [];
     if (form === "md") host.stdout.write(`${tableHead(COLUMNS)}\n`);
     for (const test of tests) {

@@ -12,6 +12,7 @@ import { doctorCommand } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
 import { infoCommand } from "./info.ts";
 import { logitsCommand } from "./logits.ts";
+import { perplexityCommand } from "./perplexity.ts";
 import { tokenizeCommand } from "./tokenize.ts";
 import { tuneCommand } from "./tune.ts";
 
@@ -23,6 +24,7 @@ const COMMANDS: readonly Command[] = [
   doctorCommand,
   tuneCommand,
   benchCommand,
+  perplexityCommand,
 ];
 const CHAT_DOC = "talk to a model; `mllm chat --help` has its options";
 
@@ -33,7 +35,7 @@ function overview(): string {
   mllm COMMAND [options]
 
 Commands:
-${rows.map(([name, doc]) => `  ${name.padEnd(10)}${doc}`).join("\n")}
+${rows.map(([name, doc]) => `  ${name.padEnd(12)}${doc}`).join("\n")}
 
 \`mllm COMMAND --help\` explains one, \`mllm --version\` tells the version. Results go to stdout, everything else to stderr.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl+C. MLLM_DEBUG=1 shows where an error came from.

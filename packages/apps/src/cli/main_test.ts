@@ -18,7 +18,7 @@ describe("mllm", () => {
   it("explains itself", async () => {
     const overview = await mllm(["--help"]);
     assertEquals(overview.code, 0);
-    for (const name of ["generate", "logits", "tokenize", "info", "doctor", "tune", "bench", "chat"]) {
+    for (const name of ["generate", "logits", "tokenize", "info", "doctor", "tune", "bench", "perplexity", "chat"]) {
       assertStringIncludes(overview.out, `  ${name}`);
       for (const args of [[name, "--help"], ["help", name]]) {
         const { code, out, err } = await mllm(args);
@@ -61,6 +61,10 @@ describe("mllm", () => {
       [["chat", "-m", "fake", "-p", "x", "-p", "y"], "--prompt is given more than once"],
       [["logits", "-m", "fake", "-o", "f", "--tokens", "1", "--tokens", "2"], "--tokens is given more than once"],
       [["generate", "-m", "fake", "-p", "x", "--repeat-last-n", "0", "--repeat-penalty", "1.1"], "exclude each other"],
+      [["perplexity", "-m", "fake"], "--file is missing"],
+      [["perplexity", "-m", "fake", "-f", "-"], "the text has 0 tokens and a chunk 512"],
+      [["perplexity", "-m", "fake", "-f", "-", "-c", "2"], "nothing to score"],
+      [["perplexity", "-m", "fake", "-f", "-", "--chunks", "0"], "--chunks needs a whole number from 1"],
       [["doctor", "--thread", "2"], "Did you mean --threads?"],
       [["generate", "-m", "fake", "-p", "-"], "--prompt - found nothing on stdin"],
       [["tokenize", "-m", "fake", "x", "--backend", "x86:"], "--backend can't be"],
@@ -289,6 +293,25 @@ describe("mllm", () => {
     assertEquals([row.n_threads, row.type_k, row.type_v, row.n_batch], [2, "f32", "f32", 512]);
     assertAlmostEquals(row.avg_ts, mean(row.samples_ts), 1e-6);
     assertMatch(row.test_time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  });
+
+  it("perplexity prints running values and the estimate, as llama-perplexity does", async () => {
+    // The fake's scores are 9 0 1 2, of which 1 and 2 count, and 4 5 6 7, of which 6 and 7.
+    const run = (args: string[], input = "0123456789..\n") =>
+      mllm(["perplexity", "-m", "fake", "-c", "5", ...args], input);
+    const { code, out, err, engine } = await run(["-f", "-"]);
+    assertEquals([code, err], [0, ""]);
+    assertEquals(out, "[1]4.4817,[2]54.5982,\nFinal estimate: PPL = 54.5982 +/- 80.36630\n");
+    assertEquals(engine.loads[0].options.context, 5);
+    assertMatch(
+      (await run(["-f", "-", "--chunks", "1"])).out,
+      /^\[1\]4\.4817,\nFinal estimate: PPL = 4\.4817 \+\/- [\d.]+\n$/,
+    );
+    const json = JSON.parse((await run(["-f", "-", "-o", "json"])).out);
+    assertEquals([json.n_ctx, json.n_chunks, json.n_scored, json.running.length, json.type_k], [5, 2, 4, 2, "f32"]);
+    assertAlmostEquals(json.ppl, Math.exp(4), 1e-5);
+    const missing = await run(["-f", "nowhere.txt"]);
+    assertEquals([missing.code, missing.err], [1, "mllm: there is no such file (nowhere.txt)\n"]);
   });
 
   it("chat is the chat", async () => {

@@ -1,4 +1,5 @@
 /** A progress bar on one row of a terminal. */
+import { type Host, SIGNAL_EXIT } from "../host.ts";
 
 /** Drawings a second, at most. */
 const DRAWS_PER_SECOND_MAX = 20;
@@ -49,5 +50,19 @@ export class ProgressBar implements Disposable {
 
   [Symbol.dispose](): void {
     this.done();
+  }
+}
+
+/** Works with a bar on stderr, where that is a terminal. Ctrl+C takes the bar away and ends the program. */
+export async function withBar<T>(host: Host, work: (onProgress: ProgressBar["update"]) => Promise<T>): Promise<T> {
+  using bar = new ProgressBar(host.stderr, () => host.columns());
+  const stopListening = host.onSignal("SIGINT", () => {
+    bar.done();
+    host.exit(SIGNAL_EXIT.SIGINT);
+  });
+  try {
+    return await work((what, done, total) => bar.update(what, done, total));
+  } finally {
+    stopListening();
   }
 }
