@@ -119,7 +119,7 @@ const Tile = struct {
     view: View,
     rows: usize,
     softcap: f32,
-    /// All pages, [kv_heads][pages].
+    /// All pages, [pages][kv_heads]: memory beyond those that are seen is never touched.
     pages: [*]f32,
     // Scratch; Plan.parts has the sizes.
     maker_rows: [*]f32,
@@ -152,7 +152,7 @@ const Tile = struct {
     }
 
     fn pageAt(t: *const Tile, head: usize, page: usize) [*]f32 {
-        return t.pages + (head * t.plan.pages + page) * t.plan.shape.floats();
+        return t.pages + (page * t.plan.kv_heads + head) * t.plan.shape.floats();
     }
 
     /// Takes on the query rows of tokens first … first+count-1.
@@ -181,7 +181,8 @@ const Tile = struct {
         while (page < end) {
             const last = @min(end, page + batch);
             const references = t.pageAt(t.view.head, page);
-            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, s.floats(), t.turned, stride, t.commons, stride);
+            const apart = t.plan.kv_heads * s.floats();
+            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, stride, t.commons, stride);
             for (page..last, 0..) |each, i| t.runPage(each, t.commons + i * stride);
             page = last;
         }
