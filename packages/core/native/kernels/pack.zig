@@ -27,20 +27,29 @@ fn packPanel(w: *const Rows, kind: Kind, p: usize, out: []u8) void {
     switch (kind) {
         .f32 => packFloats(u32, w, p, columns, out),
         .f16, .bf16 => packFloats(u16, w, p, columns, out),
-        inline else => |k| {
-            @memset(out, 0); // missing columns and the padding of a panel
-            for (0..columns) |c| {
-                const row = w.row(p * panel + c);
-                switch (k) {
-                    .q4_0, .q5_0 => packNibbles(k, row, w.k, c, out.ptr),
-                    .q8_0 => packBytes(row, w.k, c, out.ptr),
-                    .q4_k => packQ4K(row, w.k, c, out.ptr),
-                    .q6_k => packQ6K(row, w.k, c, out.ptr),
-                    .q8_g16 => packGroups(w.dtype, row, w.k, c, out.ptr),
-                    else => comptime unreachable,
-                }
+        inline else => |k| packBlocks(k, w, p, columns, out),
+    }
+}
+
+/// All columns of 8 blocks before the next 8: what is written stays in the first-level cache.
+fn packBlocks(comptime kind: Kind, w: *const Rows, p: usize, columns: usize, out: []u8) void {
+    // Missing columns, and the padding of a panel.
+    if (columns < panel) @memset(out, 0) else @memset(out[out.len - 64 ..], 0);
+    const count = w.k / 32;
+    var first: usize = 0;
+    while (first < count) : (first += 8) {
+        const end = @min(first + 8, count);
+        for (0..columns) |c| {
+            const row = w.row(p * panel + c);
+            switch (kind) {
+                .q4_0, .q5_0 => packNibbles(kind, row, first, end, c, out.ptr),
+                .q8_0 => packBytes(row, first, end, c, out.ptr),
+                .q4_k => packQ4K(row, first / 8, c, out.ptr),
+                .q6_k => packQ6K(row, first / 8, c, out.ptr),
+                .q8_g16 => packGroups(w.dtype, row, first, end, c, out.ptr),
+                else => comptime unreachable,
             }
-        },
+        }
     }
 }
 
@@ -65,10 +74,10 @@ inline fn store32(p: [*]u8, value: u32) void {
 }
 
 /// q4_0 and q5_0: the source's nibble pairs (elements i and 16 + i) are the packed pairs (k-steps j and j + 4).
-fn packNibbles(comptime kind: Kind, row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+fn packNibbles(comptime kind: Kind, row: [*]const u8, first: usize, end: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(kind);
     const header = if (kind == .q5_0) 6 else 2;
-    for (0..k / 32) |b| {
+    for (first..end) |b| {
         const block = row + b * (header + 16);
         const codes = out + f.blockAt(b) + c * 4;
         @memcpy((out + f.blockAt(b) + f.code_bytes + c * 2)[0..2], block[0..2]);
@@ -84,9 +93,9 @@ fn packNibbles(comptime kind: Kind, row: [*]const u8, k: usize, c: usize, out: [
     }
 }
 
-fn packBytes(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+fn packBytes(row: [*]const u8, first: usize, end: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(.q8_0);
-    for (0..k / 32) |b| {
+    for (first..end) |b| {
         const block = row + b * 34;
         @memcpy((out + f.blockAt(b) + f.code_bytes + c * 2)[0..2], block[0..2]);
         for (0..8) |s| store32(out + f.blockAt(b) + s * 64 + c * 4, load32(block + 2 + s * 4) ^ 0x80808080);
@@ -94,60 +103,56 @@ fn packBytes(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
 }
 
 /// A source chunk of 32 bytes holds sub-block 2n in its low and 2n + 1 in its high nibbles.
-fn packQ4K(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+fn packQ4K(row: [*]const u8, super: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(.q4_k);
-    for (0..k / 256) |super| {
-        const block = row + super * 144;
-        const super_record = out + f.superAt(super * 8) + c * 2;
-        @memcpy(super_record[0..2], block[0..2]);
-        @memcpy((super_record + 32)[0..2], block[2..4]);
-        for (0..8) |sub| {
-            const target = out + f.blockAt(super * 8 + sub);
-            target[f.code_bytes + c], target[f.code_bytes + 16 + c] = blocks.scaleMin(block + 4, sub);
-            const shift: u5 = @intCast(sub % 2 * 4);
-            for (0..4) |j| {
-                const chunk = block + 16 + sub / 2 * 32 + j * 4;
-                const low = (load32(chunk) >> shift) & 0x0f0f0f0f;
-                const high = (load32(chunk + 16) >> shift) & 0x0f0f0f0f;
-                store32(target + j * 64 + c * 4, low | high << 4);
-            }
+    const block = row + super * 144;
+    const super_record = out + f.superAt(super * 8) + c * 2;
+    @memcpy(super_record[0..2], block[0..2]);
+    @memcpy((super_record + 32)[0..2], block[2..4]);
+    for (0..8) |sub| {
+        const target = out + f.blockAt(super * 8 + sub);
+        target[f.code_bytes + c], target[f.code_bytes + 16 + c] = blocks.scaleMin(block + 4, sub);
+        const shift: u5 = @intCast(sub % 2 * 4);
+        for (0..4) |j| {
+            const chunk = block + 16 + sub / 2 * 32 + j * 4;
+            const low = (load32(chunk) >> shift) & 0x0f0f0f0f;
+            const high = (load32(chunk + 16) >> shift) & 0x0f0f0f0f;
+            store32(target + j * 64 + c * 4, low | high << 4);
         }
     }
 }
 
-fn packQ6K(row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+fn packQ6K(row: [*]const u8, super: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(.q6_k);
-    for (0..k / 256) |super| {
-        const block = row + super * 210;
-        @memcpy((out + f.superAt(super * 8) + c * 2)[0..2], block[208..210]);
-        for (0..8) |sub| {
-            const target = out + f.blockAt(super * 8 + sub);
-            target[f.code_bytes + c] = block[192 + sub * 2];
-            target[f.code_bytes + 16 + c] = block[192 + sub * 2 + 1];
-            const codes = target + c * 4;
-            const nibbles = block + sub / 4 * 64 + sub % 2 * 32;
-            const shift: u5 = @intCast(sub % 4 / 2 * 4);
-            const planes = block + 128 + sub / 4 * 32;
-            const plane_shift: u5 = @intCast(sub % 4 * 2);
-            for (0..4) |j| {
-                const low = (load32(nibbles + j * 4) >> shift) & 0x0f0f0f0f;
-                const high = (load32(nibbles + 16 + j * 4) >> shift) & 0x0f0f0f0f;
-                store32(codes + j * 64, low | high << 4);
-            }
-            for (0..2) |p| {
-                var bits: u32 = 0;
-                for (0..4) |r| bits |= ((load32(planes + p * 16 + r * 4) >> plane_shift) & 0x03030303) << @intCast(2 * r);
-                store32(codes + 256 + p * 64, bits);
-            }
+    const block = row + super * 210;
+    @memcpy((out + f.superAt(super * 8) + c * 2)[0..2], block[208..210]);
+    for (0..8) |sub| {
+        const target = out + f.blockAt(super * 8 + sub);
+        target[f.code_bytes + c] = block[192 + sub * 2];
+        target[f.code_bytes + 16 + c] = block[192 + sub * 2 + 1];
+        const codes = target + c * 4;
+        const nibbles = block + sub / 4 * 64 + sub % 2 * 32;
+        const shift: u5 = @intCast(sub % 4 / 2 * 4);
+        const planes = block + 128 + sub / 4 * 32;
+        const plane_shift: u5 = @intCast(sub % 4 * 2);
+        for (0..4) |j| {
+            const low = (load32(nibbles + j * 4) >> shift) & 0x0f0f0f0f;
+            const high = (load32(nibbles + 16 + j * 4) >> shift) & 0x0f0f0f0f;
+            store32(codes + j * 64, low | high << 4);
+        }
+        for (0..2) |p| {
+            var bits: u32 = 0;
+            for (0..4) |r| bits |= ((load32(planes + p * 16 + r * 4) >> plane_shift) & 0x03030303) << @intCast(2 * r);
+            store32(codes + 256 + p * 64, bits);
         }
     }
 }
 
-fn packGroups(dtype: abi.Dtype, row: [*]const u8, k: usize, c: usize, out: [*]u8) void {
+fn packGroups(dtype: abi.Dtype, row: [*]const u8, first: usize, end: usize, c: usize, out: [*]u8) void {
     const f = comptime packed_weights.form(.q8_g16);
     const info = abi.blockInfo(dtype).?;
     var block: blocks.Affine = undefined;
-    for (0..k / info.elements) |source| {
+    for (first * 32 / info.elements..end * 32 / info.elements) |source| {
         blocks.affine(dtype, row + source * info.bytes, &block);
         for (0..info.elements / 32) |sub| {
             const target = out + f.blockAt(source * (info.elements / 32) + sub);
@@ -172,7 +177,11 @@ test "packed weights dequantise to the bits of the decoders" {
     for ([_]usize{ 1, 3, 15, 16, 17, 33 }) |n| {
         for (testing.weight_dtypes) |dtype| {
             for ([_]u32{ 1, 2, 3 }) |threads| {
-                const k: usize = if (abi.blockInfo(dtype).?.elements == 1) 37 else 512;
+                const k: usize = switch (abi.blockInfo(dtype).?.elements) {
+                    1 => 37,
+                    32 => 13 * 32,
+                    else => 512,
+                };
                 var w = try testing.Weights.init(gpa, dtype, n, k, random.random(), true);
                 defer w.deinit();
                 try w.pack(threads);
