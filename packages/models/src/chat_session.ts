@@ -102,16 +102,16 @@ export class ChatSession {
     let generation: Generation | undefined;
     try {
       const prompt = this.promptIds();
-      const { context } = this.model;
+      const { context, contextLimit } = this.model;
       if (prompt.length >= context) {
+        const shorter = this.messages.length > 1 ? "Start again with `chat.clear()`, say less" : "Say less";
         throw new MllmError(
           "invalid_argument",
           `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
           {
-            next: context < this.model.contextLimit
-              ? "Start again with `chat.clear()`, say less, or load the model with a larger `context`, " +
-                `up to ${this.model.contextLimit}`
-              : "Start again with `chat.clear()`, or say less: the model holds no more",
+            next: context < contextLimit
+              ? `${shorter}, or load the model with a larger \`context\`, up to ${contextLimit}`
+              : `${shorter}: the model holds no more`,
           },
         );
       }

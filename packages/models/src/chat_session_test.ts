@@ -45,11 +45,14 @@ describe("ChatSession", () => {
 
   it("is as before when a turn fails before its reply", async () => {
     await withChat(async (chat) => {
-      await assertRejects(() => say(chat, "word ".repeat(200)), MllmError, "context holds 64");
+      await assertRejects(() => say(chat, "word ".repeat(200)), MllmError, "context holds 64. Say less, or load");
       assertEquals(chat.messages, []);
       const signal = AbortSignal.abort();
       assertEquals(await say(chat, "Hello!", { signal }), "");
       assertEquals(chat.messages, []);
+      await say(chat, "Hello!", { maxTokens: 2 });
+      const next = "Start again with `chat.clear()`, say less, or load the model with a larger `context`, up to 1024";
+      await assertRejects(() => say(chat, "word ".repeat(200)), MllmError, next);
     }, 64);
   });
 

@@ -132,5 +132,5 @@ export async function loadWithBar(
   path: string,
   run: Parameters<Engine["load"]>[1],
 ): Promise<LoadedModel> {
-  return await withBar(host, (onProgress) => engine.load(path, { ...run, onProgress }));
+  return await withBar(host, (bar) => engine.load(path, { ...run, onProgress: (...at) => bar.update(...at) }));
 }

@@ -5,6 +5,7 @@ import type { Engine, LoadedModel, ModelSummary } from "../engine.ts";
 import { parseInteger, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Column, tableHead, tableRow } from "../markdown_table.ts";
+import { withBar } from "../terminal/progress.ts";
 import { describeProgram, Profiler, profileTable, programText, type TestProfile } from "./bench_profile.ts";
 import { VERSION } from "../version.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
@@ -279,14 +280,16 @@ export const benchCommand: Command = {
     const plan = { fields, repetitions, warmUp: !options.has("no-warmup"), profiler, watchActivations };
     const rows: BenchRow[] = [];
     if (form === "md") host.stdout.write(`${tableHead(COLUMNS)}\n`);
-    for (const test of tests) {
-      if (host.stderr.isTerminal) host.stderr.write(`\r\x1b[K${testName(test)} …`);
-      const row = await measure(model, test, plan);
-      if (host.stderr.isTerminal) host.stderr.write("\r\x1b[K");
-      if (form === "md") host.stdout.write(`${markdownRow(row)}\n`);
-      else if (form === "jsonl") host.stdout.write(`${JSON.stringify(row)}\n`);
-      rows.push(row);
-    }
+    await withBar(host, async (bar) => {
+      for (const test of tests) {
+        bar.update(testName(test), rows.length, tests.length);
+        const row = await measure(model, test, plan);
+        bar.done();
+        if (form === "md") host.stdout.write(`${markdownRow(row)}\n`);
+        else if (form === "jsonl") host.stdout.write(`${JSON.stringify(row)}\n`);
+        rows.push(row);
+      }
+    });
     if (form === "md") host.stdout.write(`\nbuild: ${VERSION} (0)\n${rows.map(profileText).join("")}`);
     if (form === "json") host.stdout.write(`${JSON.stringify(rows, null, 2)}\n`);
     if (options.has("verbose")) {

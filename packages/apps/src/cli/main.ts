@@ -55,9 +55,11 @@ ${helpText([...command.options, HELP_OPTION])}
 function findCommand(name: string): Command {
   const command = COMMANDS.find((one) => one.name === name);
   if (command !== undefined) return command;
-  const meant = nearest(name, [...COMMANDS.map((one) => one.name), "chat", "help"]);
+  const isOption = name.startsWith("-");
+  const known = isOption ? ["--help", "--version"] : [...COMMANDS.map((one) => one.name), "chat", "help"];
+  const meant = nearest(name, known);
   throw new UsageError(
-    name.startsWith("-") ? `${name} needs a command before it` : `there is no command "${name}"`,
+    isOption ? `${name} needs a command before it` : `there is no command "${name}"`,
     meant === undefined ? "`mllm --help` lists the commands" : `Did you mean ${meant}?`,
   );
 }

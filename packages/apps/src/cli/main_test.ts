@@ -1,6 +1,6 @@
 import { describe, it } from "@std/testing/bdd";
-import { assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { FakeHost } from "../../testing/fake_host.ts";
+import { assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { ExitSignal, FakeHost } from "../../testing/fake_host.ts";
 import { fakeProgram } from "../../testing/fake_program.ts";
 import { fileURLToPath } from "node:url";
 import { openProgram } from "../open_engine.ts";
@@ -35,6 +35,7 @@ describe("mllm", () => {
     const cases: [string[], string][] = [
       [["genrate"], "Did you mean generate?"],
       [["-m", "x"], "-m needs a command before it"],
+      [["--versio"], "Did you mean --version?"],
       [["generate", "--promt", "x"], "Did you mean --prompt?"],
       [["generate", "-N", "1"], "Did you mean -n?"],
       [["generate", "-p", "x"], "--model is missing"],
@@ -293,6 +294,16 @@ describe("mllm", () => {
     assertEquals([row.n_threads, row.type_k, row.type_v, row.n_batch], [2, "f32", "f32", 512]);
     assertAlmostEquals(row.avg_ts, mean(row.samples_ts), 1e-6);
     assertMatch(row.test_time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  });
+
+  it("Ctrl+C takes bench's bar away and ends it", async () => {
+    const host = new FakeHost({ stderrTerminal: true });
+    const program = fakeProgram();
+    program.engine.model.forward = () => new Promise(() => {});
+    void mllmMain(["bench", "-m", "fake", "-p", "8", "-n", "0"], host, program);
+    await host.shows("pp8 ");
+    assertEquals(assertThrows(() => host.signal("SIGINT"), ExitSignal).code, 130);
+    assertEquals(host.screen.text().trim(), "");
   });
 
   it("perplexity prints running values and the estimate, as llama-perplexity does", async () => {

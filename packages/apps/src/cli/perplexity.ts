@@ -4,7 +4,7 @@ import { loadWithBar } from "../chat/main.ts";
 import { givenText } from "../host.ts";
 import { UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
-import { withBar } from "../terminal/progress.ts";
+import { type ProgressBar, withBar } from "../terminal/progress.ts";
 import { runFields } from "./bench.ts";
 import { type Command, MODEL_HINT } from "./command.ts";
 
@@ -55,13 +55,13 @@ export const perplexityCommand: Command = {
     }
     const bosId = ids[0] === tokenizer.bosId ? tokenizer.bosId : undefined;
     const running: number[] = [];
-    const measure = (onProgress: (what: string, done: number, total: number) => void) =>
+    const measure = (bar: ProgressBar) =>
       perplexity(model, ids.slice(0, chunks * context), context, {
         secondHalf: true,
         bosId,
         onWindow: ({ ppl }, done) => {
           running.push(ppl);
-          if (isJson) onProgress("scoring", done, chunks);
+          if (isJson) bar.update("scoring", done, chunks);
           else host.stdout.write(`[${done}]${ppl.toFixed(4)},`);
         },
       });

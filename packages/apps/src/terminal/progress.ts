@@ -54,14 +54,14 @@ export class ProgressBar implements Disposable {
 }
 
 /** Works with a bar on stderr, where that is a terminal. Ctrl+C takes the bar away and ends the program. */
-export async function withBar<T>(host: Host, work: (onProgress: ProgressBar["update"]) => Promise<T>): Promise<T> {
+export async function withBar<T>(host: Host, work: (bar: ProgressBar) => Promise<T>): Promise<T> {
   using bar = new ProgressBar(host.stderr, () => host.columns());
   const stopListening = host.onSignal("SIGINT", () => {
     bar.done();
     host.exit(SIGNAL_EXIT.SIGINT);
   });
   try {
-    return await work((what, done, total) => bar.update(what, done, total));
+    return await work(bar);
   } finally {
     stopListening();
   }
