@@ -20,6 +20,18 @@ export interface Allocator {
   release(address: number, bytes: number): void;
 }
 
+/** What kernels may rely on. */
+const ALIGNMENT = 64;
+
+/** Memory that nobody has to give back. */
+const script: Allocator = {
+  isClosed: true,
+  allocate: () => {
+    throw new MllmError("internal", "script memory comes with its storage");
+  },
+  release: () => {},
+};
+
 interface Held {
   readonly allocator: Allocator;
   /** Absent until deferred memory is used. */
@@ -61,6 +73,16 @@ export class MemoryStorage {
   /** The same, but taken when it is first used: `address` then throws `out_of_memory`. */
   static deferred(allocator: Allocator, bytes: number): MemoryStorage {
     return new MemoryStorage({ allocator, bytes });
+  }
+
+  /** New memory of JavaScript's own, zeros, 64-byte aligned: views of it stay valid for as long as anybody has them. */
+  static ofScript(bytes: number): MemoryStorage {
+    const buffer = new ArrayBuffer(bytes + ALIGNMENT - 1);
+    const start = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer)));
+    const address = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
+    const storage = new MemoryStorage({ allocator: script, address, bytes });
+    storage.#view = new Uint8Array(buffer, address - start, bytes);
+    return storage;
   }
 
   /** Memory that belongs to `owner`, which is retained for as long. */

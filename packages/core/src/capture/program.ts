@@ -151,9 +151,10 @@ export class Program implements Disposable {
     this.#registerAddress = BigInt(this.#registers.address);
     for (const storage of this.#externals) storage.retain();
     try {
+      // Results are handed out as views of JavaScript's memory, so nobody has to copy them before the program goes.
       for (const view of [...graph.inputs.values(), ...graph.outputs.values()]) {
         const buffer = view.storage as GraphBuffer;
-        if (!storages.has(buffer)) storages.set(buffer, MemoryStorage.allocate(backend, buffer.bytes));
+        if (!storages.has(buffer)) storages.set(buffer, MemoryStorage.ofScript(buffer.bytes));
       }
       const place = (view: View): Place => {
         const buffer = view.storage as GraphBuffer;
@@ -205,7 +206,7 @@ export class Program implements Disposable {
 
   /**
    * The f32 output of the last run, row-major, for its first `tokens` rows when it has a symbolic dim: a view without a
-   * copy, valid until the next run or dispose. Throws `invalid_argument` for an unknown name, another type, or a
+   * copy, whose values the next run replaces. Throws `invalid_argument` for an unknown name, another type, or a
    * program that is running or disposed.
    */
   output(name: string, tokens: number = this.tokensMax): Float32Array<ArrayBuffer> {
