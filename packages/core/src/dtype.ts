@@ -124,9 +124,14 @@ export function q8aRowBytes(k: number): number {
 
 /**
  * Bytes of a contiguous strided tensor of this type. The last dim of a block type must be whole blocks
- * (`invalid_argument` otherwise); packed-only types have no such size (`unsupported`).
+ * (`invalid_argument` otherwise, and for no dtype); packed-only types have no such size (`unsupported`).
  */
 export function byteLength(dtype: DType, shape: readonly number[]): number {
+  if (!Object.hasOwn(dtypes, dtype)) {
+    throw new MllmError("invalid_argument", `there is no dtype ${JSON.stringify(dtype)}`, {
+      next: `There are: ${Object.keys(dtypes).join(", ")}`,
+    });
+  }
   const info = dtypes[dtype];
   let elements = 1;
   for (const dim of shape) elements *= dim;

@@ -38,6 +38,10 @@ describe("tensors", () => {
       7,
     ]);
     assertThrows(() => Tensor.from(backend, [1, 2, 3], [2, 2]), MllmError, "write");
+    const torch = "float32" as "f32";
+    assertThrows(() => Tensor.empty(backend, [2], torch), MllmError, 'there is no dtype "float32". There are: f32, ');
+    const number = 5 as unknown as Tensor;
+    assertThrows(() => add(bytes, number), MllmError, "add: b must be a tensor, not number");
     assertThrows(() => Tensor.empty(backend, [1, -1]), MllmError, "[1, -1]");
   });
 

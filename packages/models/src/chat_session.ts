@@ -91,6 +91,9 @@ export class ChatSession {
         next: "Read that one to its end, or stop it, before the next message",
       });
     }
+    if (typeof text !== "string") {
+      throw new MllmError("invalid_argument", `a message must be a text, not ${typeof text}`);
+    }
     if (text.length > MESSAGE_LENGTH_MAX) {
       throw new MllmError("invalid_argument", `a message of ${text.length} characters is longer than any context`, {
         next: "Say less",

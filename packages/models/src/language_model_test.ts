@@ -93,8 +93,26 @@ describe("LanguageModel", () => {
     assert(sameBits(whole.logits, again.logits));
   });
 
-  it("refuses text where ids belong", async () => {
+  it("refuses options of a generation that do not exist or have a wrong type", async () => {
+    await withModel({}, (model) => {
+      const refused = (options: unknown, text: string) => {
+        const error = assertThrows(() => model.generate([1], options as GenerateOptions), MllmError, text);
+        assertEquals(error.code, "invalid_argument");
+      };
+      refused({ temperature: 0 }, 'generate has no option "temperature". There are: maxTokens, sampling, ');
+      refused({ sampling: { temprature: 0 } }, "temprature is not a sampling setting. There are: temperature, ");
+      refused({ sampling: { temperature: "1" } }, 'temperature must be a number from 0 to 1000000, not "1"');
+      refused({ maxTokens: "5" }, 'of at least 0, not "5"');
+      refused({ stopStrings: "END" }, 'stopStrings must be an array of texts, not "END"');
+      return Promise.resolve();
+    });
+  });
+
+  it("refuses text where ids belong, and what is no text where that does", async () => {
     await withModel({}, async (model) => {
+      const ids = [1, 2] as unknown as string;
+      assertThrows(() => model.tokenizer.encode(ids), MllmError, "must be a text, not object");
+      await assertRejects(() => model.chat().send(ids).next(), MllmError, "a message must be a text, not object");
       const text = "hello" as unknown as number[];
       assertThrows(() => model.generate(text, {}), MllmError, "not as string");
       await assertRejects(() => model.forward(text, 0), MllmError, "not as string");
@@ -307,6 +325,9 @@ describe("LanguageModel", () => {
     for (const options of [undefined, null, {}, { backend: "x86" }]) {
       await refused(embeddedModelPath, options, "no backend plugin is given");
     }
+    const unknown = 'loadModel has no option "contextLength". There are: backend, level, ';
+    await refused(embeddedModelPath, { backend: x86, contextLength: 64 }, unknown);
+    await refused(embeddedModelPath, { backend: x86, context: "64" }, '(the model\'s limit), not "64"');
     await refused(undefined, { backend: x86 }, "the path of a model must be a string, not undefined");
   });
 });

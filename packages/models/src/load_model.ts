@@ -8,6 +8,7 @@ import {
   openBackend,
 } from "@mllm/core";
 import type { CausalLM } from "./causal_lm.ts";
+import { checkNames, shown } from "./check_options.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { ConfigReader, readString } from "./config_reader.ts";
 import type { DecoderConfig } from "./decoder/config.ts";
@@ -52,6 +53,22 @@ export interface LoadOptions {
   onProgress?: LoadProgress;
 }
 
+const optionNames: Readonly<Record<keyof LoadOptions, true>> = {
+  backend: true,
+  level: true,
+  threads: true,
+  activations: true,
+  context: true,
+  kvDtype: true,
+  keyDtype: true,
+  valueDtype: true,
+  eager: true,
+  modeling: true,
+  chunk: true,
+  memoryLimit: true,
+  onProgress: true,
+};
+
 const CONTEXT_DEFAULT_MAX = 8192;
 const CHUNK_DEFAULT = 512;
 
@@ -93,7 +110,10 @@ export function resolveSettings(
 ): RunSettings {
   const whole = (name: string, value: number, max: number, what = "") => {
     if (Number.isInteger(value) && value >= 1 && value <= max) return value;
-    throw new MllmError("invalid_argument", `${name} must be a whole number from 1 to ${max}${what}, not ${value}`);
+    throw new MllmError(
+      "invalid_argument",
+      `${name} must be a whole number from 1 to ${max}${what}, not ${shown(value)}`,
+    );
   };
   for (const name of ["kvDtype", "keyDtype", "valueDtype"] as const) {
     if (options[name] !== undefined) checkKvDType(`\`${name}\``, options[name], config.headDim);
@@ -187,6 +207,7 @@ async function load(path: string, options: LoadOptions, backend: Backend, owned:
  * ```
  */
 export async function loadModel(path: string, options: LoadOptions): Promise<LanguageModel> {
+  checkNames("loadModel", options ?? {}, optionNames);
   const { backend: given, level, threads, activations } = options ?? {};
   if (given instanceof Backend) return await load(path, options, given, false);
   const backend = await openBackend(given, { level, threads, activations });

@@ -121,7 +121,7 @@ function checkInputs(op: OpName, inputs: Inputs, outs: readonly (Tensor | undefi
     for (let i = 0; i < list.length; i++) {
       const tensor = list[i];
       if (tensor === undefined) continue;
-      if (tensor.isFreed) tensor.assertLive(op, list === inputs ? opTable[op].inputs[i].name : "out");
+      if (tensor.isFreed !== false) refuse(op, tensor, list === inputs ? opTable[op].inputs[i].name : "out");
       backend ??= tensor.backend;
       if (tensor.backend !== backend) {
         throw new MllmError(
@@ -133,6 +133,11 @@ function checkInputs(op: OpName, inputs: Inputs, outs: readonly (Tensor | undefi
   }
   if (backend === undefined) throw new MllmError("invalid_argument", `${op} needs a tensor`);
   return backend;
+}
+
+function refuse(op: OpName, operand: unknown, role: string): void {
+  if (operand instanceof Tensor) operand.assertLive(op, role);
+  else throw new MllmError("invalid_argument", `${op}: ${role} must be a tensor, not ${typeof operand}`);
 }
 
 function graphOf(inputs: Inputs, outs: readonly (Tensor | undefined)[]): Graph | undefined {

@@ -1,4 +1,5 @@
 import { MllmError } from "@mllm/core";
+import { checkNames, shown } from "../check_options.ts";
 import { mergeSampling } from "../generation_config.ts";
 import type { LanguageModel } from "../language_model.ts";
 import { checkIsList, firstToRun } from "./prompt_runs.ts";
@@ -23,6 +24,16 @@ export interface GenerateOptions {
   /** Called after each prompt chunk with the prompt tokens done and their number. */
   onPrompt?: (done: number, total: number) => void;
 }
+
+const optionNames: Readonly<Record<keyof GenerateOptions, true>> = {
+  maxTokens: true,
+  sampling: true,
+  stopStrings: true,
+  ignoreEos: true,
+  signal: true,
+  skipSpecial: true,
+  onPrompt: true,
+};
 
 /** Why a generation ended: an EOS token, `maxTokens` or a full context, a stop string, or the signal or its reader. */
 export type StopReason = "eos" | "length" | "stop" | "aborted";
@@ -81,9 +92,16 @@ class TokenLoop implements Generation {
     readonly prompt: readonly number[],
     readonly options: GenerateOptions,
   ) {
-    const { maxTokens } = options;
+    const { maxTokens, stopStrings = [] } = options;
+    checkNames("generate", options, optionNames);
     if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 0)) {
-      throw new MllmError("invalid_argument", `maxTokens must be a whole number of at least 0, not ${maxTokens}`);
+      throw new MllmError(
+        "invalid_argument",
+        `maxTokens must be a whole number of at least 0, not ${shown(maxTokens)}`,
+      );
+    }
+    if (!Array.isArray(stopStrings)) {
+      throw new MllmError("invalid_argument", `stopStrings must be an array of texts, not ${shown(stopStrings)}`);
     }
     checkIsList(prompt);
     if (prompt.length === 0) {
@@ -94,7 +112,7 @@ class TokenLoop implements Generation {
     this.#eosIds = new Set(options.ignoreEos ? [] : model.eosIds);
     this.#sampler = new Sampler(mergeSampling(model.samplingDefaults, options.sampling));
     this.#decoder = new StreamingDecoder(model.tokenizer, { skipSpecial: options.skipSpecial ?? true });
-    this.#stops = new StopMatcher([...(options.stopStrings ?? [])]);
+    this.#stops = new StopMatcher(stopStrings);
     this.#ids = [...prompt];
     this.stats = {
       promptTokens: prompt.length,

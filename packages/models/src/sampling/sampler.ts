@@ -1,4 +1,5 @@
 import { MllmError } from "@mllm/core";
+import { shown } from "../check_options.ts";
 import { Random } from "./random.ts";
 import { countTopP, penalize } from "./transforms.ts";
 
@@ -86,9 +87,13 @@ export function checkSamplingOptions(options: Partial<SamplingOptions>): Checked
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const range = samplingRanges[name as keyof SamplingOptions];
-    if (range === undefined) throw new MllmError("invalid_argument", `${name} is not a sampling setting`);
+    if (range === undefined) {
+      throw new MllmError("invalid_argument", `${name} is not a sampling setting`, {
+        next: `There are: ${Object.keys(samplingRanges).join(", ")}`,
+      });
+    }
     if (!isInRange(value, range)) {
-      throw new MllmError("invalid_argument", `${name} must be ${describeRange(range)}, not ${String(value)}`);
+      throw new MllmError("invalid_argument", `${name} must be ${describeRange(range)}, not ${shown(value)}`);
     }
     checked[name] = value;
   }

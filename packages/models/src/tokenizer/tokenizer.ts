@@ -98,6 +98,9 @@ export class VocabularyTokenizer implements Tokenizer {
   }
 
   encode(text: string, { parseSpecial = true, addSpecial = false, plain = [] }: EncodeOptions = {}): number[] {
+    if (typeof text !== "string") {
+      throw new MllmError("invalid_argument", `what is tokenized must be a text, not ${typeof text}`);
+    }
     if (text.length > textLengthMax) {
       throw new MllmError("invalid_argument", `a text of ${text.length} characters is too long to tokenize`, {
         next: `Split it into parts of at most ${textLengthMax} characters`,

@@ -1,0 +1,16 @@
+/** Options as they come from programs that nobody type-checks. */
+import { MllmError } from "@mllm/core";
+
+/** Refuses options that do not exist, which would be without effect. @throws {MllmError} `invalid_argument` */
+export function checkNames(call: string, given: object, known: Readonly<Record<string, true>>): void {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
+  if (unknown === undefined) return;
+  throw new MllmError("invalid_argument", `${call} has no option ${JSON.stringify(unknown)}`, {
+    next: `There are: ${Object.keys(known).join(", ")}`,
+  });
+}
+
+/** A value in messages: of numbers NaN is told from null, and of texts "5" from 5. */
+export function shown(value: unknown): string {
+  return typeof value === "string" ? JSON.stringify(value) : String(value);
+}
