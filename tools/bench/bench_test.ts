@@ -9,7 +9,7 @@ import { repositoryRoot } from "../workspace.ts";
 import { rooflineChart, speedChart } from "./chart.ts";
 import type { PeerRun } from "./engines.ts";
 import { writeHfFolder } from "./hf_folder.ts";
-import { describeMachine, type Machine } from "./machine.ts";
+import { describeMachine, type Machine, meanPeaks } from "./machine.ts";
 import { quantisationOf } from "./mnn_model.ts";
 import { parseList } from "./peers.ts";
 import { contextOf, promptIds } from "./protocol.ts";
@@ -105,6 +105,11 @@ describe("bench:peers arithmetic", () => {
     const { cpu, cores, memory_bytes, levels, versions } = await describeMachine();
     assert(cpu !== "" && cores >= 1 && levels.length > 0 && versions.zig !== null, `${cpu} ${cores} ${levels}`);
     assert(memory_bytes > 64 << 20, `${memory_bytes}`);
+  });
+
+  it("an engine is held against the mean of what the machine gave before and after", () => {
+    const later = { ...peaks, int8_gops: 600, f32_gflops: 140, read_gb_per_s: 30 };
+    assertEquals(meanPeaks(peaks, later), { ...peaks, int8_gops: 500, f32_gflops: 120, read_gb_per_s: 25 });
   });
 
   it("an op's limit is the larger of its memory and its operations", () => {

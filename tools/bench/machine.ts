@@ -40,6 +40,16 @@ export async function measurePeaks(level: string, threads: number): Promise<Peak
   return { level, threads, ...JSON.parse(text) };
 }
 
+/** What lies between two measurements of one level. */
+export function meanPeaks(a: Peaks, b: Peaks): Peaks {
+  return {
+    ...a,
+    int8_gops: (a.int8_gops + b.int8_gops) / 2,
+    f32_gflops: (a.f32_gflops + b.f32_gflops) / 2,
+    read_gb_per_s: (a.read_gb_per_s + b.read_gb_per_s) / 2,
+  };
+}
+
 /** Everything about this machine. */
 export async function describeMachine(): Promise<Machine> {
   const root = repositoryRoot();

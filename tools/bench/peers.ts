@@ -8,7 +8,7 @@ import { repositoryRoot } from "../workspace.ts";
 import type { BenchRow } from "../../packages/apps/src/cli/bench.ts";
 import { rooflineChart, speedChart } from "./chart.ts";
 import { type EngineOptions, engines, type PeerRun, runEngine } from "./engines.ts";
-import { describeMachine, measurePeaks, type Peaks } from "./machine.ts";
+import { describeMachine, meanPeaks, measurePeaks } from "./machine.ts";
 import { output } from "./process.ts";
 import { replaceResults, reportText } from "./report.ts";
 import { engineResult, mergeResults, type ModelResult, type Results } from "./results.ts";
@@ -52,7 +52,7 @@ async function profileRows(model: string, plan: Plan): Promise<BenchRow[]> {
   return JSON.parse(await output("deno", args, root));
 }
 
-async function compare(model: string, plan: Plan, peaks: Peaks): Promise<ModelResult> {
+async function compare(model: string, plan: Plan, machineLevel: string): Promise<ModelResult> {
   const name = model.replace(/^.*[\\/]/, "");
   const launches = [];
   for (const key of plan.engines) {
@@ -69,7 +69,10 @@ async function compare(model: string, plan: Plan, peaks: Peaks): Promise<ModelRe
       runs.push(await runEngine(launch({ model, prompts, generates, threads, level })));
     }
   }
+  // A machine that is shared gives more or less from one minute to the next: what is held against it runs in between.
+  const before = await measurePeaks(level ?? machineLevel, threads);
   const rows = await profileRows(model, plan);
+  const peaks = meanPeaks(before, await measurePeaks(level ?? machineLevel, threads));
   const roofline = rows.map((row) => {
     const test = row.n_prompt > 0 ? `pp${row.n_prompt}` : `tg${row.n_gen}`;
     const tokens = (row.n_prompt + row.n_gen) * row.samples_ns.length;
@@ -167,9 +170,8 @@ async function main(args: string[]): Promise<number> {
     }
   }
   const machine = await describeMachine();
-  const peaks = await measurePeaks(plan.level ?? machine.levels.at(-1)!, plan.threads);
   const results: Results = { date: new Date().toISOString(), machine, models: [] };
-  for (const model of models) results.models.push(await compare(model, plan, peaks));
+  for (const model of models) results.models.push(await compare(model, plan, machine.levels.at(-1)!));
   console.log(reportText(results));
   if (json !== undefined) await writeResults(json, results);
   if (docs) await writeDocs(results);
