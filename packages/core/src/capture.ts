@@ -14,7 +14,7 @@ import type { DType } from "./dtype.ts";
 import { MllmError } from "./errors.ts";
 import { copy } from "./ops/elementwise.ts";
 import type { Dim, Register, TokenDim } from "./scalar.ts";
-import type { Tensor } from "./tensor.ts";
+import { Tensor } from "./tensor.ts";
 import { tidy } from "./tidy.ts";
 import { describeView } from "./view.ts";
 
@@ -112,11 +112,27 @@ function record<Names extends string>(
         last: { register: "last" },
         context: { register: "context" },
       };
-      for (const [name, tensor] of Object.entries(fn(inputs, registers))) markOutput(graph, name, tensor);
+      for (const [name, tensor] of outputsOf(fn(inputs, registers))) markOutput(graph, name, tensor);
     });
   } finally {
     graph.sealed = true;
   }
+}
+
+/** The outputs by name. What is returned comes from programs that nobody type-checks, too. */
+function outputsOf(returned: unknown): [string, Tensor][] {
+  const refuse = (what: string): never => {
+    throw new MllmError("invalid_argument", `capture: ${what}`, {
+      next:
+        "Return the outputs as an object of tensors, ({ x }) => ({ y: … }), from a function that is not asynchronous",
+    });
+  };
+  if (returned instanceof Promise) refuse("the function returned a promise");
+  if (returned instanceof Tensor) refuse("the function returned a tensor without a name");
+  if (typeof returned !== "object" || returned === null) return refuse(`the function returned ${typeof returned}`);
+  return Object.entries(returned).map(([name, output]) => {
+    return output instanceof Tensor ? [name, output] : refuse(`output "${name}" is no tensor`);
+  });
 }
 
 function makeInputs<Names extends string>(

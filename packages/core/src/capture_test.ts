@@ -347,6 +347,12 @@ describe("capture", () => {
     assertThrows(() => ops.silu(leaked!), MllmError);
     program[Symbol.dispose]();
     assertThrows(() => capture(backend, { tokensMax: 0, inputs }, ({ x }) => ({ x })), MllmError, "tokensMax");
+    const returned = (value: (x: Tensor) => unknown) => () =>
+      capture(backend, { tokensMax: 8, inputs }, ({ x }) => value(x) as Record<string, Tensor>);
+    assertThrows(returned((x) => x), MllmError, "a tensor without a name. Return the outputs as an object of tensors");
+    assertThrows(returned((y) => Promise.resolve({ y })), MllmError, "the function returned a promise");
+    assertThrows(returned(() => undefined), MllmError, "the function returned undefined");
+    assertThrows(returned((y) => ({ y, z: 5 })), MllmError, 'output "z" is no tensor');
   });
 
   check("names the op that a backend lacks", () => {

@@ -359,6 +359,9 @@ export class Tensor implements Disposable {
 }
 
 function checkShape(shape: readonly number[]): readonly number[] {
+  if (!Array.isArray(shape)) {
+    throw new MllmError("invalid_argument", `a shape must be an array of lengths, not ${typeof shape}`);
+  }
   if (shape.length > maxRank || shape.some((dim) => !Number.isSafeInteger(dim) || dim < 0)) {
     throw new MllmError("invalid_argument", `${formatShape(shape)} is no shape: up to ${maxRank} dims of 0 or more`);
   }
