@@ -54,9 +54,15 @@ const profile = {
   ],
 };
 
-const run = (pp: number, tg: number, loadToFirstTokenMs: number, peakBytes: number): PeerRun => (
-  { version: "1", detail: "", loadToFirstTokenMs, peakBytes, speeds: { pp512: pp, tg128: tg } }
-);
+const run = (pp: number, tg: number, loadToFirstTokenMs: number, peakBytes: number): PeerRun => ({
+  version: "1",
+  detail: "",
+  loadToFirstTokenMs,
+  loadedBytes: peakBytes / 2,
+  peakBytes,
+  neededBytes: pp > 80 ? 64 << 20 : undefined,
+  speeds: { pp512: pp, tg128: tg },
+});
 
 const model: ModelResult = {
   model: "some.gguf",
@@ -156,8 +162,8 @@ describe("bench:peers reports", () => {
     assertMatch(lines[3], /\| other +\| +2 \| pp512 \| +50\.00 ± 0\.00 \| +2\.00 \|$/);
     assertEquals(lines.length, 6);
     const load = loadTable([model], machine).split("\n");
-    assertMatch(load[2], /\| mllm +\| +400 ± 100 \| +\| +200 \| +\|$/);
-    assertMatch(load[3], /\| other +\| +800 ± 0 \| +2\.00 \| +300 \| +1\.50 \|$/);
+    assertMatch(load[2], /\| mllm +\| +400 ± 100 \| +\| +64 \| +100 \| +200 \| +\|$/);
+    assertMatch(load[3], /\| other +\| +800 ± 0 \| +2\.00 \| +\| +150 \| +300 \| +1\.50 \|$/);
     assertMatch(
       rooflineTable(model.roofline[0]).split("\n")[2],
       /\| linear +\| q4_0 \[64, 64\] +\| +50 % \| 2\.5 \|.* 80 % \|$/,

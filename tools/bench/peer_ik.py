@@ -13,9 +13,9 @@ def prompt_ids(count):
     return [1000 + i * 7919 % 30000 for i in range(count)]
 
 
-def peak_bytes():
+def resident_bytes(field):
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def main(request):
@@ -44,6 +44,7 @@ def main(request):
 
     prompt(8)
     first_token = time.time() * 1000
+    loaded_bytes = resident_bytes("VmRSS")
     speeds = {}
     if prompts:
         prompt(min(prompts))  # warm-up
@@ -55,7 +56,8 @@ def main(request):
         speeds[f"tg{count}"] = count / generate(count)
     return {
         "version": version("ik-llama-cpp-python"), "detail": "the wheel has AVX2 kernels only",
-        "firstTokenEpochMs": first_token, "speeds": speeds, "peakBytes": peak_bytes(),
+        "firstTokenEpochMs": first_token, "speeds": speeds, "loadedBytes": loaded_bytes,
+        "peakBytes": resident_bytes("VmHWM"),
     }
 
 

@@ -4,7 +4,14 @@
  */
 import { x86 } from "@mllm/backend-x86";
 import { loadModel } from "@mllm/models";
-import { contextOf, peakBytes, type PeerReply, type PeerRequest, promptIds, shortPromptTokens } from "./protocol.ts";
+import {
+  contextOf,
+  type PeerReply,
+  type PeerRequest,
+  promptIds,
+  residentBytes,
+  shortPromptTokens,
+} from "./protocol.ts";
 
 async function run(request: PeerRequest): Promise<PeerReply> {
   const { model: path, prompts, generates, threads, level } = request;
@@ -23,6 +30,7 @@ async function run(request: PeerRequest): Promise<PeerReply> {
   };
   greedy(await prompt(shortPromptTokens));
   const firstTokenEpochMs = Date.now();
+  const loadedBytes = residentBytes("VmRSS");
   const speeds: Record<string, number> = {};
   if (prompts.length > 0) await prompt(Math.min(...prompts)); // warm-up
   for (const count of prompts) {
@@ -32,8 +40,16 @@ async function run(request: PeerRequest): Promise<PeerReply> {
   }
   if (generates.length > 0) await generate(8); // warm-up
   for (const count of generates) speeds[`tg${count}`] = count / (await generate(count)) * 1000;
-  const { device } = model.backend;
-  return { version: "0.1.0", detail: `x86:${device.level}`, firstTokenEpochMs, speeds, peakBytes: peakBytes() };
+  const { backend, memory } = model;
+  return {
+    version: "0.1.0",
+    detail: `x86:${backend.device.level}`,
+    firstTokenEpochMs,
+    speeds,
+    loadedBytes,
+    peakBytes: residentBytes("VmHWM"),
+    neededBytes: memory.weights + memory.kv,
+  };
 }
 
 if (import.meta.main) console.log(JSON.stringify(await run(JSON.parse(Deno.args[0]))));

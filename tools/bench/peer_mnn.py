@@ -15,9 +15,9 @@ def prompt_ids(count):
     return [1000 + i * 7919 % 30000 for i in range(count)]
 
 
-def peak_bytes():
+def resident_bytes(field):
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def main(request):
@@ -41,6 +41,7 @@ def main(request):
 
     run(prompt_ids(8), 1)
     first_token = time.time() * 1000
+    loaded_bytes = resident_bytes("VmRSS")
     speeds = {}
     prompts, generates = request["prompts"], request["generates"]
     if prompts:
@@ -53,7 +54,7 @@ def main(request):
         speeds[f"tg{count}"] = count / run([1000], count)[1]
     return {
         "version": version("MNN"), "detail": "the wheel has AVX2 kernels only", "firstTokenEpochMs": first_token,
-        "speeds": speeds, "peakBytes": peak_bytes(),
+        "speeds": speeds, "loadedBytes": loaded_bytes, "peakBytes": resident_bytes("VmHWM"),
     }
 
 

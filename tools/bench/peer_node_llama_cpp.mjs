@@ -41,15 +41,17 @@ async function generate(ids, count) {
 
 await generate(promptIds(8), 0);
 const firstTokenEpochMs = Date.now();
+const loadedBytes = residentBytes("VmRSS");
 const speeds = {};
 if (prompts.length > 0) await prompt(Math.min(...prompts)); // warm-up
 for (const count of prompts) speeds[`pp${count}`] = count / (await prompt(count)) * 1000;
 if (generates.length > 0) await generate([1000], 8); // warm-up
 for (const count of generates) speeds[`tg${count}`] = count / (await generate([1000], count)) * 1000;
 
-function peakBytes() {
+function residentBytes(field) {
   try {
-    return Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))[1]) * 1024;
+    const [, kib] = new RegExp(`^${field}:\\s*(\\d+) kB$`, "m").exec(readFileSync("/proc/self/status", "utf8"));
+    return Number(kib) * 1024;
   } catch {
     return process.memoryUsage().rss;
   }
@@ -58,5 +60,6 @@ function peakBytes() {
 const { version } = JSON.parse(readFileSync(`${packageFolder}/package.json`, "utf8"));
 // The system info names the CPU features that the loaded variant of ggml was compiled with.
 const detail = (llama.systemInfo ?? "").replaceAll(/\s+/g, " ").trim();
-console.log(JSON.stringify({ version, detail, firstTokenEpochMs, speeds, peakBytes: peakBytes() }));
+const peakBytes = residentBytes("VmHWM");
+console.log(JSON.stringify({ version, detail, firstTokenEpochMs, speeds, loadedBytes, peakBytes }));
 process.exit(0);

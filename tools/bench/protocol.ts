@@ -22,8 +22,12 @@ export interface PeerReply {
   firstTokenEpochMs: number;
   /** Tokens per second by test name, after a warm-up. */
   speeds: Record<string, number>;
+  /** Resident memory of the process when the first token was known (VmRSS). */
+  loadedBytes: number;
   /** The most resident memory that the process ever had (VmHWM). */
   peakBytes: number;
+  /** Weights as packed and keys and values of the whole context, where an engine knows them. */
+  neededBytes?: number;
 }
 
 /** Tokens of the prompt whose answer's first token ends the loading. */
@@ -39,10 +43,10 @@ export function contextOf({ prompts, generates }: Pick<PeerRequest, "prompts" | 
   return Math.max(shortPromptTokens, ...prompts, ...generates) + 64;
 }
 
-/** VmHWM where the system tells, else the resident memory of now. */
-export function peakBytes(): number {
+/** Resident memory: VmRSS is that of now, VmHWM the most so far; where the system does not tell, both are that of now. */
+export function residentBytes(field: "VmRSS" | "VmHWM"): number {
   try {
-    const [, kib] = /^VmHWM:\s*(\d+) kB$/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
+    const [, kib] = new RegExp(`^${field}:\\s*(\\d+) kB$`, "m").exec(Deno.readTextFileSync("/proc/self/status"))!;
     return Number(kib) * 1024;
   } catch {
     return Deno.memoryUsage().rss;

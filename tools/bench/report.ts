@@ -41,24 +41,27 @@ export function speedTable(models: readonly ModelResult[], machine: Machine): st
   return markdownTable(columns.map((name, i) => i === 0 || i === 3 ? { name } : right(name)), rows);
 }
 
-/** Load to the first token, and the most resident memory. */
+/** Load to the first token, and resident memory then and at most. */
 export function loadTable(models: readonly ModelResult[], machine: Machine): string {
   const rows = models.flatMap((model) => {
     const ours = oursIn(model);
     return model.engines.map((result) => {
-      const { load_to_first_token_ms: load, peak_bytes: peak } = result;
+      const { load_to_first_token_ms: load, loaded_bytes: loaded, peak_bytes: peak, needed_bytes: needed } = result;
       return [
         modelName(model, machine),
         result.engine,
         spread(load, 0),
         result === ours || ours === undefined ? "" : ratio(load.median, ours.load_to_first_token_ms.median),
+        needed === undefined ? "" : mib(needed),
+        mib(loaded.median),
         mib(peak.median),
         result === ours || ours === undefined ? "" : ratio(peak.median, ours.peak_bytes.median),
       ];
     });
   });
-  const columns = ["model", "backend", "first token, ms", "× ours", "peak memory, MiB", "× ours"];
-  return markdownTable(columns.map((name, i) => i < 2 ? { name } : right(name)), rows);
+  const columns = ["model", "backend", "first token, ms", "× ours"];
+  const memory = ["weights + KV, MiB", "memory then, MiB", "peak memory, MiB", "× ours"];
+  return markdownTable([...columns, ...memory].map((name, i) => i < 2 ? { name } : right(name)), rows);
 }
 
 /** One test against the machine's limits; ops below half a percent of the time are left out. */

@@ -19,7 +19,11 @@ export interface EngineResult {
   /** Tokens per second by test name. */
   speeds: Record<string, Samples>;
   load_to_first_token_ms: Samples;
+  /** Resident memory when the first token was known. */
+  loaded_bytes: Samples;
   peak_bytes: Samples;
+  /** Weights as packed, and keys and values of the benchmark's context; of this engine alone. */
+  needed_bytes?: number;
 }
 
 /** One model, all engines in turn. */
@@ -54,7 +58,7 @@ export function samplesOf(samples: number[]): Samples {
 
 /** All repetitions of one engine together. */
 export function engineResult(engine: string, runs: readonly PeerRun[]): EngineResult {
-  const [{ version, detail, speeds }] = runs;
+  const [{ version, detail, speeds, neededBytes }] = runs;
   return {
     engine,
     version,
@@ -63,7 +67,9 @@ export function engineResult(engine: string, runs: readonly PeerRun[]): EngineRe
       Object.keys(speeds).map((test) => [test, samplesOf(runs.map((run) => run.speeds[test]))]),
     ),
     load_to_first_token_ms: samplesOf(runs.map((run) => run.loadToFirstTokenMs)),
+    loaded_bytes: samplesOf(runs.map((run) => run.loadedBytes)),
     peak_bytes: samplesOf(runs.map((run) => run.peakBytes)),
+    needed_bytes: neededBytes,
   };
 }
 

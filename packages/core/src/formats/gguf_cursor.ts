@@ -188,23 +188,26 @@ export class GgufCursor {
     const count = this.count(`strings in metadata ${quoted(key)}`, 8, 1 << 24);
     const starts = new Uint32Array(count + 1);
     const pieces: Uint8Array[] = [];
-    let [done, from] = [0, this.#pos];
+    let [done, from, pos, view] = [0, this.#pos, this.#pos, this.#view];
     const ensure = (length: number) => {
-      if (length <= this.#window.length - this.#pos) return;
-      pieces.push(this.#window.slice(from, this.#pos));
-      done += this.#pos - from;
+      pieces.push(this.#window.slice(from, pos));
+      done += pos - from;
+      this.#pos = pos;
       this.#ensure(length);
-      from = this.#pos;
+      [from, pos, view] = [this.#pos, this.#pos, this.#view];
     };
     for (let i = 0; i < count; i++) {
-      ensure(8);
-      const { at } = this;
-      const length = this.u64();
-      if (length > stringBytesMax) this.#fail(`metadata ${quoted(key)}: a string of ${length} bytes`, at);
-      ensure(length);
-      starts[i] = done + this.#pos - from;
-      this.#pos += length;
+      if (view.byteLength - pos < 8) ensure(8);
+      const length = view.getUint32(pos, true) + view.getUint32(pos + 4, true) * 2 ** 32;
+      if (length > stringBytesMax) {
+        this.#fail(`metadata ${quoted(key)}: a string of ${length} bytes`, this.#windowStart + pos);
+      }
+      pos += 8;
+      if (view.byteLength - pos < length) ensure(length);
+      starts[i] = done + pos - from;
+      pos += length;
     }
+    this.#pos = pos;
     pieces.push(this.#window.slice(from, this.#pos));
     starts[count] = done + this.#pos - from + 8;
     return new TextList(concat(pieces), starts, 8).wellFormed();

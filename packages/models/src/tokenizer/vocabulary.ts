@@ -38,6 +38,23 @@ export class Vocabulary {
     return this.#texts.at(id) || undefined;
   }
 
+  /** The UTF-16 unit of a token whose text is one, else -1. */
+  unit(id: number): number {
+    const { bytes, starts } = this.#texts;
+    const at = starts[id];
+    const first = bytes[at];
+    switch (this.byteLength(id)) {
+      case 1:
+        return first;
+      case 2:
+        return first < 0xc0 ? -1 : (first & 0x1f) << 6 | bytes[at + 1] & 0x3f;
+      case 3:
+        return first < 0xe0 ? -1 : (first & 0x0f) << 12 | (bytes[at + 1] & 0x3f) << 6 | bytes[at + 2] & 0x3f;
+      default:
+        return -1;
+    }
+  }
+
   /** Length of a token's text in UTF-8. */
   byteLength(id: number): number {
     return this.#texts.end(id) - this.#texts.starts[id];

@@ -14,6 +14,13 @@ describe("Vocabulary", () => {
     assertEquals(vocabulary.ids().sort(), Int32Array.from(texts.keys()));
   });
 
+  it("tells texts of one UTF-16 unit", () => {
+    const texts = ["a", "é", "漢", "🎉", "ab", "éa", "abc", "aé", "", "\ufffd"];
+    const vocabulary = new Vocabulary(TextList.from(texts));
+    const units = texts.map((text) => text.length === 1 ? text.charCodeAt(0) : -1);
+    assertEquals(texts.map((_, id) => vocabulary.unit(id)), units);
+  });
+
   it("takes the first of equal texts, and another when told", () => {
     const vocabulary = new Vocabulary(TextList.from(["a", "", "a", "b"]));
     assertEquals([vocabulary.length, vocabulary.size, vocabulary.text(1)], [4, 2, undefined]);

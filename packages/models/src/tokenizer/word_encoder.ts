@@ -34,10 +34,9 @@ export class WordEncoder {
   constructor(options: WordEncoderOptions) {
     this.#options = options;
     const { vocabulary, special } = options;
-    for (const id of vocabulary.ids()) {
-      if (vocabulary.byteLength(id) > 3 || special.has(id)) continue;
-      const text = vocabulary.text(id)!;
-      if (text.length === 1) this.#characters[text.charCodeAt(0)] = id;
+    for (let id = 0; id < vocabulary.length; id++) {
+      const unit = vocabulary.unit(id);
+      if (unit >= 0 && vocabulary.isFound(id) && !special.has(id)) this.#characters[unit] = id;
     }
   }
 
