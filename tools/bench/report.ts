@@ -53,7 +53,7 @@ export function loadTable(models: readonly ModelResult[], machine: Machine): str
         spread(load, 0),
         result === ours || ours === undefined ? "" : ratio(load.median, ours.load_to_first_token_ms.median),
         needed === undefined ? "" : mib(needed),
-        mib(loaded.median),
+        loaded === undefined ? "" : mib(loaded.median),
         mib(peak.median),
         result === ours || ours === undefined ? "" : ratio(peak.median, ours.peak_bytes.median),
       ];

@@ -19,8 +19,8 @@ export interface EngineResult {
   /** Tokens per second by test name. */
   speeds: Record<string, Samples>;
   load_to_first_token_ms: Samples;
-  /** Resident memory when the first token was known. */
-  loaded_bytes: Samples;
+  /** Resident memory when the first token was known; older results lack it. */
+  loaded_bytes?: Samples;
   peak_bytes: Samples;
   /** Weights as packed, and keys and values of the benchmark's context; of this engine alone. */
   needed_bytes?: number;
