@@ -14,7 +14,7 @@ import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { generate, type GenerateOptions, type Generation } from "./generation/generate.ts";
-import { checkIsList, runLength, type RunLimits } from "./generation/prompt_runs.ts";
+import { checkIsList, type RunLimits, runsOf } from "./generation/prompt_runs.ts";
 import type { SamplingOptions } from "./sampling/sampler.ts";
 import type { ChatTemplate } from "./template/chat_template.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -219,16 +219,17 @@ export class LanguageModel implements Disposable {
     this.#checkIds(ids, position);
     const unlock = this.#lock();
     try {
-      for (let start = 0;;) {
-        const part = ids.slice(start, start + runLength(ids.length - start, this.runLimits));
+      let logits = new Float32Array() as Float32Array;
+      for (const [start, end] of runsOf(ids.length, this.runLimits)) {
+        const part = ids.slice(start, end);
         this.#cached.length = position + start;
-        const logits = this.settings.eager
+        logits = this.settings.eager
           ? this.#forwardEager(part, position + start)
           : await this.#forwardCaptured(part, position + start);
         this.#cached.push(...part);
-        start += part.length;
-        if (!onRun(start) || start === ids.length) return logits;
+        if (!onRun(end)) break;
       }
+      return logits;
     } finally {
       unlock();
     }
@@ -262,12 +263,12 @@ export class LanguageModel implements Disposable {
         logits: new Float32Array(ids.length * vocabSize),
         hiddenStates: Array.from({ length: layers }, () => new Float32Array(ids.length * hiddenSize)),
       };
-      const chunk = Math.min(this.settings.chunk, LOGIT_ROWS_MAX);
-      for (let start = 0; start < ids.length; start += chunk) {
-        const part = ids.slice(start, start + chunk);
+      const limits = this.#logitLimits();
+      for (const [start, end] of runsOf(ids.length, limits)) {
+        const part = ids.slice(start, end);
         const outputs = this.settings.eager
           ? this.#evaluateEager(part, start, layers)
-          : await this.#evaluateCaptured(part, start, layers, chunk);
+          : await this.#evaluateCaptured(part, start, layers, limits.chunk);
         result.logits.set(outputs.logits, start * vocabSize);
         outputs.hiddenStates.forEach((h, i) => result.hiddenStates[i].set(h, start * hiddenSize));
       }
@@ -291,13 +292,13 @@ export class LanguageModel implements Disposable {
     this.#cached = [];
     try {
       const result = new Float32Array(ids.length - 1);
-      const chunk = Math.min(this.settings.chunk, LOGIT_ROWS_MAX);
-      for (let start = 0; start < result.length; start += chunk) {
-        const targets = Int32Array.from(ids.slice(start + 1, start + 1 + chunk));
-        const part = Int32Array.from(ids.slice(start, start + targets.length));
+      const limits = this.#logitLimits();
+      for (const [start, end] of runsOf(result.length, limits)) {
+        const targets = Int32Array.from(ids.slice(start + 1, end + 1));
+        const part = Int32Array.from(ids.slice(start, end));
         const nll = this.settings.eager
           ? this.#scoreEager(part, targets, start)
-          : await this.#scoreCaptured(part, targets, start, chunk);
+          : await this.#scoreCaptured(part, targets, start, limits.chunk);
         result.set(nll, start);
       }
       return result;
@@ -373,6 +374,11 @@ export class LanguageModel implements Disposable {
     this.#checkIdle();
     this.#busy = true;
     return () => this.#busy = false;
+  }
+
+  /** The limits of runs with logits of every row. */
+  #logitLimits(): RunLimits {
+    return { ...this.runLimits, chunk: Math.min(this.settings.chunk, LOGIT_ROWS_MAX) };
   }
 
   #checkIds(ids: readonly number[], position: number): void {

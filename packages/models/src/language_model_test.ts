@@ -93,6 +93,16 @@ describe("LanguageModel", () => {
     assert(sameBits(whole.logits, again.logits));
   });
 
+  it("gives the last of many tokens the same logits in an evaluation and alone", async () => {
+    using model = await loadModel(embeddedModelPath, { backend: x86, threads: 1, context: 256 });
+    const ids = Array.from({ length: 129 }, (_, i) => 5 + i * i % 90); // one more than an evaluation runs at once
+    const { logits } = await model.evaluate(ids);
+    const last = logits.subarray(-model.network.config.vocabSize);
+    assert(sameBits(last, await model.forward(ids, 0)));
+    const nll = (await model.score([...ids, 7])).at(-1)!;
+    assert(Math.abs(nll - Math.log(last.reduce((sum, one) => sum + Math.exp(one - last[7]), 0))) < 1e-4);
+  });
+
   it("refuses options of a generation that do not exist or have a wrong type", async () => {
     await withModel({}, (model) => {
       const refused = (options: unknown, text: string) => {

@@ -30,8 +30,17 @@ export function firstToRun(cached: number, total: number, limits: RunLimits): nu
   return Math.min(cached, total - rest);
 }
 
+/** The runs of `total` tokens, each from its first token to the one behind its last. */
+export function* runsOf(total: number, limits: RunLimits): Generator<[start: number, end: number]> {
+  for (let start = 0; start < total;) {
+    const end = start + runLength(total - start, limits);
+    yield [start, end];
+    start = end;
+  }
+}
+
 /** How many tokens to run next when `left` are left: as many as go, but leaving none or enough for a run of their own. */
-export function runLength(left: number, limits: RunLimits): number {
+function runLength(left: number, limits: RunLimits): number {
   const { chunk } = limits;
   if (left <= chunk) return left;
   const missing = least - (left - chunk);

@@ -1,12 +1,13 @@
 import { describe, it } from "@std/testing/bdd";
 import { assertEquals } from "@std/assert";
-import { firstToRun, runLength, type RunLimits } from "./prompt_runs.ts";
+import { firstToRun, type RunLimits, runsOf } from "./prompt_runs.ts";
 
 /** Lengths of the runs of a prompt. */
 function runs(total: number, limits: RunLimits): number[] {
-  const lengths: number[] = [];
-  for (let left = total; left > 0; left -= lengths.at(-1)!) lengths.push(runLength(left, limits));
-  return lengths;
+  const all = [...runsOf(total, limits)];
+  assertEquals(all.map(([start]) => start), [0, ...all.map(([, end]) => end)].slice(0, -1));
+  assertEquals(all.at(-1)![1], total);
+  return all.map(([start, end]) => end - start);
 }
 
 describe("runs of a prompt", () => {
