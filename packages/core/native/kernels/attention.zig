@@ -63,19 +63,23 @@ pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     tile.view = view;
     tile.softcap = cmd.floats[1];
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
+    tile.stream = .{
+        .ctx = ctx,
+        .k = k,
+        .v = v,
+        .tasks = tiles * plan.kv_heads,
+        .first = first,
+        .end = view.position + view.tokens,
+        .walks = tiles == 1 and plan.tokens * plan.group <= tiles_zig.direct_rows,
+    };
     // Heads alone keep the threads busy when each has the same number of them.
-    const split = tiles == 1 and plan.tokens <= split_tokens and ctx.threads > 1 and tiles * plan.kv_heads % ctx.threads != 0;
+    const split = tiles == 1 and plan.tokens <= split_tokens and ctx.threads > 1 and plan.kv_heads % ctx.threads != 0;
     if (split) return runSplit(ctx, cmd, &tile, scratch + ctx.threads * plan.threadFloats(), view.position);
-    while (true) {
-        const task = ctx.take();
-        if (task >= tiles * plan.kv_heads) return;
+    while (tile.stream.begin()) |task| {
         // The last tokens see most keys: longest tasks first.
         const start = (tiles - 1 - task / plan.kv_heads) * plan.tile_tokens;
         const end = @min(plan.tokens, start + plan.tile_tokens);
         tile.begin(q, start, end, task % plan.kv_heads, view.position, cmd.floats[0]);
-        tile.last_page = tile.view.lastPage();
-        const next = task + ctx.threads;
-        tile.following = if (next < tiles * plan.kv_heads) k.at(tile.view.firstPage(), next % plan.kv_heads) else null;
         tile.total.reset(tile.rows, plan.width);
         for (tile.view.firstPage() / span_pages..tile.view.lastPage() / span_pages + 1) |span| {
             tile.runSpan(span, tile.partial);
@@ -103,19 +107,17 @@ fn runSplit(ctx: *Context, cmd: *const abi.Command, tile: *Tile, memory: [*]f32,
         }
         return;
     }
+    tile.stream.tasks = spans * plan.kv_heads;
+    tile.stream.parts = spans;
+    tile.stream.part_pages = span_pages;
     var loaded: ?usize = null;
-    while (true) {
-        const task = ctx.take();
-        if (task >= spans * plan.kv_heads) return ctx.again();
-        const head = task / spans;
+    while (tile.stream.begin()) |task| {
+        const head = tile.stream.headOf(task);
         if (loaded != head) tile.begin(&cmd.inputs[0], 0, plan.tokens, head, position, cmd.floats[0]);
         loaded = head;
-        tile.last_page = @min(tile.view.lastPage(), (first + task % spans + 1) * span_pages - 1);
-        const next = task + ctx.threads;
-        const page = @max(tile.view.firstPage(), (first + next % spans) * span_pages);
-        tile.following = if (next < spans * plan.kv_heads) tile.k.at(page, next / spans) else null;
         tile.runSpan(first + task % spans, .at(memory + task * floats, rows));
     }
+    ctx.again();
 }
 
 /// Scalar oracle of one query row: `keys` and `values` are the visible rows [n][head_dim], f64 throughout.

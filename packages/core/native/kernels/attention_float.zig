@@ -5,6 +5,7 @@ const simd = @import("simd.zig");
 const gemm = @import("gemm.zig");
 const transposing = @import("transpose.zig");
 const kv_page = @import("kv_page.zig");
+const Stream = @import("attention_stream.zig").Stream;
 
 const F = simd.F;
 const lanes = simd.lanes;
@@ -17,8 +18,8 @@ pub const widenRow = transposing.widenRow;
 /// Rows for which keys are transposed in registers instead of through scratch.
 pub const direct_rows = if (simd.registers == 32) 8 else 4;
 
-/// Scores of a few rows [rows][head_dim] to out[row][key], the keys transposed in registers. Meanwhile the lines of
-/// `ahead` come nearer. The same chain over head_dim as `multiply`.
+/// Scores of a few rows [rows][head_dim] to out[row][key], the keys transposed in registers. The same chain over head_dim
+/// as `multiply`.
 pub fn scoreDirect(
     comptime T: type,
     rows: usize,
@@ -28,10 +29,10 @@ pub fn scoreDirect(
     range: kv_page.Range,
     out: [*]f32,
     stride: usize,
-    ahead: [2]kv_page.Ahead,
+    stream: *Stream,
 ) void {
     switch (rows) {
-        inline 1...direct_rows => |count| scoreRows(T, count, q, keys, n, range, out, stride, ahead),
+        inline 1...direct_rows => |count| scoreRows(T, count, q, keys, n, range, out, stride, stream),
         else => unreachable,
     }
 }
@@ -45,17 +46,15 @@ fn scoreRows(
     range: kv_page.Range,
     out: [*]f32,
     stride: usize,
-    start_ahead: [2]kv_page.Ahead,
+    stream: *Stream,
 ) void {
     @setEvalBranchQuota(10_000);
-    const block_bytes = @max(64, lanes * lanes * @sizeOf(T));
-    var ahead = start_ahead;
     var j: usize = range.low / lanes * lanes;
     while (j < range.high) : (j += lanes) {
         var acc: [rows]F = @splat(simd.zero);
         var c: usize = 0;
         while (c + lanes <= n) : (c += lanes) {
-            for (&ahead) |*a| a.fetch(block_bytes);
+            stream.used(lanes * lanes * @sizeOf(T));
             const block = transposing.loadBlock(T, keys + j * n + c, n, range.high - j);
             inline for (0..lanes) |i| inline for (0..rows) |r| {
                 acc[r] = simd.fma(simd.splat(q[r * n + c + i]), block[i], acc[r]);
@@ -68,4 +67,53 @@ fn scoreRows(
         }
         inline for (0..rows) |r| simd.store(out + r * stride + j, acc[r]);
     }
+}
+
+/// Sums of `keys` values [keys][n], n whole vectors, weighted by a few rows [rows][stride], to out [rows][n]: `multiply`
+/// with a stream.
+pub fn sumDirect(
+    comptime T: type,
+    rows: usize,
+    weights: [*]const f32,
+    stride: usize,
+    keys: usize,
+    values: [*]const T,
+    n: usize,
+    out: [*]f32,
+    stream: *Stream,
+) void {
+    switch (rows) {
+        inline 1...direct_rows => |count| {
+            var c: usize = 0;
+            inline for (.{ 8, 4, 2, 1 }) |vectors| if (vectors <= comptime gemm.widthMax(count)) {
+                while (c + vectors * lanes <= n) : (c += vectors * lanes) {
+                    sumColumns(T, count, vectors, weights, stride, keys, values + c, n, out + c, stream);
+                }
+            };
+        },
+        else => unreachable,
+    }
+}
+
+fn sumColumns(
+    comptime T: type,
+    comptime rows: usize,
+    comptime vectors: usize,
+    weights: [*]const f32,
+    stride: usize,
+    keys: usize,
+    values: [*]const T,
+    n: usize,
+    out: [*]f32,
+    stream: *Stream,
+) void {
+    var acc: [rows][vectors]F = @splat(@splat(simd.zero));
+    for (0..keys) |j| {
+        stream.used(vectors * lanes * @sizeOf(T));
+        inline for (0..vectors) |v| {
+            const x = simd.loadAs(T, values + j * n + v * lanes);
+            inline for (0..rows) |r| acc[r][v] = simd.fma(simd.splat(weights[r * stride + j]), x, acc[r][v]);
+        }
+    }
+    inline for (0..rows) |r| inline for (0..vectors) |v| simd.store(out + r * n + v * lanes, acc[r][v]);
 }

@@ -20,7 +20,7 @@ const simd = @import("simd.zig");
 const Page = kv_page.Page;
 const Form = kv_page.Form;
 const Range = kv_page.Range;
-const Ahead = kv_page.Ahead;
+const Stream = @import("attention_stream.zig").Stream;
 const lanes = simd.lanes;
 
 /// Rows that a loop takes at once: `count` rows in as few and as equal parts as fit `max`.
@@ -80,8 +80,7 @@ fn panelsFor(comptime rows: usize) usize {
     return if (rows <= 2) 4 else 2;
 }
 
-/// Scores of rows first … first+count-1 for the panels around `range`, to out[row][key]. Meanwhile the lines of `ahead`
-/// come nearer.
+/// Scores of rows first … first+count-1 for the panels around `range`, to out[row][key].
 pub fn scores(
     comptime form: Form,
     page: Page,
@@ -92,14 +91,14 @@ pub fn scores(
     range: Range,
     out: [*]f32,
     stride: usize,
-    ahead: [2]Ahead,
+    stream: *Stream,
 ) void {
     const size = part(count, score_rows);
     var r: usize = 0;
     while (r < count) {
         const n = @min(size, count - r);
         inline for (1..score_rows + 1) |rows| if (n == rows) {
-            scoreRows(form, rows, page, keys, q, first + r, range, out + r * stride, stride, if (r == 0) ahead else @splat(.none));
+            scoreRows(form, rows, page, keys, q, first + r, range, out + r * stride, stride, stream);
         };
         r += n;
     }
@@ -115,18 +114,17 @@ fn scoreRows(
     range: Range,
     out: [*]f32,
     stride: usize,
-    start_ahead: [2]Ahead,
+    stream: *Stream,
 ) void {
-    var ahead = start_ahead;
     var start_scores: [rows]f32 = undefined;
     for (&start_scores, first..) |*s, r| s.* = common(q, r, page.reference(keys));
     var panel = range.low / kv_page.panel;
     const end = (range.high + kv_page.panel - 1) / kv_page.panel;
     const many = comptime panelsFor(rows);
     while (panel + many <= end) : (panel += many) {
-        scorePanels(form, rows, many, page, keys, q, first, panel, &start_scores, out, stride, &ahead);
+        scorePanels(form, rows, many, page, keys, q, first, panel, &start_scores, out, stride, stream);
     }
-    if (many > 1) while (panel < end) : (panel += 1) scorePanels(form, rows, 1, page, keys, q, first, panel, &start_scores, out, stride, &ahead);
+    if (many > 1) while (panel < end) : (panel += 1) scorePanels(form, rows, 1, page, keys, q, first, panel, &start_scores, out, stride, stream);
 }
 
 fn scorePanels(
@@ -141,7 +139,7 @@ fn scorePanels(
     start_scores: *const [rows]f32,
     out: [*]f32,
     stride: usize,
-    ahead: *[2]Ahead,
+    stream: *Stream,
 ) void {
     @setEvalBranchQuota(20_000);
     const vectors = panels * dot.per_panel;
@@ -158,7 +156,7 @@ fn scorePanels(
             pointers.rows[m] = q.codes + (first + m) * q.head_dim + b * 32;
             start[m] = q.starts[(first + m) * blocks + b];
         }
-        for (ahead) |*a| a.fetch(panels * block_bytes);
+        stream.used(panels * block_bytes);
         const ints = dot.tile(.fours, codeMax(form), 8, rows, vectors, start, codes, pointers);
         inline for (0..vectors) |v| {
             const at = ((panel + v / dot.per_panel) * blocks + b) * kv_page.panel + v % dot.per_panel * dot.width;
@@ -292,16 +290,15 @@ pub fn weigh(
     keep: [*]const f32,
     acc: [*]f32,
     stride: usize,
-    start_ahead: Ahead,
+    stream: *Stream,
 ) void {
-    var ahead = start_ahead;
     const size = part(count, value_rows);
     for (0..w.blocks) |b| {
         var r: usize = 0;
         while (r < count) {
             const n = @min(size, count - r);
             inline for (1..value_rows + 1) |rows| if (n == rows) inline for (0..half_vectors) |i| {
-                sumRows(form, rows, i, values, w, b, r, all, keep + r, acc + r * stride, stride, if (i == 0) &ahead else null);
+                sumRows(form, rows, i, values, w, b, r, all, keep + r, acc + r * stride, stride, stream);
             };
             r += n;
         }
@@ -320,7 +317,7 @@ fn sumRows(
     keep: [*]const f32,
     acc: [*]f32,
     stride: usize,
-    ahead: ?*Ahead,
+    stream: *Stream,
 ) void {
     const row_codes = w.blocks * w.page_size;
     const codes = w.codes + first * row_codes + b * w.page_size;
@@ -331,7 +328,7 @@ fn sumRows(
     var ints: [chains][rows][2]dot.I = @splat(@splat(@splat(@splat(0))));
     var pair = all.low / 4 * 2;
     while (pair * 2 < all.high) : (pair += 2) {
-        if (ahead) |a| a.fetch(2 * pair_bytes);
+        if (i == 0) stream.used(2 * pair_bytes);
         inline for (0..2) |k| {
             const v = valueCodes(form, i, block + (pair + k) * pair_bytes);
             inline for (0..rows) |m| {

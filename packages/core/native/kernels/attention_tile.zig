@@ -14,10 +14,11 @@ const view_zig = @import("attention_view.zig");
 
 const lanes = simd.lanes;
 const Range = kv_page.Range;
-const Ahead = kv_page.Ahead;
+const Stream = @import("attention_stream.zig").Stream;
 const Page = kv_page.Page;
 const View = view_zig.View;
 pub const State = view_zig.State;
+pub const direct_rows = floats.direct_rows;
 
 /// Pages whose partial result is kept apart when spans are split over threads.
 pub const span_pages = 8;
@@ -131,9 +132,7 @@ pub const Tile = struct {
     view: View,
     rows: usize,
     softcap: f32,
-    /// The last page of this task, and the first keys of the task that this thread probably does next.
-    last_page: usize,
-    following: ?[*]const u8,
+    stream: Stream,
     // Scratch; Plan.parts has the sizes.
     /// Of float pages, dense: [head_dim][page_width], [page_size][width], [rows_max][width].
     keys: [*]f32,
@@ -208,38 +207,31 @@ pub const Tile = struct {
     }
 
     /// All pages of one span into `to`.
-    pub fn runSpan(t: *const Tile, span: usize, to: State) void {
+    pub fn runSpan(t: *Tile, span: usize, to: State) void {
         to.reset(t.rows, t.plan.width);
         const start = @max(t.view.firstPage(), span * span_pages);
         const end = @min(t.view.lastPage() + 1, (span + 1) * span_pages);
         for (start..@max(start, end)) |page| t.runPage(page, to);
     }
 
-    fn runPage(t: *const Tile, page: usize, to: State) void {
+    fn runPage(t: *Tile, page: usize, to: State) void {
+        t.stream.open(page);
         t.view.look(page, t.low, t.high);
         const live: usize = t.high[t.rows - 1];
         const keys = t.k.at(page, t.view.head);
         const values = t.v.at(page, t.view.head);
-        // While few rows score their keys or weigh their values, what is read next comes nearer.
-        const next = if (page < t.last_page) t.k.at(page + 1, t.view.head) else t.following orelse keys;
-        const few = t.rows <= floats.direct_rows;
-        var ahead: [2]Ahead = .{ .none, .none };
-        if (few) {
-            t.v.page.fetchScales(values);
-            t.k.page.fetchScales(next);
-            ahead = .{ .{ .p = values, .bytes = t.v.page.bytes() }, .{ .p = next, .bytes = t.k.page.bytes() } };
-        } else t.prepareKeys(keys, live);
+        if (t.rows > floats.direct_rows) t.prepareKeys(keys, live);
         const coded = !t.plan.values.isFloat();
         var weights: quantised.Weights = undefined;
         if (!coded and t.widens()) t.widenValues(values, live);
         var first: usize = 0;
         while (first < t.rows) : (first += strip) {
             const end = @min(t.rows, first + strip);
-            t.scoreStrip(first, end, keys, live, .{ ahead[0], if (coded) .none else ahead[1] });
+            t.scoreStrip(first, end, keys, live);
             if (coded and first == 0) weights = t.openWeights(values, live);
             t.weighStrip(first, end);
             to.absorb(t.page_max, t.page_sum, first, end, t.keep, t.gain);
-            if (coded) t.weighCodes(first, end, values, &weights, to, ahead[1]) else t.weighFloats(first, end, values, to);
+            if (coded) t.weighCodes(first, end, values, &weights, to) else t.weighFloats(first, end, values, to);
         }
     }
 
@@ -253,14 +245,14 @@ pub const Tile = struct {
     }
 
     /// Scores of rows first … end-1 to t.scores.
-    fn scoreStrip(t: *const Tile, first: usize, end: usize, keys: [*]const u8, live: usize, ahead: [2]Ahead) void {
+    fn scoreStrip(t: *Tile, first: usize, end: usize, keys: [*]const u8, live: usize) void {
         const p = &t.plan;
         switch (p.keys) {
             inline .f32, .f16 => |form| {
                 if (t.rows <= floats.direct_rows) {
                     const source: [*]const floatOf(form) = @ptrCast(@alignCast(keys));
                     const visible: Range = .{ .low = t.low[0], .high = live };
-                    floats.scoreDirect(floatOf(form), t.rows, t.q, source, p.head_dim, visible, t.scores, p.page_width, ahead);
+                    floats.scoreDirect(floatOf(form), t.rows, t.q, source, p.head_dim, visible, t.scores, p.page_width, &t.stream);
                 } else {
                     var r = first;
                     while (r < end) : (r += floats.rows_max) t.scoreFloats(first, r, @min(end, r + floats.rows_max));
@@ -268,7 +260,7 @@ pub const Tile = struct {
             },
             inline else => |form| {
                 const range: Range = .{ .low = t.low[first], .high = t.high[end - 1] };
-                quantised.scores(form, t.k.page, keys, &t.queries(), first, end - first, range, t.scores, p.page_width, ahead);
+                quantised.scores(form, t.k.page, keys, &t.queries(), first, end - first, range, t.scores, p.page_width, &t.stream);
             },
         }
     }
@@ -336,14 +328,14 @@ pub const Tile = struct {
         return w;
     }
 
-    fn weighCodes(t: *const Tile, first: usize, end: usize, values: [*]const u8, weights: *quantised.Weights, to: State, ahead: Ahead) void {
+    fn weighCodes(t: *Tile, first: usize, end: usize, values: [*]const u8, weights: *quantised.Weights, to: State) void {
         const p = &t.plan;
         const all: Range = .{ .low = t.low[first], .high = t.high[end - 1] };
         for (first..end) |r| weights.set(r - first, t.scores + (r - first) * p.page_width, t.seen(r), all, t.gain[r]);
         switch (p.values) {
             .f32, .f16 => unreachable,
             inline else => |form| {
-                quantised.weigh(form, values, weights, end - first, all, t.keep + first, to.acc + first * p.width, p.width, ahead);
+                quantised.weigh(form, values, weights, end - first, all, t.keep + first, to.acc + first * p.width, p.width, &t.stream);
             },
         }
     }
@@ -364,7 +356,7 @@ pub const Tile = struct {
         }
     }
 
-    fn weighFloats(t: *const Tile, first: usize, end: usize, values: [*]const u8, to: State) void {
+    fn weighFloats(t: *Tile, first: usize, end: usize, values: [*]const u8, to: State) void {
         var r = first;
         while (r < end) : (r += floats.rows_max) {
             const last = @min(end, r + floats.rows_max);
@@ -379,14 +371,16 @@ pub const Tile = struct {
 
     /// Weighted values of rows r … end-1, merged into `to`. Keys that only some of the rows see go row by row, so that
     /// nothing a row does not see, NaN included, enters it.
-    fn weigh(t: *const Tile, comptime T: type, first: usize, r: usize, end: usize, values: [*]const T, to: State) void {
+    fn weigh(t: *Tile, comptime T: type, first: usize, r: usize, end: usize, values: [*]const T, to: State) void {
         const p = &t.plan;
         const width = p.width;
         const low: usize = t.low[end - 1];
         const high = @max(low, t.high[r]);
         const scores = t.scores + (r - first) * p.page_width;
         const shared = scores + low;
-        if (t.low[r] == low) {
+        if (t.low[r] == low and t.rows <= floats.direct_rows) {
+            floats.sumDirect(T, end - r, shared, p.page_width, high - low, values + low * width, width, t.sums, &t.stream);
+        } else if (t.low[r] == low) {
             floats.multiply(T, .zero, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
         } else {
             for (r..end) |row| {

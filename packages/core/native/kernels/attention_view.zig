@@ -91,7 +91,9 @@ pub const View = struct {
     pub fn readQuery(v: *const View, q: *const abi.TensorDesc, first: usize, r: usize, scale: f32, to: []f32) void {
         const from = views.addressOf(q, &.{ first + r / v.group, v.head * v.group + r % v.group });
         const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
-        for (to, 0..) |*y, i| y.* = x.at(i).* * scale;
+        var i: usize = 0;
+        if (x.stride == 1) while (i + lanes <= to.len) : (i += lanes) simd.store(to.ptr + i, simd.load(x.p + i) * simd.splat(scale));
+        while (i < to.len) : (i += 1) to[i] = x.at(i).* * scale;
     }
 
     /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
@@ -104,7 +106,9 @@ pub const View = struct {
             const inverse = if (sum == 0) 0 else 1 / sum;
             const acc = s.acc + r * width;
             if (rotated) hadamard.rotate(acc, n);
-            for (0..n) |i| y.at(i).* = acc[i] * inverse;
+            var i: usize = 0;
+            if (y.stride == 1) while (i + lanes <= n) : (i += lanes) simd.store(y.p + i, simd.load(acc + i) * simd.splat(inverse));
+            while (i < n) : (i += 1) y.at(i).* = acc[i] * inverse;
         }
     }
 };

@@ -14,7 +14,7 @@ pub const Start = enum { zero, c };
 pub const rows_max = 6;
 
 /// Largest tile width in vectors for a tile of `rows`: accumulators, one row of B and a broadcast fit the registers.
-fn widthMax(comptime rows: usize) usize {
+pub fn widthMax(comptime rows: usize) usize {
     if (simd.registers == 32) return if (rows > 2) 4 else 8;
     return if (rows > 2) 2 else if (rows == 2) 4 else 8;
 }

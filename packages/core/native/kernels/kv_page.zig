@@ -76,23 +76,6 @@ pub const Range = struct {
     }
 };
 
-/// Memory that is read next.
-pub const Ahead = struct {
-    p: [*]const u8,
-    bytes: usize,
-
-    pub const none: Ahead = .{ .p = undefined, .bytes = 0 };
-
-    /// Asks for the next `n` bytes.
-    pub inline fn fetch(a: *Ahead, n: usize) void {
-        if (a.bytes < n) return;
-        var at: usize = 0;
-        while (at < n) : (at += 64) @prefetch(a.p + at, .{ .locality = 2 });
-        a.p += n;
-        a.bytes -= n;
-    }
-};
-
 /// One page of one head. `layout` tells keys from values where they are quantised.
 pub const Page = struct {
     form: Form,
@@ -140,11 +123,20 @@ pub const Page = struct {
         return p.page_size * p.blocks() * p.form.codeBytes();
     }
 
-    /// Asks for scales and reference, which are read first.
-    pub fn fetchScales(p: Page, base: [*]const u8) void {
-        if (p.form.isFloat()) return;
-        var ahead: Ahead = .{ .p = base + p.scalesAt(), .bytes = p.bytes() - p.scalesAt() };
-        ahead.fetch(ahead.bytes);
+    /// Scales and reference, which are read first; nothing in a float page.
+    pub fn scaleBytes(p: Page, base: [*]const u8) []const u8 {
+        return if (p.form.isFloat()) base[0..0] else base[p.scalesAt()..p.bytes()];
+    }
+
+    /// The other bytes of the keys of a range, in one piece: more where their codes have others in between.
+    pub fn rowBytes(p: Page, base: [*]const u8, range: Range) []const u8 {
+        const row = p.head_dim / 32 * p.form.codeBytes();
+        if (p.form.isFloat()) {
+            const bytes_of = p.bytes() / p.page_size;
+            return base[range.low * bytes_of .. range.high * bytes_of];
+        }
+        if (p.layout == .kv_values) return base[0..p.scalesAt()];
+        return base[range.low / panel * panel * row .. std.mem.alignForward(usize, range.high, panel) * row];
     }
 
     /// Index of the scale of key j, block b.

@@ -8,6 +8,7 @@ test {
     _ = @import("rope_test.zig");
     _ = @import("hadamard.zig");
     _ = @import("kv_page.zig");
+    _ = @import("attention_stream.zig");
     _ = @import("attention_test.zig");
     _ = @import("attention_i8_dot.zig");
     _ = @import("attention_i8_page.zig");
