@@ -27,6 +27,9 @@ const padded = view_zig.padded;
 /// Pages whose references meet the queries together.
 const batch = 8;
 
+/// Queries that are made ready together: whole vectors at every level.
+const some = 16;
+
 /// Largest page: its keys share the steps of a row's weights, and those below half a step count in the divisor alone.
 pub const page_size_max = 128;
 
@@ -85,7 +88,7 @@ const Plan = struct {
             i8_page.Maker.rowFloats(s),
             i8_page.Maker.codeFloats(s),
             // q, turned, codes, scales, starts, commons
-            rows * s.width,
+            some * s.width,
             padded(rows) * s.width,
             rows * s.width / 4,
             rows,
@@ -109,6 +112,8 @@ pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
     return (p.pageFloats() +| threads * p.threadFloats()) *| @sizeOf(f32);
 }
 
+const no_logs: [page_size_max]f32 align(64) = @splat(0);
+
 const scratch_fields = .{
     "maker_rows", "maker_codes", "q",   "turned", "codes", "scales", "starts", "commons",
     "scores",     "weights",     "max", "sum",    "keep",  "gain",   "low",    "high",
@@ -124,7 +129,7 @@ const Tile = struct {
     // Scratch; Plan.parts has the sizes.
     maker_rows: [*]f32,
     maker_codes: [*]i8,
-    /// The rows times scale, rotated, [rows][W]; and [W][rows padded].
+    /// Rows times scale, rotated: some [some][W]; and all [W][rows padded].
     q: [*]f32,
     turned: [*]f32,
     codes: [*]i8,
@@ -158,18 +163,20 @@ const Tile = struct {
     /// Takes on the query rows of tokens first … first+count-1.
     fn begin(t: *Tile, q: *const abi.TensorDesc, first: usize, scale: f32) void {
         const s = t.plan.shape;
-        for (0..t.rows) |r| {
-            const row = t.q + r * s.width;
-            const codes = t.codes + r * s.width;
-            t.view.readQuery(q, first, r, scale, row[0..s.head_dim]);
-            @memset(row[s.head_dim..s.width], 0);
-            hadamard.rotate(row, s.head_dim);
-            t.scales[r] = i8_page.quantise(row, s.width, codes);
-            var total: i32 = 0;
-            for (codes[0..s.width]) |code| total += code;
-            t.starts[r] = dots.startOf(total);
+        var start: usize = 0;
+        while (start < t.rows) : (start += some) {
+            const count = @min(some, t.rows - start);
+            for (0..count, start..) |i, r| {
+                const row = t.q + i * s.width;
+                t.view.readQuery(q, first, r, scale, row[0..s.head_dim]);
+                @memset(row[s.head_dim..s.width], 0);
+                hadamard.rotate(row, s.head_dim);
+                const quantised = i8_page.quantise(row, s.width, t.codes + r * s.width);
+                t.scales[r] = quantised.scale;
+                t.starts[r] = dots.startOf(quantised.sum);
+            }
+            transposing.transpose(f32, t.q, count, s.width, t.turned + start, padded(t.rows));
         }
-        transposing.transpose(f32, t.q, t.rows, s.width, t.turned, padded(t.rows));
         t.total.reset(t.rows, s.width);
     }
 
@@ -193,19 +200,19 @@ const Tile = struct {
         t.view.look(number, t.low, t.high);
         var r: usize = 0;
         while (r < t.rows) : (r += dots.rows_max) {
-            const rows = t.part(r, commons);
+            const rows = t.part(r, &page, commons);
             switch (@min(dots.rows_max, t.rows - r)) {
                 inline 1...dots.rows_max => |count| dots.weigh(count, page, &rows),
                 else => unreachable,
             }
         }
-        if (t.softcap == 0) for (t.max[0..t.rows], commons) |*max, common| {
-            max.* += common;
-        };
+        for (t.max[0..t.rows], commons) |*max, common| {
+            max.* = (if (t.softcap == 0) max.* + common else max.*) * (1.0 / i8_page.log2e);
+        }
         t.total.absorb(t.max, t.sum, 0, t.rows, t.keep, t.gain);
         r = 0;
         while (r < t.rows) : (r += dots.rows_max) {
-            const rows = t.part(r, commons);
+            const rows = t.part(r, &page, commons);
             const acc = t.total.acc + r * t.plan.shape.width;
             switch (@min(dots.rows_max, t.rows - r)) {
                 inline 1...dots.rows_max => |count| dots.sum(count, page, &rows, t.keep + r, t.gain + r, acc),
@@ -215,7 +222,7 @@ const Tile = struct {
     }
 
     /// The rows of a register tile.
-    fn part(t: *const Tile, r: usize, commons: [*]const f32) dots.Rows {
+    fn part(t: *const Tile, r: usize, page: *const Page, commons: [*]const f32) dots.Rows {
         const s = t.plan.shape;
         return .{
             .shape = s,
@@ -224,6 +231,7 @@ const Tile = struct {
             .query_starts = t.starts + r,
             .commons = commons + r,
             .softcap = t.softcap,
+            .logs = if (t.softcap == 0) page.value_logs else &no_logs,
             .low = t.low + r,
             .high = t.high + r,
             .scores = t.scores,
@@ -239,7 +247,7 @@ pub fn run(ctx: *Context, cmd: *const abi.Command, view: View, k: kv.Cache, v: k
     const plan: Plan = .init(cmd);
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch, scratch + plan.pageFloats() + ctx.thread * plan.threadFloats());
-    tile.softcap = cmd.floats[1];
+    tile.softcap = cmd.floats[1] * i8_page.log2e;
     tile.view = view;
     if (ctx.phase == 0) return makePages(ctx, &tile, k, v);
     const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
@@ -252,7 +260,7 @@ pub fn run(ctx: *Context, cmd: *const abi.Command, view: View, k: kv.Cache, v: k
         tile.view.position = view.position + start;
         tile.view.tokens = @min(plan.tokens - start, plan.tile_tokens);
         tile.rows = tile.view.rows();
-        tile.begin(&cmd.inputs[0], start, cmd.floats[0]);
+        tile.begin(&cmd.inputs[0], start, cmd.floats[0] * i8_page.log2e);
         tile.run();
         tile.view.finish(tile.total, plan.shape.width, true, &cmd.outputs[0], start);
     }

@@ -2,8 +2,8 @@
 //! of queries. Integer dots are exact in any order; only the steps between them round, and those are the same for every
 //! row:
 //!
-//!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log(v scale)
-//!     weight  w[j] = exp(x[j] - largest x of the row in this page), code = round(w[j] * weight_max)
+//!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log2(v scale); q carries the factor log2(e)
+//!     weight  w[j] = 2^(x[j] - largest x of the row in this page), code = round(w[j] * weight_max)
 //!     sum     of w[j] / v scale
 //!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max))
 //!
@@ -43,6 +43,8 @@ pub const Rows = struct {
     /// q · reference of the page; part of the scores only with a softcap.
     commons: [*]const f32,
     softcap: f32,
+    /// Logs of the values' scales; zeros with a softcap, behind which they come.
+    logs: [*]const f32,
     low: [*]const u32,
     high: [*]const u32,
     /// [K]
@@ -67,6 +69,7 @@ pub fn startOf(codes: i32) i32 {
 pub fn weigh(comptime count: usize, page: Page, rows: *const Rows) void {
     @setEvalBranchQuota(10_000);
     const from, const to = rows.span(count);
+    const hidden = from < rows.low[count - 1] or to > rows.high[0]; // bounds rise with the row
     var best: [count]F = @splat(simd.splat(-simd.inf));
     var j = from;
     while (j < to) {
@@ -75,7 +78,7 @@ pub fn weigh(comptime count: usize, page: Page, rows: *const Rows) void {
         j += lanes * step;
     }
     inline for (0..count) |m| {
-        if (rows.softcap != 0) best[m] = cap(page, rows, m, from, to);
+        if (hidden or rows.softcap != 0) best[m] = amend(page, rows, m, from, to);
         const largest = simd.maxLanes(best[m]);
         rows.max[m] = if (largest == -simd.inf) 0 else largest;
         rows.sum[m] = soften(page, rows, m, from, to);
@@ -106,46 +109,41 @@ inline fn score(comptime count: usize, comptime vectors: usize, page: Page, rows
     inline for (0..vectors) |v| {
         const at = j + v * lanes;
         const scale = simd.load(page.key_scales + at);
-        const log = simd.load(page.value_logs + at);
+        const log = simd.load(rows.logs + at);
         inline for (0..count) |m| {
             const factor = scale * simd.splat(rows.query_scales[m]);
-            const whole: F = @floatFromInt(acc[m][v]);
-            // The log goes behind a softcap.
-            var x = simd.fma(whole, factor, if (rows.softcap == 0) log else simd.splat(rows.commons[m]));
-            if (rows.low[m] > at or rows.high[m] < at + lanes) x = mask(x, at, rows.low[m], rows.high[m]);
+            const x = simd.fma(@as(F, @floatFromInt(acc[m][v])), factor, log);
             simd.store(rows.scores + m * s.keys + at, x);
             best[m] = simd.maxSkipNan(best[m], x);
         }
     }
 }
 
-/// Caps the scores of row m, then adds the logs; returns the largest of each lane.
-noinline fn cap(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) F {
+/// Caps the scores of row m and adds the logs behind, hides the keys that it does not see; returns the largest of each
+/// lane.
+noinline fn amend(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) F {
+    const range: Range = .{ .low = rows.low[m], .high = rows.high[m] };
     var best = simd.splat(-simd.inf);
     var j = from;
     while (j < to) : (j += lanes) {
         const at = rows.scores + m * rows.shape.keys + j;
-        const x = capScores(simd.load(at), rows.softcap) + simd.load(page.value_logs + j);
-        const seen = mask(x, j, rows.low[m], rows.high[m]);
+        var x = simd.load(at);
+        if (rows.softcap != 0) x = capScores(x + simd.splat(rows.commons[m]), rows.softcap) + simd.load(page.value_logs + j);
+        const seen = range.keep(x, j, -simd.inf);
         simd.store(at, seen);
         best = simd.maxSkipNan(best, seen);
     }
     return best;
 }
 
-noinline fn mask(x: F, j: usize, low: u32, high: u32) F {
-    return Range.keep(.{ .low = low, .high = high }, x, j, -simd.inf);
-}
-
 /// Writes the weights' codes of row m; returns the sum.
 inline fn soften(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) f32 {
-    const log2e = simd.splat(1.44269504088896341);
     const largest = simd.splat(rows.max[m]);
     const at = m * rows.shape.keys;
     var total = simd.zero;
     var j = from;
     while (j < to) : (j += lanes) {
-        const w = powerOfTwo((simd.load(rows.scores + at + j) - largest) * log2e);
+        const w = powerOfTwo(simd.load(rows.scores + at + j) - largest);
         total = simd.fma(w, simd.load(page.value_inverses + j), total);
         const code: I = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23)));
         rows.weights[at + j ..][0..lanes].* = @as(@Vector(lanes, u8), @truncate(@as(@Vector(lanes, u32), @bitCast(code))));
@@ -153,14 +151,35 @@ inline fn soften(page: Page, rows: *const Rows, m: usize, from: usize, to: usize
     return simd.sumLanes(total);
 }
 
-/// 2^x for x ≤ 0 to 1.1e-4, exact at 0; 0 below -126.
+const avx512 = struct {
+    extern fn @"llvm.x86.avx512.mask.reduce.ps.512"(F, i32, F, i16, i32) F;
+    extern fn @"llvm.x86.avx512.mask.scalef.ps.512"(F, F, F, i16, i32) F;
+
+    /// x - floor(x).
+    inline fn fraction(x: F) F {
+        return @"llvm.x86.avx512.mask.reduce.ps.512"(x, 1, x, -1, 4);
+    }
+
+    /// x * 2^floor(y).
+    inline fn scale(x: F, y: F) F {
+        return @"llvm.x86.avx512.mask.scalef.ps.512"(x, y, x, -1, 4);
+    }
+};
+
+/// 2^x for x ≤ 0 to 1.1e-4, exact at 0; below -126 that or 0.
 inline fn powerOfTwo(x: F) F {
+    if (dot.level == .avx512vnni) return avx512.scale(cubic(avx512.fraction(x), .{ 0.07706704, 0.227645, 0.6951168 }), x);
     const magic = simd.splat(12582912.0 + 127); // rounds, and leaves the exponent of 2^n in the low bits
     const t = x + magic;
     const r = x - (t - magic);
-    const p = simd.fma(simd.fma(simd.fma(r, simd.splat(0.05500908), simd.splat(0.24221134)), r, simd.splat(0.69328295)), r, simd.splat(1));
+    const p = cubic(r, .{ 0.05500908, 0.24221134, 0.69328295 });
     const power: F = @bitCast(@as(I, @bitCast(t)) << @splat(23));
     return @select(f32, x < simd.splat(-126), simd.zero, p * power);
+}
+
+/// 1 + c[2] x + c[1] x² + c[0] x³
+inline fn cubic(x: F, comptime c: [3]f32) F {
+    return simd.fma(simd.fma(simd.fma(x, simd.splat(c[0]), simd.splat(c[1])), x, simd.splat(c[2])), x, simd.splat(1));
 }
 
 /// Merges the weighted values of `count` rows into acc [count][W]: acc * keep + sum * gain.
@@ -215,7 +234,7 @@ test "powerOfTwo" {
     var x: f32 = -130;
     while (x <= 0) : (x += 0.0137) {
         const y: [lanes]f32 = powerOfTwo(simd.splat(x));
-        const want = if (x < -126) 0 else @exp2(@as(f64, x));
+        const want = if (x < -126 and y[0] == 0) 0 else @exp2(@as(f64, x));
         try std.testing.expectApproxEqRel(want, y[0], 1.1e-4);
     }
     const ends: [4]f32 = .{ 0, -simd.inf, -1e30, std.math.nan(f32) };

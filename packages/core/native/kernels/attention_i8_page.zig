@@ -5,7 +5,7 @@
 //!
 //!     keys    less the page's reference; a scale per key
 //!             codes [W/4 steps][K keys][4] u8, code + 128: dots along head_dim, a lane per key
-//!     values  a scale per key, max|v| / 127, which is exp(log) of the log that is kept
+//!     values  a scale per key, max|v| / 127, which is 2^log of the log that is kept
 //!             codes [K/4][W][4 keys] i8: dots along keys, a lane per element of head_dim
 //!
 //! The reference of float keys is made as that of quantised ones: the mean of the page before, of page 0 its first key.
@@ -31,6 +31,7 @@ const Form = kv_page.Form;
 const magic = simd.splat(0x1.8p23);
 /// Makes code + 128 of four codes.
 const flip: I = @splat(@bitCast(@as(u32, 0x80808080)));
+pub const log2e = 1.44269504088896341;
 /// Least scale of a value, for rows of zeros.
 const scale_min = 0x1p-100;
 
@@ -58,7 +59,7 @@ pub const Page = struct {
     reference: [*]f32,
     /// [K]
     key_scales: [*]f32,
-    /// Logs of the values' scales, and 1 / scale (1 where that is NaN), [K].
+    /// Logs (of base 2) of the values' scales, and 1 / scale (1 where that is NaN), [K].
     value_logs: [*]f32,
     value_inverses: [*]f32,
     keys: [*]u8,
@@ -137,7 +138,7 @@ pub const Maker = struct {
                 var c: usize = 0;
                 while (c < s.width) : (c += lanes) simd.store(x + c, simd.load(x + c) - simd.load(to.reference + c));
                 hadamard.rotate(x, n);
-                scales[i] = quantise(x, s.width, codes);
+                scales[i] = quantise(x, s.width, codes).scale;
             }
             simd.store(to.key_scales + first, scales);
             m.interleave(to.keys, first);
@@ -148,17 +149,17 @@ pub const Maker = struct {
     /// Mean of the first rows of a page; elements that are no number count as 0.
     fn mean(m: *const Maker, comptime T: type, from: [*]const T, count: usize, to: [*]f32) void {
         const s = m.shape;
-        @memset(to[0..s.width], 0);
-        for (0..count) |j| {
-            transposing.widenRow(T, from + j * s.head_dim, s.head_dim, m.rows, s.width);
-            var c: usize = 0;
-            while (c < s.width) : (c += lanes) simd.store(to + c, simd.load(to + c) + simd.load(m.rows + c));
-        }
         const factor = simd.splat(1 / @as(f32, @floatFromInt(count)));
         var c: usize = 0;
         while (c < s.width) : (c += lanes) {
-            const x = simd.load(to + c) * factor;
-            simd.store(to + c, @select(f32, x - x == simd.zero, x, simd.zero));
+            var sum = simd.zero;
+            const part = s.head_dim - @min(s.head_dim, c);
+            for (0..count) |j| {
+                const x = from + j * s.head_dim + c;
+                sum += if (part >= lanes) simd.loadAs(T, x) else transposing.loadPart(T, x, part);
+            }
+            sum *= factor;
+            simd.store(to + c, @select(f32, sum - sum == simd.zero, sum, simd.zero));
         }
     }
 
@@ -332,17 +333,19 @@ fn magnitude(x: [*]const f32, width: usize) f32 {
     return @bitCast(@reduce(.Max, most));
 }
 
-/// Codes of a row of whole vectors, and its scale: max|x| / 127, NaN when an element is no number.
-pub fn quantise(x: [*]const f32, width: usize, codes: [*]i8) f32 {
+/// Codes of a row of whole vectors: their sum, and their scale max|x| / 127, NaN when an element is no number.
+pub fn quantise(x: [*]const f32, width: usize, codes: [*]i8) struct { scale: f32, sum: i32 } {
     const most = magnitude(x, width);
     const known = most > 0 and most < simd.inf;
     const inverse = simd.splat(if (known) 127 / most else 0);
+    var sum: I = @splat(0);
     var c: usize = 0;
     while (c < width) : (c += lanes) {
-        const rounded = bits(simd.fma(simd.load(x + c), inverse, magic));
-        codes[c..][0..lanes].* = @as(@Vector(lanes, i8), @truncate(rounded));
+        const rounded: @Vector(lanes, i8) = @truncate(bits(simd.fma(simd.load(x + c), inverse, magic)));
+        codes[c..][0..lanes].* = rounded;
+        sum += @as(I, rounded);
     }
-    return if (most - most == 0) most / 127 else std.math.nan(f32);
+    return .{ .scale = if (most - most == 0) most / 127 else std.math.nan(f32), .sum = @reduce(.Add, sum) };
 }
 
 /// Sets logs and inverses of `lanes` values by their largest magnitudes; returns what makes codes of elements.
@@ -351,7 +354,7 @@ fn setScales(to: Page, first: usize, most: F) F {
     const log = logarithm(@select(f32, scale < simd.splat(scale_min), simd.splat(scale_min), scale));
     const known = log - log == simd.zero;
     const inverse = simd.splat(1) / simd.exp(log);
-    simd.store(to.value_logs + first, log);
+    simd.store(to.value_logs + first, log * simd.splat(log2e));
     simd.store(to.value_inverses + first, @select(f32, known, inverse, simd.splat(1)));
     return @select(f32, known, inverse, simd.zero);
 }

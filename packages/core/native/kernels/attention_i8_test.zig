@@ -304,7 +304,7 @@ test "a page in int8 is its rows, to half a step" {
             var value: [128]f32 = undefined;
             case.get(&case.v, page_size + j, 0, value[0..head_dim]);
             hadamard.rotate(&value, head_dim);
-            const step = @exp(page.value_logs[j]);
+            const step = @exp2(page.value_logs[j]);
             try std.testing.expectApproxEqRel(1 / step, page.value_inverses[j], 1e-5);
             for (0..head_dim) |i| {
                 const code: i32 = page.keys[(i / 4 * shape.keys + j) * 4 + i % 4];

@@ -87,8 +87,18 @@ pub const View = struct {
         }
     }
 
+    /// Asks for row r of a token that comes soon: no hardware sees rows of tokens coming, which lie far apart.
+    fn near(v: *const View, desc: *const abi.TensorDesc, first: usize, r: usize) void {
+        const token = r / v.group + 2;
+        if (token >= v.tokens) return;
+        const address = views.addressOf(desc, &.{ first + token, v.head * v.group + r % v.group });
+        const line = 64;
+        for (0..views.dim(desc, 2) * @sizeOf(f32) / line) |i| @prefetch(@as([*]const u8, @ptrFromInt(address + i * line)), .{});
+    }
+
     /// Copies the row of q [tokens, heads, head_dim] times `scale`; `first` is the tile's first token.
     pub fn readQuery(v: *const View, q: *const abi.TensorDesc, first: usize, r: usize, scale: f32, to: []f32) void {
+        v.near(q, first, r);
         const from = views.addressOf(q, &.{ first + r / v.group, v.head * v.group + r % v.group });
         const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
         var i: usize = 0;
@@ -100,6 +110,7 @@ pub const View = struct {
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
         const n = views.dim(out, 2);
         for (0..v.rows()) |r| {
+            v.near(out, first, r);
             const address = views.addressOf(out, &.{ first + r / v.group, v.head * v.group + r % v.group });
             const y: views.Cursor(false) = .{ .p = @ptrFromInt(address), .stride = @intCast(out.strides[2]) };
             const sum = s.sum[r];

@@ -8,6 +8,7 @@
 //! has them) stay as they are: correct, but their outliers are not spread.
 
 const std = @import("std");
+const simd = @import("simd.zig");
 
 /// Elements of a vector, and of the smallest span that is rotated.
 const width = 16;
@@ -21,26 +22,44 @@ pub fn span(n: usize) usize {
 /// Rotates a row of n elements in place; spans below 16 stay. Additions alone and one product: the same bits everywhere.
 pub fn rotate(row: [*]f32, n: usize) void {
     const size = span(n);
-    const factor: V = @splat(1 / @sqrt(@as(f32, @floatFromInt(size))));
+    if (size < width) return;
+    const factor = 1 / @sqrt(@as(f32, @floatFromInt(size)));
     var start: usize = 0;
     while (start < n) : (start += size) rotateSpan(row + start, size, factor);
 }
 
-fn rotateSpan(x: [*]f32, size: usize, factor: V) void {
-    const vectors: [*]align(4) V = @ptrCast(x);
-    const count = size / width;
-    for (vectors[0..count]) |*v| v.* = within(v.*);
-    var step: usize = 1;
-    while (step < count) : (step *= 2) {
-        var first: usize = 0;
-        while (first < count) : (first += 2 * step) for (first..first + step) |i| {
-            const a = vectors[i];
-            const b = vectors[i + step];
-            vectors[i] = a + b;
-            vectors[i + step] = a - b;
+fn rotateSpan(x: [*]f32, size: usize, factor: f32) void {
+    switch (size / width) {
+        inline 1, 2, 4, 8, 16 => |count| rotateVectors(count, @ptrCast(x), factor),
+        else => {
+            const half = size / 2;
+            rotateSpan(x, half, 1);
+            rotateSpan(x + half, half, 1);
+            for (x[0..half], x[half..size]) |*low, *high| {
+                const a = low.*;
+                const b = high.*;
+                low.* = (a + b) * factor;
+                high.* = (a - b) * factor;
+            }
+        },
+    }
+}
+
+/// In registers, as far as there are so many.
+fn rotateVectors(comptime count: usize, x: [*]align(4) V, factor: f32) void {
+    @setEvalBranchQuota(10_000);
+    var v: [count]V = x[0..count].*;
+    inline for (&v) |*one| one.* = within(one.*);
+    comptime var step = 1;
+    inline while (step < count) : (step *= 2) {
+        inline for (0..count) |i| if (i & step == 0) {
+            const a = v[i];
+            const b = v[i + step];
+            v[i] = a + b;
+            v[i + step] = a - b;
         };
     }
-    for (vectors[0..count]) |*v| v.* *= factor;
+    inline for (v, 0..) |one, i| x[i] = one * @as(V, @splat(factor));
 }
 
 /// The steps between elements of one vector.
@@ -57,7 +76,7 @@ inline fn within(v: V) V {
             for (&signs, 0..) |*s, i| s.* = if (i & step == 0) 1 else -1;
             break :blk signs;
         };
-        x = @shuffle(f32, x, undefined, other) + x * sign;
+        x = simd.fma(x, sign, @shuffle(f32, x, undefined, other)); // rounds once either way
     }
     return x;
 }
@@ -75,11 +94,11 @@ fn oracle(x: []const f32, out: []f64) void {
 
 test "rotate equals the oracle and is its own inverse" {
     var random: std.Random.DefaultPrng = .init(3);
-    for ([_]usize{ 16, 32, 64, 80, 96, 128, 160, 256 }) |n| {
-        var x: [256]f32 = undefined;
+    for ([_]usize{ 16, 32, 64, 80, 96, 128, 160, 256, 512 }) |n| {
+        var x: [512]f32 = undefined;
         for (&x) |*v| v.* = random.random().floatNorm(f32);
         var y = x;
-        var want: [256]f64 = undefined;
+        var want: [512]f64 = undefined;
         rotate(&y, n);
         oracle(x[0..n], want[0..n]);
         for (y[0..n], want[0..n]) |a, b| try std.testing.expectApproxEqAbs(b, a, 2e-6);
