@@ -233,6 +233,21 @@ describe("capture", () => {
     layer.free();
   });
 
+  check("refuses to write into memory that was transferred", async () => {
+    const layer = new Layer(backend, false);
+    const program = layer.capture(16);
+    replay(program, ids, 0);
+    const view = program.output("logits");
+    const moved = structuredClone(view, { transfer: [view.buffer] });
+    const before = moved.slice();
+    const options = { tokens: 1, position: 0 };
+    assertThrows(() => program.run(options), MllmError, "transferred");
+    await assertRejects(() => program.runAsync(options), MllmError, "transferred");
+    assertEquals(moved, before);
+    program[Symbol.dispose]();
+    layer.free();
+  });
+
   it("keeps its backend open until asynchronous runs have ended", async () => {
     const own = await openTestBackend();
     const layer = new Layer(own, false);

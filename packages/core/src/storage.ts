@@ -4,6 +4,7 @@
  */
 import type { GraphBuffer } from "./capture/graph.ts";
 import { MllmError } from "./errors.ts";
+import { formatMiB } from "./format.ts";
 
 /** Something that must live as long as memory borrowed from it (a mapped file). */
 export interface Owner {
@@ -51,7 +52,7 @@ const finalizer = new FinalizationRegistry<Held>(giveBack);
 /** A view of native memory keeps the storage behind it from the finaliser for as long as it is reachable itself. */
 const behind = new WeakMap<ArrayBuffer, MemoryStorage>();
 
-/** Memory of a backend, shared by every view of it. Starts with one reference. */
+/** Memory of a backend, or of JavaScript for it to use, shared by every view of it. Starts with one reference. */
 export class MemoryStorage {
   readonly kind = "memory";
   /** Counts writes, so that values derived from the contents know when they are stale. */
@@ -75,9 +76,17 @@ export class MemoryStorage {
     return new MemoryStorage({ allocator, bytes });
   }
 
-  /** New memory of JavaScript's own, zeros, 64-byte aligned: views of it stay valid for as long as anybody has them. */
+  /**
+   * New memory of JavaScript's own, zeros, 64-byte aligned: views of it stay valid for as long as anybody has them. Throws
+   * `out_of_memory`.
+   */
   static ofScript(bytes: number): MemoryStorage {
-    const buffer = new ArrayBuffer(bytes + ALIGNMENT - 1);
+    let buffer: ArrayBuffer;
+    try {
+      buffer = new ArrayBuffer(bytes + ALIGNMENT - 1);
+    } catch (cause) {
+      throw new MllmError("out_of_memory", `JavaScript has no array of ${formatMiB(bytes)}`, { cause });
+    }
     const start = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer)));
     const address = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
     const storage = new MemoryStorage({ allocator: script, address, bytes });
@@ -102,6 +111,11 @@ export class MemoryStorage {
   /** Whether the memory belongs to somebody else (a mapped file) and must not be written. */
   get isReadOnly(): boolean {
     return this.#held.owner !== undefined;
+  }
+
+  /** Whether script memory was transferred, by `postMessage` for one: it belongs to somebody else then. */
+  get isDetached(): boolean {
+    return this.#view?.buffer.detached ?? false;
   }
 
   /** True once every reference is gone. */

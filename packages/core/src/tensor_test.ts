@@ -4,7 +4,7 @@ import { leakChecked, openTestBackend } from "../testdata/backend.ts";
 import { type Backend, type BackendPlugin, openBackend } from "./backend.ts";
 import { MllmError } from "./errors.ts";
 import { KvCache, type KvCacheOptions } from "./kv_cache.ts";
-import { add, copy, embedding, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
+import { add, attention, copy, embedding, kvAppend, linear, mulConst, packWeight, rmsnorm } from "./ops.ts";
 import { Tensor } from "./tensor.ts";
 import { keep, tidy } from "./tidy.ts";
 
@@ -137,6 +137,22 @@ describe("tensors", () => {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     assertEquals(backend.memoryInUse, 0);
+  });
+
+  check("of a cache hold the same for each layer, however small its pages are", () => {
+    const options = { layers: 3, kvHeads: 1, headDim: 32, capacity: 32, pageSize: 16 };
+    for (const dtype of ["f32", "f16", "q8_0", "q4_0"] as const) {
+      tidy(() => {
+        using cache = new KvCache(backend, { ...options, keyDtype: dtype, valueDtype: dtype });
+        const rows = Tensor.from(backend, counting(20 * 32).map((x) => Math.sin(x)), [20, 1, 32]);
+        const results = cache.layers.map(({ k, v }) => {
+          kvAppend(rows, cache.pages, k, { position: 0 });
+          kvAppend(rows, cache.pages, v, { position: 0 });
+          return attention(rows, k, v, cache.pages, { position: 0, scale: 0.2 }).toFloat32Array();
+        });
+        for (const result of results) assertEquals(result, results[0], dtype);
+      });
+    }
   });
 
   check("of a cache take what it says", () => {

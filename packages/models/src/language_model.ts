@@ -24,16 +24,11 @@ import { checkEvaluation, type MemoryReport } from "./memory.ts";
 const LOGIT_ROWS_MAX = 128;
 
 /**
- * Tokens that take less are decoded on JavaScript's thread: going to another thread and back takes as long as a token of
- * a very small model, and cost 7 % of the speed at 14 ms a token.
+ * Tokens are decoded on JavaScript's thread as long as it is not held up for longer: going to another thread and back takes
+ * as long as a token of a very small model, and cost 7 % of the speed at 14 ms a token. The token that would be too late
+ * takes that way, which leaves the event loop to everybody: of its own turns, signals are only in every dozenth.
  */
 const BLOCKING_MS_MAX = 33;
-
-/**
- * So long such tokens may follow one another without a turn of the event loop, which takes 0.1 ms: as long as a screen
- * shows a picture.
- */
-const TURN_MS = 16;
 
 /** How a loaded model runs; see `loadModel` for the defaults. */
 export interface RunSettings {
@@ -97,8 +92,8 @@ export class LanguageModel implements Disposable {
   #disposed = false;
   /** Milliseconds of the last decoded token that had the backend to itself. */
   #decodeMs = Infinity;
-  /** When the event loop had its last turn between two decoded tokens. */
-  #turnMs = 0;
+  /** When JavaScript's thread was last free. */
+  #freeMs = 0;
 
   /**
    * Use `loadModel`.
@@ -208,6 +203,7 @@ export class LanguageModel implements Disposable {
    *
    * @param onRun told after each run how many of `ids` are done; where it answers false the others are not run
    * @returns logits of the last one that was run, f32 [vocabSize], in an array that a later call may fill again
+   * (copy it to keep it, or to transfer it to a worker)
    * @throws {MllmError} `invalid_argument` for no ids, an id outside the vocabulary, a position or length out of the
    * context, or while another sequence runs
    */
@@ -421,18 +417,12 @@ export class LanguageModel implements Disposable {
     program.inputs.ids.write(Int32Array.from(ids));
     const waits = this.backend.isRunning; // for another model's run: not on this thread, and not a token's own time
     const start = performance.now();
-    if (isDecode && !waits && this.#decodeMs < BLOCKING_MS_MAX) {
-      program.run({ tokens: 1, position });
-      const end = performance.now();
-      this.#decodeMs = end - start;
-      if (end - this.#turnMs >= TURN_MS) {
-        await new Promise(setImmediate);
-        this.#turnMs = performance.now();
-      }
-    } else {
-      await program.runAsync({ tokens: ids.length, position });
-      if (isDecode && !waits) this.#decodeMs = performance.now() - start;
-    }
+    const blocks = isDecode && !waits && start + this.#decodeMs - this.#freeMs < BLOCKING_MS_MAX;
+    if (blocks) program.run({ tokens: 1, position });
+    else await program.runAsync({ tokens: ids.length, position });
+    const end = performance.now();
+    if (isDecode && !waits) this.#decodeMs = end - start;
+    if (!blocks) this.#freeMs = end;
     return program.output("logits", 1);
   }
 

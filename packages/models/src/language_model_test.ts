@@ -218,7 +218,7 @@ describe("LanguageModel", () => {
       await model.forward([1], 0);
       for (let i = 0; i < 100_000 && turns < 3; i++) await model.forward([1], 1);
       clearInterval(timer);
-      assertEquals(turns, 3);
+      assert(turns >= 3);
     });
   });
 

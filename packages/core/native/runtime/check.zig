@@ -245,7 +245,9 @@ pub const Checker = struct {
             return self.fail("{s} has no address", .{name});
         }
         if (bytes > std.math.maxInt(u64) - desc.data) return self.fail("{s} {f} ends past the last address", .{ name, show(desc) });
-        const alignment: u64 = if (desc.layout != 0 or dtype == .q8a) 64 else alignmentOf(dtype);
+        // Caches: codes are read bytewise, references as f16.
+        const is_cache = desc.layout == @intFromEnum(abi.Layout.kv_keys) or desc.layout == @intFromEnum(abi.Layout.kv_values);
+        const alignment: u64 = if (is_cache) @alignOf(f16) else if (desc.layout != 0 or dtype == .q8a) 64 else alignmentOf(dtype);
         if (desc.data % alignment != 0) return self.fail("{s} {f} is not aligned to {d} bytes", .{ name, show(desc), alignment });
     }
 };

@@ -206,8 +206,8 @@ export class Program implements Disposable {
 
   /**
    * The f32 output of the last run, row-major, for its first `tokens` rows when it has a symbolic dim: a view without a
-   * copy, whose values the next run replaces. Throws `invalid_argument` for an unknown name, another type, or a
-   * program that is running or disposed.
+   * copy, whose values the next run replaces, and whose buffer must not be transferred to somebody else. Throws
+   * `invalid_argument` for an unknown name, another type, or a program that is running or disposed.
    */
   output(name: string, tokens: number = this.tokensMax): Float32Array<ArrayBuffer> {
     const { buffer, offset, count } = this.#output(name, tokens, "f32");
@@ -274,6 +274,12 @@ export class Program implements Disposable {
 
   #begin({ tokens, position }: RunOptions): void {
     this.#check();
+    for (const storage of this.#storages.values()) {
+      if (!storage.isDetached) continue;
+      throw new MllmError("invalid_argument", "the memory of an output of the program was transferred", {
+        next: "It can't run again: transfer copies (`slice`) next time",
+      });
+    }
     if (!Number.isSafeInteger(tokens) || tokens < 1 || tokens > this.tokensMax) {
       throw new MllmError("invalid_argument", `run: ${tokens} tokens are not in 1..${this.tokensMax}`);
     }

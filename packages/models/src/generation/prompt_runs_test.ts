@@ -1,5 +1,5 @@
 import { describe, it } from "@std/testing/bdd";
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { firstToRun, type RunLimits, runsOf } from "./prompt_runs.ts";
 
 /** Lengths of the runs of a prompt. */
@@ -22,7 +22,14 @@ describe("runs of a prompt", () => {
     assertEquals(runs(20, i8(512)), [20]);
     assertEquals(runs(70, i8(64)), [38, 32]);
     assertEquals(runs(65, i8(63)), [33, 32]);
+    assertEquals(runs(443, i8(48)), [48, 48, 48, 48, 48, 48, 48, 43, 32, 32]);
+    assertEquals(runs(128, i8(32)), [32, 32, 32, 32]);
     assertEquals(runs(528, f32), [512, 16]);
+    for (let total = 32; total < 500; total++) {
+      for (const chunk of [63, 64, 100]) assert(runs(total, i8(chunk)).every((run) => run >= 32 && run <= chunk));
+      const fits = total >= 32 * Math.ceil(total / 40);
+      assertEquals(Math.min(...runs(total, i8(40))) >= 32, fits, `${total}`);
+    }
   });
 
   it("are as long as they may be where a chunk is too short for two", () => {
@@ -36,6 +43,12 @@ describe("runs of a prompt", () => {
     assertEquals(firstToRun(48, 48, i8(512)), 16);
     assertEquals(firstToRun(5, 48, i8(512)), 5);
     assertEquals(firstToRun(20, 20, i8(512)), 19);
+    assertEquals(firstToRun(50, 100, i8(48)), 36);
+    assertEquals(firstToRun(61, 61, i8(60)), 60);
+    for (let cached = 0; cached <= 443; cached++) {
+      const first = firstToRun(cached, 443, i8(48));
+      assert(first <= cached && runs(443 - first, i8(48)).every((run) => run >= 32), `${cached}`);
+    }
     assertEquals(firstToRun(48, 48, i8(16)), 47);
     assertEquals(firstToRun(48, 48, f32), 47);
   });
