@@ -9,7 +9,6 @@ import {
   Tensor,
   tidy,
 } from "@mllm/core";
-import { setImmediate } from "node:timers";
 import type { CausalLM } from "./causal_lm.ts";
 import { ChatSession, type ChatSessionOptions } from "./chat_session.ts";
 import type { Checkpoint } from "./checkpoint.ts";
