@@ -1,3 +1,5 @@
+import { hashOn, hashSeed } from "./hash.ts";
+
 /** Numbers of an entry: left, right, rank, merged. */
 const width = 4;
 
@@ -61,9 +63,7 @@ export class PairTable {
   #probe(left: number, right: number): number {
     const entries = this.#entries;
     const places = this.#places;
-    let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
-    hash ^= hash >>> 15;
-    let place = hash & (places.length - 1);
+    let place = hashOn(hashOn(hashSeed, left), right) & (places.length - 1);
     for (let slot = places[place]; slot >= 0; slot = places[place]) {
       if (entries[slot * width] === left && entries[slot * width + 1] === right) break;
       place = (place + 1) & (places.length - 1);

@@ -1,4 +1,5 @@
 import type { TextList } from "@mllm/core";
+import { hashOn, hashSeed } from "./hash.ts";
 
 /**
  * Tokens by id and by text: a hash table over the bytes of their texts. A Map from strings takes ten times the memory and
@@ -107,12 +108,11 @@ export class Vocabulary {
 
   /** The slot of the token whose text is bytes[start, end) and then bytes[more, last), or the free one for it. */
   #search(bytes: Uint8Array, start: number, end: number, more: number, last: number): number {
-    // FNV-1a, whose low bits are the good ones.
-    let hash = 0x811c9dc5;
-    for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
-    for (let i = more; i < last; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
+    let hash = hashSeed;
+    for (let i = start; i < end; i++) hash = hashOn(hash, bytes[i]);
+    for (let i = more; i < last; i++) hash = hashOn(hash, bytes[i]);
     const mask = this.#slots.length - 1;
-    let slot = (hash ^ (hash >>> 15)) & mask;
+    let slot = hash & mask;
     while (this.#slots[slot] >= 0 && !this.#equals(this.#slots[slot], bytes, start, end, more, last)) {
       slot = (slot + 1) & mask;
     }
