@@ -17,7 +17,7 @@ export interface Perplexity {
 export interface PerplexityOptions {
   /**
    * Scores what is predicted from the middle of each window on (of 512 tokens the last 255): the definition of
-   * llama.cpp's tools/perplexity.
+   * llama.cpp's tools/perplexity. Needs windows, and ids, of at least 3.
    */
   secondHalf?: boolean;
   /** Stands in the place of the first token of each window, as llama.cpp has it for models whose texts begin with it. */
@@ -32,8 +32,8 @@ export interface PerplexityOptions {
  * one.
  *
  * @param window tokens per window, at most the model's context, which it is where that is below 512
- * @throws {MllmError} `invalid_argument` when the window is not in 2 … context, for fewer than two ids, and for unknown
- * ids
+ * @throws {MllmError} `invalid_argument` when the window is not in 2 … context, or 3 … context for the second half, for
+ * fewer ids than the least window, and for unknown ids
  */
 export async function perplexity(
   model: Pick<LanguageModel, "context" | "score">,
@@ -41,18 +41,22 @@ export async function perplexity(
   window: number = Math.min(512, model.context),
   { secondHalf = false, bosId, onWindow }: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  if (!Number.isInteger(window) || window < 2 || window > model.context) {
+  const least = secondHalf ? 3 : 2;
+  if (!Number.isInteger(window) || window < least || window > model.context) {
     throw new MllmError(
       "invalid_argument",
-      `the window must be a whole number from 2 to ${model.context}, not ${window}`,
+      `the window must be a whole number from ${least} to ${model.context}, not ${window}`,
     );
+  }
+  if (ids.length < least) {
+    throw new MllmError("invalid_argument", `there must be at least ${least} ids to score any, not ${ids.length}`);
   }
   const windows = Math.max(1, Math.floor(ids.length / window));
   const nll = new Float32Array(windows * window);
   let count = 0;
   for (let i = 0; i < windows; i++) {
     const part = ids.slice(i * window, (i + 1) * window);
-    if (bosId !== undefined && part.length > 0) part[0] = bosId;
+    if (bosId !== undefined) part[0] = bosId;
     const scores = await model.score(part);
     const scored = scores.subarray(secondHalf ? part.length >> 1 : 0);
     nll.set(scored, count);

@@ -51,6 +51,14 @@ describe("perplexity", () => {
     }
   });
 
+  it("refuses what leaves nothing to score", async () => {
+    await assertRejects(() => perplexity(model, [1]), MllmError, "at least 2 ids to score any, not 1");
+    const half = { secondHalf: true };
+    await assertRejects(() => perplexity(model, IDS, 2, half), MllmError, "from 3 to 64, not 2");
+    await assertRejects(() => perplexity(model, [1, 2], 3, half), MllmError, "at least 3 ids to score any, not 2");
+    assertEquals(rounded((await perplexity(model, [1, 2, 3], 3, half)).nll), [2.03]);
+  });
+
   const shared = goldenPath("ppl/");
   it("is that of Hugging Face transformers", { skip: skipWithout(shared) }, async () => {
     using model = await loadModel(testdata("qwen3-tied"), { backend: x86, activations: "f32", context: 128 });
