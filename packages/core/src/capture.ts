@@ -11,7 +11,7 @@ import { useInPlace } from "./capture/passes/in_place.ts";
 import { type PassReport, Program } from "./capture/program.ts";
 import { graphTensor, viewOf } from "./capture/record.ts";
 import type { DType } from "./dtype.ts";
-import { MllmError } from "./errors.ts";
+import { MllmError, typeName } from "./errors.ts";
 import { copy } from "./ops/elementwise.ts";
 import type { Dim, Register, TokenDim } from "./scalar.ts";
 import { Tensor } from "./tensor.ts";
@@ -129,7 +129,7 @@ function outputsOf(returned: unknown): [string, Tensor][] {
   };
   if (returned instanceof Promise) refuse("the function returned a promise");
   if (returned instanceof Tensor) refuse("the function returned a tensor without a name");
-  if (typeof returned !== "object" || returned === null) return refuse(`the function returned ${typeof returned}`);
+  if (typeof returned !== "object" || returned === null) return refuse(`the function returned ${typeName(returned)}`);
   return Object.entries(returned).map(([name, output]) => {
     return output instanceof Tensor ? [name, output] : refuse(`output "${name}" is no tensor`);
   });

@@ -367,6 +367,7 @@ describe("capture", () => {
     assertThrows(returned((x) => x), MllmError, "a tensor without a name. Return the outputs as an object of tensors");
     assertThrows(returned((y) => Promise.resolve({ y })), MllmError, "the function returned a promise");
     assertThrows(returned(() => undefined), MllmError, "the function returned undefined");
+    assertThrows(returned(() => null), MllmError, "the function returned null");
     assertThrows(returned((y) => ({ y, z: 5 })), MllmError, 'output "z" is no tensor');
   });
 

@@ -75,6 +75,11 @@ export function systemReason(error: unknown): string {
   return text.replace(/\s*\(os error \d+\).*$/, "").replace(/: (open|stat|rename|readfile|writefile|mkdir) .*$/, "");
 }
 
+/** `typeof` for messages, in which null is no object. */
+export function typeName(value: unknown): string {
+  return value === null ? "null" : typeof value;
+}
+
 /** Names and values from files end up in messages: no line breaks or terminal codes, and an end. */
 function oneLine(text: string): string {
   const short = text.length <= MESSAGE_LENGTH_MAX

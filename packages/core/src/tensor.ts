@@ -4,7 +4,7 @@
  */
 import type { Backend } from "./backend.ts";
 import { byteLength, type DType, dtypes, q8aRowBytes } from "./dtype.ts";
-import { MllmError } from "./errors.ts";
+import { MllmError, typeName } from "./errors.ts";
 import { copyOut, type NumberArray, toStored } from "./host_data.ts";
 import { maxRank } from "./native/abi.ts";
 import { type Dim, formatShape, maxDim, maxShape, sameDim } from "./scalar.ts";
@@ -360,7 +360,7 @@ export class Tensor implements Disposable {
 
 function checkShape(shape: readonly number[]): readonly number[] {
   if (!Array.isArray(shape)) {
-    throw new MllmError("invalid_argument", `a shape must be an array of lengths, not ${typeof shape}`);
+    throw new MllmError("invalid_argument", `a shape must be an array of lengths, not ${typeName(shape)}`);
   }
   if (shape.length > maxRank || shape.some((dim) => !Number.isSafeInteger(dim) || dim < 0)) {
     throw new MllmError("invalid_argument", `${formatShape(shape)} is no shape: up to ${maxRank} dims of 0 or more`);

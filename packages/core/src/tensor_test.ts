@@ -44,6 +44,9 @@ describe("tensors", () => {
     assertThrows(() => Tensor.empty(backend, shape), MllmError, "a shape must be an array of lengths, not number");
     const number = 5 as unknown as Tensor;
     assertThrows(() => add(bytes, number), MllmError, "add: b must be a tensor, not number");
+    const nothing = null as unknown as Tensor;
+    assertThrows(() => add(bytes, nothing), MllmError, "add: b must be a tensor, not null");
+    assertThrows(() => add(bytes, bytes, { out: nothing }), MllmError, "add: out must be a tensor, not null");
     assertThrows(() => Tensor.empty(backend, [1, -1]), MllmError, "[1, -1]");
   });
 

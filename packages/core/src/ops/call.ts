@@ -6,7 +6,7 @@ import type { Backend } from "../backend.ts";
 import type { Graph } from "../capture/graph.ts";
 import { recordOp } from "../capture/record.ts";
 import { byteLength } from "../dtype.ts";
-import { MllmError } from "../errors.ts";
+import { MllmError, typeName } from "../errors.ts";
 import type { KernelQuery } from "../kernel_selector.ts";
 import { type OpName, opTable } from "../native/abi.ts";
 import { maxDim, maxShape, sameShape, type Scalar } from "../scalar.ts";
@@ -121,7 +121,7 @@ function checkInputs(op: OpName, inputs: Inputs, outs: readonly (Tensor | undefi
     for (let i = 0; i < list.length; i++) {
       const tensor = list[i];
       if (tensor === undefined) continue;
-      if (tensor.isFreed !== false) refuse(op, tensor, list === inputs ? opTable[op].inputs[i].name : "out");
+      if (tensor?.isFreed !== false) refuse(op, tensor, list === inputs ? opTable[op].inputs[i].name : "out");
       backend ??= tensor.backend;
       if (tensor.backend !== backend) {
         throw new MllmError(
@@ -137,7 +137,7 @@ function checkInputs(op: OpName, inputs: Inputs, outs: readonly (Tensor | undefi
 
 function refuse(op: OpName, operand: unknown, role: string): void {
   if (operand instanceof Tensor) operand.assertLive(op, role);
-  else throw new MllmError("invalid_argument", `${op}: ${role} must be a tensor, not ${typeof operand}`);
+  else throw new MllmError("invalid_argument", `${op}: ${role} must be a tensor, not ${typeName(operand)}`);
 }
 
 function graphOf(inputs: Inputs, outs: readonly (Tensor | undefined)[]): Graph | undefined {
