@@ -177,6 +177,7 @@ export class FakeConversation implements Conversation {
 export class FakeEngine implements Engine {
   readonly defaultBackend = "x86";
   readonly loads: { path: string; options: RunOptions }[] = [];
+  readonly summaries: string[] = [];
   readonly written: { path: string; tensors: { name: string; shape: number[]; data: Float32Array }[] }[] = [];
   readonly tunings: { path?: string; force: boolean; threads?: number }[] = [];
   readonly captured = new Map<string, CapturedProgram>();
@@ -193,6 +194,7 @@ export class FakeEngine implements Engine {
     return Promise.resolve(this.model);
   }
   summarize(path: string): Promise<ModelSummary> {
+    this.summaries.push(path);
     this.#check(path);
     return Promise.resolve({
       path,

@@ -229,8 +229,8 @@ export const benchCommand: Command = {
     "Lists make several tests: -p 128,512 -n 0. A test of 0 tokens is left out. Loading, tokenising and sampling\n" +
     "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
     "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.\n" +
-    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops are the call, a\n" +
-    "turn of the event loop and the copy of the logits, with caches that the weights have just emptied.",
+    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops are the call and,\n" +
+    "every 16 ms, a turn of the event loop, with caches that the weights have just emptied.",
   options: [
     MODEL_OPTION,
     {
@@ -269,9 +269,8 @@ export const benchCommand: Command = {
     const run = runOptions(options);
     options.exclude("profile", ["eager"], "A profile is of captured programs");
     options.exclude("profile", ["no-warmup"], "The warm-up captures the programs that are profiled");
-    const { contextLimit } = await program.engine.summarize(path, run);
-    const context = contextFor(tests, run.context, contextLimit);
-    const summary = await program.engine.summarize(path, { ...run, context });
+    const summary = await program.engine.summarize(path, run);
+    const context = contextFor(tests, run.context, summary.contextLimit);
     using model = await loadWithBar(host, program.engine, path, { ...run, context });
     const fields = runFields(path, summary, program.engine.describeRun(model));
     const programs = program.engine.programs(model);

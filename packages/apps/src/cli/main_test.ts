@@ -278,7 +278,7 @@ describe("mllm", () => {
 
   it("bench prints llama-bench's table and rows", async () => {
     const md = await mllm(["bench", "-m", "fake", "-p", "8,16", "-n", "4", "-r", "2"]);
-    assertEquals(md.code, 0);
+    assertEquals([md.code, md.engine.loads[0].options.context, md.engine.summaries], [0, 16, ["fake"]]);
     const lines = md.out.split("\n");
     assertMatch(lines[0], /^\| model +\| +size \| +params \| backend +\| threads \| +test \| +t\/s \|$/);
     assertMatch(lines[1], /^\| -+ \| -+: \| -+: \| -+ \| -+: \| -+: \| -+: \|$/);
@@ -313,7 +313,7 @@ describe("mllm", () => {
     const { code, out, err, engine } = await run(["-f", "-"]);
     assertEquals([code, err], [0, ""]);
     assertEquals(out, "[1]4.4817,[2]54.5982,\nFinal estimate: PPL = 54.5982 +/- 80.36630\n");
-    assertEquals(engine.loads[0].options.context, 5);
+    assertEquals([engine.loads[0].options.context, engine.summaries], [5, ["fake"]]);
     assertMatch(
       (await run(["-f", "-", "--chunks", "1"])).out,
       /^\[1\]4\.4817,\nFinal estimate: PPL = 4\.4817 \+\/- [\d.]+\n$/,

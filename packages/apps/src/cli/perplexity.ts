@@ -40,9 +40,8 @@ export const perplexityCommand: Command = {
       throw new UsageError(`--context ${run.context} leaves nothing to score`, "Take 3 or more");
     }
     const text = await givenText(file, host.stdin);
-    const { contextLimit } = await program.engine.summarize(path, run);
-    const context = run.context ?? Math.min(CONTEXT_DEFAULT, contextLimit);
-    const summary = await program.engine.summarize(path, { ...run, context });
+    const summary = await program.engine.summarize(path, run);
+    const context = run.context ?? Math.min(CONTEXT_DEFAULT, summary.contextLimit);
     using model = await loadWithBar(host, program.engine, path, { ...run, context });
     const { tokenizer } = model;
     const ids = tokenizer.encode(text, { parseSpecial: false, addSpecial: true });
