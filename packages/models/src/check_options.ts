@@ -1,8 +1,13 @@
 /** Options as they come from programs that nobody type-checks. */
 import { MllmError } from "@mllm/core";
 
-/** Refuses options that do not exist, which would be without effect. @throws {MllmError} `invalid_argument` */
-export function checkNames(call: string, given: object, known: Readonly<Record<string, true>>): void {
+/**
+ * Refuses options that do not exist, which would be without effect.
+ *
+ * @param known has a field for each that does
+ * @throws {MllmError} `invalid_argument`
+ */
+export function checkNames(call: string, given: object, known: Readonly<Record<string, unknown>>): void {
   const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
   if (unknown === undefined) return;
   throw new MllmError("invalid_argument", `${call} has no option ${JSON.stringify(unknown)}`, {

@@ -110,7 +110,7 @@ describe("LanguageModel", () => {
         assertEquals(error.code, "invalid_argument");
       };
       refused({ temperature: 0 }, 'generate has no option "temperature". There are: maxTokens, sampling, ');
-      refused({ sampling: { temprature: 0 } }, "temprature is not a sampling setting. There are: temperature, ");
+      refused({ sampling: { temprature: 0 } }, 'sampling has no option "temprature". There are: temperature, ');
       refused({ sampling: { temperature: "1" } }, 'temperature must be a number from 0 to 1000000, not "1"');
       refused({ maxTokens: "5" }, 'of at least 0, not "5"');
       refused({ stopStrings: "END" }, 'stopStrings must be an array of texts, not "END"');

@@ -1,5 +1,5 @@
 import { MllmError } from "@mllm/core";
-import { shown } from "../check_options.ts";
+import { checkNames, shown } from "../check_options.ts";
 import { Random } from "./random.ts";
 import { countTopP, penalize } from "./transforms.ts";
 
@@ -83,15 +83,11 @@ export function describeRange({ min, max, whole, aboveMin }: NumberRange): strin
  * @throws MllmError `invalid_argument` naming the setting, its value and its range
  */
 export function checkSamplingOptions(options: Partial<SamplingOptions>): CheckedSampling {
+  checkNames("sampling", options, samplingRanges);
   const checked: Record<string, number> = { ...samplingDefaults };
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const range = samplingRanges[name as keyof SamplingOptions];
-    if (range === undefined) {
-      throw new MllmError("invalid_argument", `${name} is not a sampling setting`, {
-        next: `There are: ${Object.keys(samplingRanges).join(", ")}`,
-      });
-    }
     if (!isInRange(value, range)) {
       throw new MllmError("invalid_argument", `${name} must be ${describeRange(range)}, not ${shown(value)}`);
     }
