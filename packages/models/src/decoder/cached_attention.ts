@@ -27,7 +27,8 @@ export function cachedAttention(
   self: CachedAttention,
   input: LayerInput,
 ): Tensor {
-  const kv = input.cache.layers[self.layer]; // k, v: [pages, kvHeads, pageSize, headDim]
+  // k, v: [physical pages, kvHeads, pageSize, headDim]; the pages are those of all layers, from this one's first on
+  const kv = input.cache.layers[self.layer];
   const { position } = input;
   kvAppend(k, input.cache.pages, kv.k, { position });
   kvAppend(v, input.cache.pages, kv.v, { position });

@@ -9,7 +9,10 @@ import { VocabularyTokenizer } from "./tokenizer.ts";
 import { Vocabulary } from "./vocabulary.ts";
 import { WordEncoder } from "./word_encoder.ts";
 
-/** GGUF metadata by key, as `GgufFile.metadata` has it; integers may be bigints, arrays plain or typed. */
+/**
+ * GGUF metadata by key, as `GgufFile.metadata` has it; integers may be bigints, lists of texts are a TextList, other
+ * arrays plain or typed.
+ */
 export type GgufMetadata = ReadonlyMap<string, unknown>;
 
 /** Values of `tokenizer.ggml.token_type` (llama.cpp's gguf-py, constants.py). */
