@@ -156,7 +156,7 @@ fn scorePanels(
             pointers.rows[m] = q.codes + (first + m) * q.head_dim + b * 32;
             start[m] = q.starts[(first + m) * blocks + b];
         }
-        stream.used(panels * block_bytes);
+        if (first == 0) stream.used(panels * block_bytes);
         const ints = dot.tile(.fours, codeMax(form), 8, rows, vectors, start, codes, pointers);
         inline for (0..vectors) |v| {
             const at = ((panel + v / dot.per_panel) * blocks + b) * kv_page.panel + v % dot.per_panel * dot.width;
@@ -328,7 +328,7 @@ fn sumRows(
     var ints: [chains][rows][2]dot.I = @splat(@splat(@splat(@splat(0))));
     var pair = all.low / 4 * 2;
     while (pair * 2 < all.high) : (pair += 2) {
-        if (i == 0) stream.used(2 * pair_bytes);
+        if (i == 0 and first == 0) stream.used(2 * pair_bytes);
         inline for (0..2) |k| {
             const v = valueCodes(form, i, block + (pair + k) * pair_bytes);
             inline for (0..rows) |m| {

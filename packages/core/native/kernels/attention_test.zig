@@ -5,6 +5,7 @@ const kv = @import("kv_cache.zig");
 const kv_page = @import("kv_page.zig");
 const cases = @import("attention_testing.zig");
 const testing = @import("testing.zig");
+const tiles = @import("attention_tile.zig");
 
 const Case = cases.Case;
 const Form = kv_page.Form;
@@ -176,5 +177,35 @@ test "kv_append writes quantised rows as a page does, on any number of threads" 
             };
             try std.testing.expectEqualSlices(u8, want.memory, got.memory);
         }
+    };
+}
+
+test "every byte of keys and values counts once as used, for any number of rows" {
+    const reach = try allocator.alloc(u8, 1 << 20);
+    defer allocator.free(reach);
+    for (float_pairs ++ quantised_pairs) |pair| for (1..tiles.direct_rows + 1) |rows| {
+        const o: Options = .{ .heads = rows, .kv_heads = 1, .head_dim = 64, .page_size = 64, .context = 128 };
+        const case: Case = try .init(o.with(pair[0], pair[1]));
+        defer case.deinit();
+        const cmd = case.command(127, 128, &case.q);
+        const plan: tiles.Plan = .init(&cmd);
+        const scratch = try allocator.alignedAlloc(f32, .@"64", plan.threadFloats());
+        defer allocator.free(scratch);
+        var tile: tiles.Tile = .init(plan, scratch.ptr);
+        tile.k = .init(&cmd.inputs[1], &cmd.inputs[3]);
+        tile.v = .init(&cmd.inputs[2], &cmd.inputs[3]);
+        tile.view = .of(&cmd);
+        tile.softcap = 0;
+        // One region, which all that counts goes through.
+        tile.stream = .{ .ctx = undefined, .k = tile.k, .v = tile.v, .tasks = 1, .first = 0, .end = 128, .walks = false };
+        tile.stream.at = reach.ptr;
+        tile.stream.bytes = reach.len;
+        tile.begin(&cmd.inputs[0], 0, 1, 0, 127, case.scale());
+        tile.runSpan(0, tile.partial);
+        var bytes: usize = 0;
+        for ([_]*const kv.Cache{ &tile.k, &tile.v }) |cache| for (0..2) |page| {
+            bytes += cache.page.rowBytes(cache.at(page, 0), .{ .low = 0, .high = 64 }).len;
+        };
+        try std.testing.expectEqual(bytes, reach.len - tile.stream.bytes);
     };
 }

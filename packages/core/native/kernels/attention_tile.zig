@@ -345,12 +345,17 @@ pub const Tile = struct {
         return t.plan.width != t.plan.head_dim or (t.plan.values == .f16 and t.rows > floats.rows_max);
     }
 
-    fn widenValues(t: *const Tile, values: [*]const u8, live: usize) void {
+    fn widenValues(t: *Tile, values: [*]const u8, live: usize) void {
         const p = &t.plan;
         switch (p.values) {
             inline .f32, .f16 => |form| {
                 const from: [*]const floatOf(form) = @ptrCast(@alignCast(values));
-                for (0..live) |j| floats.widenRow(floatOf(form), from + j * p.head_dim, p.head_dim, t.values + j * p.width, p.width);
+                const row_bytes = p.head_dim * @sizeOf(floatOf(form));
+                var used: usize = 0;
+                for (t.low[0]..live, 1..) |j, rows| {
+                    while (used < rows * row_bytes) : (used += 64) t.stream.used(64);
+                    floats.widenRow(floatOf(form), from + j * p.head_dim, p.head_dim, t.values + j * p.width, p.width);
+                }
             },
             else => unreachable,
         }
@@ -378,7 +383,8 @@ pub const Tile = struct {
         const high = @max(low, t.high[r]);
         const scores = t.scores + (r - first) * p.page_width;
         const shared = scores + low;
-        if (t.low[r] == low and t.rows <= floats.direct_rows) {
+        // Only what reads the page, and reads it first, may count as its use.
+        if (t.low[r] == low and r == 0 and t.rows <= floats.direct_rows and !t.widens()) {
             floats.sumDirect(T, end - r, shared, p.page_width, high - low, values + low * width, width, t.sums, &t.stream);
         } else if (t.low[r] == low) {
             floats.multiply(T, .zero, end - r, width, high - low, shared, p.page_width, values + low * width, width, t.sums, width);
