@@ -17,7 +17,8 @@ const medium_min = 64 << 10;
 /// and above this one have pages of their own.
 const medium_max = 16 << 20;
 const region_bytes = 64 << 20;
-/// Regions get their pages in such steps, which two threads share: at most so much waits for blocks to come.
+/// Regions get their pages in such steps, which two threads share. At most so much waits for blocks to come: where a block
+/// begins the next region, the last one gives back what it has left.
 const region_step = 8 << 20;
 /// Freed medium blocks beyond this give their pages back at once.
 const cached_bytes_max = 128 << 20;
@@ -58,6 +59,7 @@ const Chunk = struct {
         fn cut(self: *List, bytes: usize) ?*Header {
             if (self.first == null or self.used + bytes > self.bytes) {
                 const chunk: *Chunk = @ptrCast(@alignCast(os.mapPages(self.bytes) orelse return null));
+                if (self.first) |last| if (self.ready > self.used) os.dropPages(@as([*]u8, @ptrCast(last)) + self.used, self.ready - self.used);
                 chunk.next = self.first;
                 self.first = chunk;
                 self.used = 64;
@@ -317,6 +319,26 @@ test "beyond the bound, freed blocks keep no pages" {
     }
     for (blocks) |block| try std.testing.expect(memory.free(@intFromPtr(block)));
     for (0..10) |i| try std.testing.expectEqual(@intFromBool(i < 8), memory.alloc(15 << 20).?[7 << 20]);
+}
+
+test "a region that is left keeps no pages behind its blocks" {
+    if (@import("builtin").os.tag != .linux) return error.SkipZigTest;
+    var memory: Memory = .{};
+    defer memory.deinit();
+    const block = memory.alloc(2 << 20).?;
+    for (0..4) |_| _ = memory.alloc(15 << 20).?;
+    const last: [*]u8 = @ptrCast(memory.regions.first.?);
+    const used = memory.regions.used;
+    try std.testing.expectEqual(region_bytes, memory.regions.ready);
+    @memset(last[used..region_bytes], 1);
+    block[(2 << 20) - 1] = 1;
+    last[used - 1] = 1;
+    _ = memory.alloc(15 << 20).?;
+    try std.testing.expect(@as([*]u8, @ptrCast(memory.regions.first.?)) != last);
+    const page = std.heap.page_size_max;
+    for (std.mem.alignForward(usize, used, page)..region_bytes) |i| try std.testing.expectEqual(0, last[i]);
+    try std.testing.expectEqual(1, block[(2 << 20) - 1]);
+    try std.testing.expectEqual(1, last[used - 1]);
 }
 
 test "classes waste at most a quarter" {

@@ -32,10 +32,17 @@ pub fn mapPages(bytes: usize) ?[*]align(std.heap.page_size_min) u8 {
 /// Brings in pages of `mapPages` that were never touched, half of them on a thread of its own: the system clears them, and
 /// on a virtual machine the host may have to find them, which takes up to two seconds for a gigabyte.
 pub fn populate(pages: []u8) void {
-    const middle = std.mem.alignBackward(usize, pages.len / 2, 2 << 20);
+    const middle = middleOf(@intFromPtr(pages.ptr), pages.len);
     const helper = if (middle > 0) std.Thread.spawn(.{ .stack_size = 64 << 10 }, touch, .{pages[middle..]}) catch null else null;
     touch(pages[0..middle]);
     if (helper) |thread| thread.join() else touch(pages[middle..]);
+}
+
+/// Where the 2 MiB page begins that is nearest to the middle of these bytes, counted from their start; 0 where none does.
+fn middleOf(start: usize, bytes: usize) usize {
+    const huge = 2 << 20;
+    const boundary = std.mem.alignBackward(usize, start + bytes / 2 + huge / 2, huge);
+    return if (boundary > start and boundary < start + bytes) boundary - start else 0;
 }
 
 fn touch(pages: []u8) void {
@@ -234,4 +241,14 @@ test "pages are zeroed and lazy" {
     defer unmapPages(pages, bytes);
     try std.testing.expectEqual(0, pages[bytes - 1]);
     pages[bytes / 2] = 1;
+}
+
+test "two threads share pages at the boundary of 2 MiB nearest to the middle" {
+    const mib = 1 << 20;
+    try std.testing.expectEqual(4 * mib - 64, middleOf(64 * mib + 64, 8 * mib - 64));
+    try std.testing.expectEqual(4 * mib, middleOf(64 * mib, 8 * mib));
+    try std.testing.expectEqual(3 * mib, middleOf(65 * mib, 7 * mib));
+    try std.testing.expectEqual(mib, middleOf(65 * mib, 2 * mib));
+    try std.testing.expectEqual(0, middleOf(64 * mib, mib));
+    try std.testing.expectEqual(0, middleOf(64 * mib + 64, 2 * mib - 64));
 }
