@@ -230,7 +230,7 @@ export const benchCommand: Command = {
     "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
     "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.\n" +
     "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops are the call and,\n" +
-    "every 16 ms, a turn of the event loop, with caches that the weights have just emptied.",
+    "at least every 33 ms, the way to another thread and back, with caches that the weights have just emptied.",
   options: [
     MODEL_OPTION,
     {
