@@ -107,14 +107,15 @@ export class ChatSession {
       const prompt = this.promptIds();
       const { context, contextLimit } = this.model;
       if (prompt.length >= context) {
-        const shorter = this.messages.length > 1 ? "Start again with `chat.clear()`, say less" : "Say less";
+        const larger = context < contextLimit;
+        const again = this.messages.length > 1 ? `Start again with \`chat.clear()\`${larger ? "," : " or"} say` : "Say";
         throw new MllmError(
           "invalid_argument",
           `the conversation has ${prompt.length} tokens with this message and the context holds ${context}`,
           {
-            next: context < contextLimit
-              ? `${shorter}, or load the model with a larger \`context\`, up to ${contextLimit}`
-              : `${shorter}: the model holds no more`,
+            next: larger
+              ? `${again} less, or load the model with a larger \`context\`, up to ${contextLimit}`
+              : `${again} less: the model holds no more`,
           },
         );
       }

@@ -54,6 +54,13 @@ describe("ChatSession", () => {
       const next = "Start again with `chat.clear()`, say less, or load the model with a larger `context`, up to 1024";
       await assertRejects(() => say(chat, "word ".repeat(200)), MllmError, next);
     }, 64);
+    await withChat(async (chat) => {
+      const long = "word ".repeat(2000);
+      await assertRejects(() => say(chat, long), MllmError, "holds 1024. Say less: the model holds no more");
+      await say(chat, "Hello!", { maxTokens: 2 });
+      const next = "Start again with `chat.clear()` or say less: the model holds no more";
+      await assertRejects(() => say(chat, long), MllmError, next);
+    }, 1024);
   });
 
   it("refuses a second message while a reply runs", async () => {

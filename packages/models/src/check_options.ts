@@ -2,12 +2,15 @@
 import { MllmError } from "@mllm/core";
 
 /**
- * Refuses options that do not exist, which would be without effect.
+ * Refuses what is no object, and options that do not exist, which would be without effect.
  *
  * @param known has a field for each that does
  * @throws {MllmError} `invalid_argument`
  */
 export function checkNames(call: string, given: object, known: Readonly<Record<string, unknown>>): void {
+  if (typeof given !== "object" || given === null) {
+    throw new MllmError("invalid_argument", `the options of ${call} must be an object, not ${shown(given)}`);
+  }
   const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
   if (unknown === undefined) return;
   throw new MllmError("invalid_argument", `${call} has no option ${JSON.stringify(unknown)}`, {

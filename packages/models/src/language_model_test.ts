@@ -113,6 +113,8 @@ describe("LanguageModel", () => {
       refused({ sampling: { temprature: 0 } }, 'sampling has no option "temprature". There are: temperature, ');
       refused({ sampling: { temperature: "1" } }, 'temperature must be a number from 0 to 1000000, not "1"');
       refused({ maxTokens: "5" }, 'of at least 0, not "5"');
+      refused(null, "the options of generate must be an object, not null");
+      refused(20, "the options of generate must be an object, not 20");
       refused({ stopStrings: "END" }, 'stopStrings must be an array of texts, not "END"');
       return Promise.resolve();
     });

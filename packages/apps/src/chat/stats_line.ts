@@ -20,7 +20,7 @@ export type ContextSize = Pick<LoadedModel, "context" | "contextLimit">;
 /** That the context is full, and what makes it larger where something does. */
 export function contextFull({ context, contextLimit }: ContextSize): string {
   const larger = context < contextLimit ? `; --context N makes it larger, up to ${contextLimit}` : "";
-  return `the context of ${context} tokens is full${larger}`;
+  return `the context of ${context} ${context === 1 ? "token" : "tokens"} is full${larger}`;
 }
 
 /** What a reader should know about how the reply ended; undefined when it simply ended. */

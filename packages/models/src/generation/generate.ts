@@ -92,8 +92,8 @@ class TokenLoop implements Generation {
     readonly prompt: readonly number[],
     readonly options: GenerateOptions,
   ) {
-    const { maxTokens, stopStrings = [] } = options;
     checkNames("generate", options, optionNames);
+    const { maxTokens, stopStrings = [] } = options;
     if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 0)) {
       throw new MllmError(
         "invalid_argument",
