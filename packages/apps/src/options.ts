@@ -54,9 +54,9 @@ export class ParsedOptions {
     const other = this.has(name) ? others.find((one) => this.has(one)) : undefined;
     if (other !== undefined) throw new UsageError(`${dashed(name)} and ${dashed(other)} exclude each other`, why);
   }
-  /** The last value given. Throws UsageError when there is none. */
+  /** The value given. Throws UsageError when there is none, or several. */
   required(name: string, hint: string): string {
-    const value = this.text(name);
+    const value = this.single(name);
     if (value === undefined) throw new UsageError(`${dashed(name)} is missing`, hint);
     if (value === "") throw new UsageError(`${dashed(name)} is empty`, hint);
     return value;
@@ -124,6 +124,13 @@ export function parseOptions(
     if (spec.value === undefined && token.value !== undefined) throw new UsageError(`${token.rawName} takes no value`);
     if (spec.value !== undefined && token.value === undefined) {
       throw new UsageError(`${token.rawName} needs a value: ${token.rawName} ${spec.value}`);
+    }
+    if (token.value?.startsWith("=") && token.inlineValue && !token.rawName.startsWith("--")) {
+      const value = token.value.slice(1);
+      throw new UsageError(
+        `${token.rawName} takes its value without "="`,
+        `Write ${token.rawName} ${value} or --${spec.name}=${value}`,
+      );
     }
     values.set(spec.name, [...(values.get(spec.name) ?? []), token.value ?? ""]);
   }

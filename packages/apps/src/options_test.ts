@@ -19,6 +19,7 @@ describe("parseOptions", () => {
     assertEquals(parseOptions(["-p", "a", "-p", "b"], SPECS).texts("prompt"), ["a", "b"]);
     assertEquals(parseOptions(["--threads", "1, 2,3"], SPECS).integers("threads", 0), [1, 2, 3]);
     assertEquals(parseOptions(["--prompt="], SPECS).text("prompt"), "");
+    assertEquals(parseOptions(["-p", "=x", "--prompt==y"], SPECS).texts("prompt"), ["=x", "=y"]);
   });
 
   it("refuses the rest", () => {
@@ -27,6 +28,7 @@ describe("parseOptions", () => {
       [["-T", "2"], "Did you mean -t?"],
       [["--xyzzy"], "--help lists the options"],
       [["-p"], "-p needs a value: -p TEXT"],
+      [["-t=1"], '-t takes its value without "=". Write -t 1 or --threads=1'],
       [["a"], 'there is no place for "a"'],
       [["--__proto__"], "there is no option"],
     ];

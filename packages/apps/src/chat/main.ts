@@ -89,13 +89,13 @@ async function chat(args: readonly string[], host: Host, program: ChatProgram): 
   const maxTokens = options.integer("max-tokens", 1);
   if (maxTokens !== undefined) settings.set("max_tokens", maxTokens);
   const run = runOptions(options);
+  const [given, system] = [options.single("model"), options.single("system")];
   const prompt = asked === undefined ? undefined : await givenPrompt(asked, host.stdin);
-  const given = options.text("model");
   const choice: ModelChoice = given === undefined
     ? { path: await program.findEmbeddedModel(), isEmbedded: true }
     : { path: given, isEmbedded: false };
   using model = await loadWithBar(host, program.engine, choice.path, run);
-  const talk = new Talk(model, model.chat({ system: options.text("system") }), settings, modelName(choice));
+  const talk = new Talk(model, model.chat({ system }), settings, modelName(choice));
   const isTerminal = host.stdin.isTerminal && host.stdout.isTerminal;
   if (prompt !== undefined || !isTerminal) {
     if (choice.isEmbedded) host.stderr.write(`mllm: ${demonstrationShort(program.command)}\n`);

@@ -85,6 +85,7 @@ export function parseCounts(what: string, text: string): number[] {
       continue;
     }
     const [first, last, step] = [range[1], range[2], range[4] ?? "1"].map((n) => parseInteger(what, n, 0, 1 << 24));
+    if (last < first) throw new UsageError(`${what}: the range ${part} runs backwards`, `Write ${last}-${first}`);
     const multiply = range[3] === "*";
     if (multiply ? step < 2 || first < 1 : step < 1) throw new UsageError(`${what}: the range ${part} never ends`);
     for (let n = first; n <= last && out.length <= LIST_MAX; n = multiply ? n * step : n + step) out.push(n);
@@ -226,11 +227,12 @@ export const benchCommand: Command = {
   usage: "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|json] [--profile]",
   doc: "measure tokens per second, as llama-bench does",
   details:
-    "Lists make several tests: -p 128,512 -n 0. A test of 0 tokens is left out. Loading, tokenising and sampling\n" +
-    "are not measured; one warm-up goes before each test. --profile tells for each test where the time goes; GB/s and\n" +
-    "GOPS count what an op has to touch and to compute, however often its kernel comes back to the same bytes.\n" +
-    "Activations come from caches, so that rope, say, may show more than memory gives. Outside of ops are the call and,\n" +
-    "at least every 33 ms, the way to another thread and back, with caches that the weights have just emptied.",
+    "Lists and ranges make several tests: -p 128,512, -p 2-4 (2,3,4), -p 1-9+4 (1,5,9), -p 16-64*2 (16,32,64). A\n" +
+    "test of 0 tokens, as in -n 0, is left out. Loading, tokenising and sampling are not measured; one warm-up goes\n" +
+    "before each test. --profile tells for each test where the time goes; GB/s and GOPS count what an op has to\n" +
+    "touch and to compute, however often its kernel comes back to the same bytes. Activations come from caches, so\n" +
+    "that rope, say, may show more than memory gives. Outside of ops are the call and, at least every 33 ms, the\n" +
+    "way to another thread and back, with caches that the weights have just emptied.",
   options: [
     MODEL_OPTION,
     {

@@ -47,6 +47,7 @@ export const logitsCommand: Command = {
   async run({ options, host, program }) {
     const path = options.required("model", MODEL_HINT);
     const output = options.required("output", "Name the file to write: -o out.safetensors");
+    if (output === "-") throw new UsageError("logits go to a file, not to stdout", "Name one: -o out.safetensors");
     if (isPartOf(output, path)) {
       throw new UsageError(`${output} belongs to the model`, "Name another file to write");
     }
