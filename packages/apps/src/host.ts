@@ -3,8 +3,7 @@
  * so that tests can be the world.
  */
 import { fileURLToPath } from "node:url";
-import { MllmError, systemReason } from "@mllm/core";
-import { UsageError } from "./options.ts";
+import { MllmError } from "@mllm/core";
 
 /** Where text goes. */
 export interface Output {
@@ -118,76 +117,4 @@ export function enterStartFolder(env: Host["env"]): void {
   } catch {
     // It is gone: the checkout is as good as any other place.
   }
-}
-
-/** Longest line, or whole input, that is read, in UTF-16 units: far more than any context holds. */
-const TEXT_LENGTH_MAX = 64 << 20;
-
-/**
- * The lines of an input, without their line ends; an unfinished last line counts. Throws `invalid_argument` where one
- * has more than 64 Mi characters.
- */
-export async function* readLines(input: Input): AsyncGenerator<string> {
-  const decoder = new TextDecoder();
-  const buffer = new Uint8Array(64 << 10);
-  let pending: string[] = []; // pieces of the line that has no end yet
-  let length = 0;
-  while (true) {
-    const count = await input.read(buffer);
-    const piece = count === null ? decoder.decode() : decoder.decode(buffer.subarray(0, count), { stream: true });
-    const [first, ...more] = piece.split("\n");
-    pending.push(first);
-    length += first.length;
-    if (length > TEXT_LENGTH_MAX) {
-      throw new MllmError("invalid_argument", "a line of the input has more than 64 Mi characters", {
-        next: "Put line ends into it",
-      });
-    }
-    for (const next of more) {
-      const line = pending.join("");
-      yield line.endsWith("\r") ? line.slice(0, -1) : line;
-      pending = [next];
-      length = next.length;
-    }
-    if (count === null) break;
-  }
-  if (length > 0) yield pending.join("");
-}
-
-const withoutLastEnd = (text: string): string => text.replace(/\r?\n$/, "");
-
-/** The text of a file, or for `-` all of stdin, but a last line end. Throws `not_found`, or `io` saying why. */
-export async function givenText(file: string, input: Input): Promise<string> {
-  if (file === "-") return withoutLastEnd(await readAll(input));
-  try {
-    return withoutLastEnd(await Deno.readTextFile(file));
-  } catch (error) {
-    const isMissing = error instanceof Deno.errors.NotFound;
-    const what = isMissing ? "there is no such file" : `the file can't be read: ${systemReason(error)}`;
-    throw new MllmError(isMissing ? "not_found" : "io", what, { file, cause: error });
-  }
-}
-
-/**
- * A prompt given as an option: the text itself, or for `-` all of stdin but a last line end. Throws UsageError where
- * that is empty.
- */
-export async function givenPrompt(text: string, input: Input): Promise<string> {
-  const prompt = text === "-" ? await givenText(text, input) : text;
-  if (prompt !== "") return prompt;
-  throw new UsageError(text === "-" ? "--prompt - found nothing on stdin" : "--prompt is empty");
-}
-
-/** Everything there is to read, as text. Throws `invalid_argument` for more than 64 Mi characters. */
-export async function readAll(input: Input): Promise<string> {
-  const decoder = new TextDecoder();
-  const buffer = new Uint8Array(64 << 10);
-  let text = "";
-  for (let count = await input.read(buffer); count !== null; count = await input.read(buffer)) {
-    text += decoder.decode(buffer.subarray(0, count), { stream: true });
-    if (text.length > TEXT_LENGTH_MAX) {
-      throw new MllmError("invalid_argument", "the input has more than 64 Mi characters", { next: "Give less" });
-    }
-  }
-  return text + decoder.decode();
 }

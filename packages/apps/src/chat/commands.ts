@@ -146,10 +146,10 @@ async function save(context: CommandContext, argument: string, replace: boolean)
   print(`${messages.length} messages saved to ${file}`);
 }
 
-async function load(context: CommandContext, argument: string): Promise<void> {
+function load(context: CommandContext, argument: string): void {
   const { talk, ownFiles, print } = context;
   const file = path(context, argument, "/load");
-  const saved = await readConversation(file);
+  const saved = readConversation(file);
   try {
     talk.settings.replace(saved.settings);
   } catch (error) {

@@ -4,6 +4,7 @@
  */
 import { MllmError, systemReason } from "@mllm/core";
 import type { ChatTurn } from "../engine.ts";
+import { readTextFile } from "../given_text.ts";
 
 const CONVERSATION_FORMAT = "mllm-conversation";
 const CONVERSATION_VERSION = 1;
@@ -59,22 +60,9 @@ export function parseConversation(text: string, file: string): SavedConversation
   return { model, system, messages: turns, settings };
 }
 
-/** Reads a conversation. Throws `not_found`, `io` or `invalid_file`. */
-export async function readConversation(path: string): Promise<SavedConversation> {
-  let text: string;
-  try {
-    const { size, isDirectory } = await Deno.stat(path);
-    if (isDirectory) throw bad(path, "it is a folder");
-    if (size > FILE_BYTES_MAX) throw bad(path, `it has ${size} bytes`);
-    text = await Deno.readTextFile(path);
-  } catch (error) {
-    if (error instanceof MllmError) throw error;
-    if (error instanceof Deno.errors.NotFound) {
-      throw new MllmError("not_found", "there is no such file", { file: path });
-    }
-    throw new MllmError("io", `the file can't be read: ${systemReason(error)}`, { file: path, cause: error });
-  }
-  return parseConversation(text, path);
+/** Reads a conversation. Throws as `readTextFile` and `parseConversation`. */
+export function readConversation(path: string): SavedConversation {
+  return parseConversation(readTextFile(path, FILE_BYTES_MAX), path);
 }
 
 export interface WriteOptions {

@@ -19,7 +19,7 @@ describe("conversation files", () => {
 
   it("come back as they were", async () => {
     await writeConversation(`${folder}/a.json`, TALK);
-    assertEquals(await readConversation(`${folder}/a.json`), TALK);
+    assertEquals(readConversation(`${folder}/a.json`), TALK);
     assertEquals(Array.from(Deno.readDirSync(folder), (entry) => entry.name), ["a.json"]);
   });
 
@@ -28,11 +28,11 @@ describe("conversation files", () => {
     await assertRejects(() => writeConversation(`${folder}/a`, TALK), MllmError, "/save! ");
     assertEquals(await Deno.readTextFile(`${folder}/a`), "mine");
     await writeConversation(`${folder}/a`, TALK, { replace: true });
-    assertEquals((await readConversation(`${folder}/a`)).messages.length, 2);
+    assertEquals(readConversation(`${folder}/a`).messages.length, 2);
     await assertRejects(() => writeConversation(folder, TALK, { replace: true }), MllmError, "folder");
     await assertRejects(() => writeConversation(`${folder}/none/a`, TALK), MllmError, "can't be written");
-    await assertRejects(() => readConversation(folder), MllmError, "it is a folder");
-    await assertRejects(() => readConversation(`${folder}/none`), MllmError, "no such file");
+    assertThrows(() => readConversation(folder), MllmError, "a directory, not a file");
+    assertThrows(() => readConversation(`${folder}/none`), MllmError, "no such file");
   });
 
   it("are checked field by field", () => {

@@ -1,7 +1,8 @@
 /** The chat as a program: options, loading, and one of its three forms (terminal, pipe, one shot). */
 import type { Engine, LoadedModel, ModelChoice } from "../engine.ts";
 import { reportError } from "../errors.ts";
-import { givenPrompt, type Host } from "../host.ts";
+import { givenPrompt } from "../given_text.ts";
+import type { Host } from "../host.ts";
 import { helpText, type OptionSpec, parseOptions, UsageError } from "../options.ts";
 import { HELP_OPTION, MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";

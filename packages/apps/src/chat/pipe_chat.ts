@@ -1,6 +1,7 @@
 /** The chat without a terminal: each line is a message, replies alone go to stdout. */
 import { MllmError } from "@mllm/core";
-import { type Host, readLines } from "../host.ts";
+import { readLines } from "../given_text.ts";
+import type { Host } from "../host.ts";
 import { printable } from "../terminal/style.ts";
 import { endNote } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
@@ -20,17 +21,16 @@ export async function runOnce(host: Host, talk: Talk, text: string): Promise<voi
  * those behind it are not read, and a note says so.
  */
 export async function runPipeChat(host: Host, talk: Talk): Promise<void> {
-  let number = 0;
-  for await (const line of readLines(host.stdin)) {
-    number++;
-    if (line.trim() === "") continue;
-    try {
-      await runOnce(host, talk, line);
-    } catch (error) {
-      if (number > 1 && error instanceof MllmError) {
-        host.stderr.write(`mllm: line ${number} and those after it have no reply\n`);
-      }
-      throw error;
+  let number = 1;
+  try {
+    for await (const line of readLines(host.stdin)) {
+      if (line.trim() !== "") await runOnce(host, talk, line);
+      number++;
     }
+  } catch (error) {
+    if (number > 1 && error instanceof MllmError) {
+      host.stderr.write(`mllm: line ${number} and those after it have no reply\n`);
+    }
+    throw error;
   }
 }

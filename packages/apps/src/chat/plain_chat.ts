@@ -1,6 +1,7 @@
 /** The chat on a terminal that can't move its cursor (TERM=dumb): it edits the lines itself; the commands are the same. */
 import { COMMAND_WORDS, errorLine } from "../errors.ts";
-import { type Host, readLines, SIGNAL_EXIT } from "../host.ts";
+import { readLines } from "../given_text.ts";
+import { type Host, SIGNAL_EXIT } from "../host.ts";
 import { isOpen, withoutFence } from "../terminal/line_editor.ts";
 import { printable } from "../terminal/style.ts";
 import { type ChatSwitches, type CommandContext, messageOf, runCommand } from "./commands.ts";
@@ -43,7 +44,7 @@ class PlainChat {
     for (const text of greeting) this.#print(text);
     let message = "";
     this.#host.stdout.write(">>> ");
-    for await (const line of readLines(this.#host.stdin)) {
+    for await (const line of readLines(this.#host.stdin, { repair: true })) {
       message = message === "" ? line : `${message}\n${line}`;
       if (isOpen(message)) {
         this.#host.stdout.write("... ");

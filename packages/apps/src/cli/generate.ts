@@ -2,7 +2,8 @@
 import { loadWithBar } from "../chat/main.ts";
 import { contextFull, statsLine } from "../chat/stats_line.ts";
 import type { GenerationRun, TextCodec } from "../engine.ts";
-import { givenPrompt, type Input } from "../host.ts";
+import { givenPrompt } from "../given_text.ts";
+import type { Input } from "../host.ts";
 import { type ParsedOptions, UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { SAMPLING_OPTIONS, settingsFromOptions } from "../settings.ts";

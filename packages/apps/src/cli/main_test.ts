@@ -330,7 +330,9 @@ describe("mllm", () => {
     assertEquals([json.n_ctx, json.n_chunks, json.n_scored, json.running.length, json.type_k], [5, 2, 4, 2, "f32"]);
     assertAlmostEquals(json.ppl, Math.exp(4), 1e-5);
     const missing = await run(["-f", "nowhere.txt"]);
-    assertEquals([missing.code, missing.err], [1, "mllm: there is no such file (nowhere.txt)\n"]);
+    assertEquals([missing.code, missing.err], [1, "mllm: no such file (nowhere.txt). Check the path\n"]);
+    const device = await run(["-f", "/dev/null"]);
+    assertEquals([device.code, device.err], [1, "mllm: not a regular file (/dev/null). Give the path of a file\n"]);
   });
 
   it("chat is the chat", async () => {

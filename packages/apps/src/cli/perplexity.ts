@@ -1,7 +1,7 @@
 /** `mllm perplexity`: how well a model predicts a text, as llama.cpp's tools/perplexity defines and prints it. */
 import { type Perplexity, perplexity } from "@mllm/models";
 import { loadWithBar } from "../chat/main.ts";
-import { givenText } from "../host.ts";
+import { givenText } from "../given_text.ts";
 import { UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type ProgressBar, withBar } from "../terminal/progress.ts";

@@ -1,5 +1,5 @@
 /** `mllm tokenize`: text to token ids. */
-import { readAll } from "../host.ts";
+import { readAll } from "../given_text.ts";
 import { UsageError } from "../options.ts";
 import { MODEL_OPTION, RUN_OPTIONS, runOptions } from "../run_options.ts";
 import { type Command, JSON_OPTION, MODEL_HINT } from "./command.ts";

@@ -68,7 +68,7 @@ export class FileSource implements ByteSource {
     if (!stat.isFile) {
       throw new MllmError("invalid_file", stat.isDirectory ? "a directory, not a file" : "not a regular file", {
         file: name,
-        next: "Give the path of a model file",
+        next: "Give the path of a file",
       });
     }
     this.#file = wrapIo(name, "open", () => Deno.openSync(name, { read: true }));
