@@ -29,11 +29,14 @@ pub fn mapPages(bytes: usize) ?[*]align(std.heap.page_size_min) u8 {
     return pages.ptr;
 }
 
+/// More than `touch` needs: systems refuse stacks that hold less than all thread-local variables of the process.
+const touch_stack_bytes = 1 << 20;
+
 /// Brings in pages of `mapPages` that were never touched, half of them on a thread of its own: the system clears them, and
 /// on a virtual machine the host may have to find them, which takes up to two seconds for a gigabyte.
 pub fn populate(pages: []u8) void {
     const middle = middleOf(@intFromPtr(pages.ptr), pages.len);
-    const helper = if (middle > 0) std.Thread.spawn(.{ .stack_size = 64 << 10 }, touch, .{pages[middle..]}) catch null else null;
+    const helper = if (middle > 0) std.Thread.spawn(.{ .stack_size = touch_stack_bytes }, touch, .{pages[middle..]}) catch null else null;
     touch(pages[0..middle]);
     if (helper) |thread| thread.join() else touch(pages[middle..]);
 }
