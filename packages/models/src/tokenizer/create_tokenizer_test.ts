@@ -153,6 +153,9 @@ describe("broken tokenizers", () => {
         single: [{ SpecialToken: { id: "<nix>" } }, { Sequence: {} }],
       }
     ),
+    "post-processor without names": json((root) =>
+      root.post_processor = { type: "TemplateProcessing", single: [{ SpecialToken: {} }, { Sequence: {} }] }
+    ),
     "no tokens": () => createTokenizer({ kind: "gguf", metadata: toyGguf({ "tokenizer.ggml.tokens": undefined }) }),
     "tokens of numbers": () =>
       createTokenizer({ kind: "gguf", metadata: toyGguf({ "tokenizer.ggml.tokens": new Array(512).fill(1) }) }),

@@ -37,8 +37,8 @@ export function tokenizerFromJson(tokenizer: unknown, config?: unknown): Vocabul
   const special = new Set(added.filter((token) => token.special).map((token) => token.id));
   const unknown = namedToken(model.unk_token, vocabulary);
   const byteFallback = model.byte_fallback === true;
-  const idOf = (text: string) => {
-    const id = vocabulary.id(text);
+  const idOf = (text: unknown) => {
+    const id = typeof text === "string" ? vocabulary.id(text) : -1;
     if (id < 0) throw broken(`the post-processor names ${JSON.stringify(text)}, which is no token`);
     return id;
   };
