@@ -154,7 +154,7 @@ describe("broken tokenizers", () => {
       }
     ),
     "post-processor without names": json((root) =>
-      root.post_processor = { type: "TemplateProcessing", single: [{ SpecialToken: "<s>" }, { Sequence: {} }] }
+      root.post_processor = { type: "TemplateProcessing", single: [{ SpecialToken: {} }, { Sequence: { id: "A" } }] }
     ),
     "no tokens": () => createTokenizer({ kind: "gguf", metadata: toyGguf({ "tokenizer.ggml.tokens": undefined }) }),
     "tokens of numbers": () =>
