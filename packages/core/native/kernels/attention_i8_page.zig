@@ -156,7 +156,7 @@ pub const Maker = struct {
             const part = s.head_dim - @min(s.head_dim, c);
             for (0..count) |j| {
                 const x = from + j * s.head_dim + c;
-                sum += if (part >= lanes) simd.loadAs(T, x) else transposing.loadPart(T, x, part);
+                sum += if (part >= lanes) simd.loadAs(T, x) else simd.loadPartAs(T, x, part, 0);
             }
             sum *= factor;
             simd.store(to + c, @select(f32, sum - sum == simd.zero, sum, simd.zero));

@@ -49,6 +49,11 @@ pub inline fn store(p: [*]f32, v: F) void {
 
 /// The first `n` < lanes elements; the others are `fill`.
 pub inline fn loadPart(p: [*]const f32, n: usize, fill: f32) F {
+    return loadPartAs(f32, p, n, fill);
+}
+
+/// The first `n` < lanes elements of f32 or f16 as f32; the others are `fill`.
+pub inline fn loadPartAs(comptime T: type, p: [*]const T, n: usize, fill: f32) F {
     var buffer: [lanes]f32 = @splat(fill);
     for (0..n) |i| buffer[i] = p[i];
     return buffer;

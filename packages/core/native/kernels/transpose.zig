@@ -68,13 +68,6 @@ pub inline fn widen(comptime T: type, value: T) f32 {
     return if (T == f16) @floatCast(value) else value;
 }
 
-/// The first `n` < lanes elements as f32, then zeros.
-pub fn loadPart(comptime T: type, from: [*]const T, n: usize) F {
-    var buffer: [lanes]f32 = @splat(0);
-    for (0..n) |i| buffer[i] = widen(T, from[i]);
-    return buffer;
-}
-
 /// One row as f32, zeros up to `width`.
 pub fn widenRow(comptime T: type, from: [*]const T, n: usize, to: [*]f32, width: usize) void {
     var i: usize = 0;
