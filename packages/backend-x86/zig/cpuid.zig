@@ -127,7 +127,8 @@ pub fn microarchitecture() ?[]const u8 {
     const first = cpuid(0, 0);
     if (first.a < 1) return null;
     const vendor: [12]u8 = @bitCast([3]u32{ first.b, first.d, first.c });
-    return micro.nameOf(micro.vendorOf(&vendor), cpuid(1, 0).a);
+    const has_tiles = first.a >= 7 and bit(cpuid(7, 0).d, 24);
+    return micro.nameOf(micro.vendorOf(&vendor), cpuid(1, 0).a, has_tiles);
 }
 
 /// Hardware threads per core (leaf 0xB), 1 when the CPU does not say.

@@ -12,8 +12,19 @@ pub fn vendorOf(text: *const [12]u8) Vendor {
     return if (std.mem.eql(u8, text, "AuthenticAMD")) .amd else .other;
 }
 
-/// The name of a CPU with this signature (leaf 1, EAX); null for those without a name here.
-pub fn nameOf(vendor: Vendor, signature: u32) ?[]const u8 {
+const amx_servers = [_][]const u8{ "sapphire-rapids", "emerald-rapids", "granite-rapids" };
+
+/// The name of a CPU with this signature (leaf 1, EAX); null for those without a name here. Hypervisors may give a signature
+/// of another CPU, but can't give instructions that there are not: one of Intel's that `has_tiles` (AMX) is a server from
+/// Sapphire Rapids on, whatever its signature says, and "amx-server" where that names none of them.
+pub fn nameOf(vendor: Vendor, signature: u32, has_tiles: bool) ?[]const u8 {
+    const name = nameOfSignature(vendor, signature);
+    if (vendor != .intel or !has_tiles) return name;
+    for (amx_servers) |server| if (name != null and std.mem.eql(u8, name.?, server)) return name;
+    return "amx-server";
+}
+
+fn nameOfSignature(vendor: Vendor, signature: u32) ?[]const u8 {
     const base_family = signature >> 8 & 0xf;
     const family = if (base_family == 0xf) base_family + (signature >> 20 & 0xff) else base_family;
     const model = (signature >> 4 & 0xf) | (signature >> 12 & 0xf0);
@@ -84,7 +95,20 @@ test "signatures of known CPUs" {
         .{ .amd, 0x00c00f00, null },
         .{ .other, 0x00a10f11, null },
     }) |case| {
-        const name = nameOf(case[0], case[1]);
+        const name = nameOf(case[0], case[1], false);
+        if (case[2]) |wanted| try std.testing.expectEqualStrings(wanted, name.?) else try std.testing.expectEqual(null, name);
+    }
+    // With AMX only names of CPUs that have it are believed.
+    for ([_]struct { Vendor, u32, ?[]const u8 }{
+        .{ .intel, 0x000806f8, "sapphire-rapids" },
+        .{ .intel, 0x000c06f2, "emerald-rapids" },
+        .{ .intel, 0x000a06d1, "granite-rapids" },
+        .{ .intel, 0x000a0671, "amx-server" }, // a virtual machine that says rocket-lake
+        .{ .intel, 0x00000f43, "amx-server" },
+        .{ .amd, 0x00a10f11, "zen4" },
+        .{ .amd, 0x00c00f00, null },
+    }) |case| {
+        const name = nameOf(case[0], case[1], true);
         if (case[2]) |wanted| try std.testing.expectEqualStrings(wanted, name.?) else try std.testing.expectEqual(null, name);
     }
     try std.testing.expectEqual(Vendor.amd, vendorOf("AuthenticAMD"));

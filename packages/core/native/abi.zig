@@ -155,7 +155,8 @@ pub const LinearVariant = packed struct(u32) {
     tile_rows: u6 = 0,
     /// Panels of 16 columns that a thread of a GEMV takes at a time.
     run: u12 = 0,
-    /// How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes; 0 leaves that to the level.
+    /// How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache,
+    /// and into the first 1 KiB ahead); 0 leaves that to the level.
     prefetch: u4 = 0,
 
     pub fn prefetchBytes(self: LinearVariant) usize {

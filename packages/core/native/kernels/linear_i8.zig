@@ -22,10 +22,20 @@ const Range = context.Context.Range;
 
 // ---- few rows: q8a as it is, panels unpacked in registers
 
-/// How far ahead of its reads a GEMV of at most, and of more than, four rows asks for weights unless the variant says so: CPUs
-/// see a single stream coming, and on Zen 4 asking as well made a thread a fifth slower; with more arithmetic per byte their
-/// own look ahead is too short.
-const prefetch_own: [2]usize = .{ 0, 4096 };
+/// How far ahead a GEMV of at most, and of more than, four rows asks for weights unless the variant says so: CPUs see a
+/// single stream coming, and on Zen 4 asking as well made a thread a fifth slower; with more arithmetic per byte their own
+/// look ahead is too short.
+const ahead_own: [2]tile.Ahead = .{ .{}, .{ .first = 4096 } };
+
+/// What a variant asks for is brought into the second cache, which can wait for three times as many lines as the first; so
+/// close before its use into the first. On Intel's servers both were faster than either, at any distance.
+const ahead_first = 1024;
+
+fn aheadOf(problem: *const Problem, rows: usize) tile.Ahead {
+    const asked = problem.variant.prefetchBytes();
+    if (asked == 0) return ahead_own[@intFromBool(rows > 4)];
+    return .{ .first = @min(asked, ahead_first), .second = if (asked > ahead_first) asked else 0 };
+}
 
 /// Rows that read a panel's codes together.
 const gemv_rows = if (dot.level == .avx512vnni) 8 else 4;
@@ -34,40 +44,44 @@ pub const few_rows = 2 * gemv_rows;
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
     var runs = linear.PanelRuns.init(ctx, problem, 1);
-    while (runs.next()) |run| {
-        if (problem.rows == linear.powerOfTwo(gemv_rows, problem.rows)) {
-            _ = gemvRun(kind, problem, 0, run);
-        } else for (run.start..run.end) |p| multiplyFrom(kind, problem, 0, p);
+    var taken = runs.next();
+    while (taken) |run| {
+        // Taken before the last panel of this run, so that what it begins with is asked for in time.
+        for (run.start..run.end - 1) |p| multiplyFrom(kind, problem, 0, p, p + 1);
+        taken = runs.next();
+        multiplyFrom(kind, problem, 0, run.end - 1, if (taken) |next| next.start else run.end - 1);
     }
 }
 
-/// Panel p times the rows from `first` on. The panel stays in the cache from the first rows to the last.
-fn multiplyFrom(comptime kind: Kind, problem: *const Problem, first: usize, p: usize) void {
+/// Panel p times the rows from `first` on; panel `next` is asked for meanwhile. The panel stays in the cache from the first
+/// rows to the last.
+fn multiplyFrom(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: usize) void {
     var row = first;
-    while (row < problem.rows) row += gemvRun(kind, problem, row, .{ .start = p, .end = p + 1 });
+    while (row < problem.rows) row += gemvPanel(kind, problem, row, p, next);
 }
 
-/// Runs as many rows from `first` on as one function takes; returns how many. Powers of two only, to keep the library
+/// Takes as many rows from `first` on as one function does; returns how many. Powers of two only, to keep the library
 /// small and quick to build.
-fn gemvRun(comptime kind: Kind, problem: *const Problem, first: usize, run: Range) usize {
+fn gemvPanel(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: usize) usize {
     const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
     inline for (.{ 1, 2, 4, 8 }) |rows| {
-        if (comptime rows <= gemv_rows) if (count == rows) gemvRows(kind, rows, problem, first, run);
+        if (comptime rows <= gemv_rows) if (count == rows) gemvRows(kind, rows, problem, first, p, next);
     }
     return count;
 }
 
-noinline fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, run: Range) void {
+noinline fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, p: usize, next: usize) void {
     const f = comptime packed_weights.form(kind);
     var x: tile.Rows(f, rows) = undefined;
     inline for (0..rows) |m| x.rows[m] = quantize.Row.init(problem.xRow(first + m), problem.k);
-    const asked = problem.variant.prefetchBytes();
-    const ahead = if (asked == 0) prefetch_own[@intFromBool(rows > 4)] else asked;
-    for (run.start..run.end) |p| {
-        const w: tile.Panel(kind) = .{ .panel = .init(problem.panelAt(p)), .ahead = ahead };
-        const sums = tile.run(f, rows, problem.k / 32, x, w);
-        inline for (0..rows) |m| problem.store(first + m, p, sums[m]);
-    }
+    const w: tile.Panel(kind) = .{
+        .panel = .init(problem.panelAt(p)),
+        .bytes = problem.panel_bytes,
+        .next = problem.panelAt(next),
+        .ahead = aheadOf(problem, rows),
+    };
+    const sums = tile.run(f, rows, problem.k / 32, x, w);
+    inline for (0..rows) |m| problem.store(first + m, p, sums[m]);
 }
 
 // ---- many rows: x as records
@@ -138,7 +152,7 @@ fn Gemm(comptime kind: Kind, comptime tile_rows: usize) type {
                 const at = task / panels;
                 const share: Range = .{ .start = tiles * at / row_blocks, .end = tiles * (at + 1) / row_blocks };
                 multiply(problem, task % panels, share, records, @ptrCast(@alignCast(own)));
-                if (share.end == tiles) multiplyFrom(kind, problem, tiles * tile_rows, task % panels);
+                if (share.end == tiles) multiplyFrom(kind, problem, tiles * tile_rows, task % panels, task % panels);
             };
         }
 

@@ -154,12 +154,8 @@ pub fn Records(comptime f: Form, comptime rows: usize) type {
     };
 }
 
-/// Asks for what lies `ahead` bytes behind block `b` of a panel; 0: for nothing.
-inline fn prefetchPanel(panel: anytype, b: usize, ahead: usize) void {
-    if (ahead == 0) return;
-    const bytes = comptime @TypeOf(panel).f.blockBytes();
-    inline for (0..(bytes + 63) / 64) |line| @prefetch(panel.block(b) + ahead + line * 64, .{});
-}
+/// Bytes between what is read and what is asked for, into the first cache and into the second; 0 for nothing.
+pub const Ahead = struct { first: usize = 0, second: usize = 0 };
 
 /// A packed panel.
 pub fn Panel(comptime kind: Kind) type {
@@ -171,11 +167,21 @@ pub fn Panel(comptime kind: Kind) type {
         pub const together = 1;
 
         panel: packed_weights.Panel(kind),
-        /// Bytes between what is read and what is asked for ahead of time; 0 for nothing.
-        ahead: usize = 0,
+        ahead: Ahead = .{},
+        /// With `ahead`: the length of the panel, and what is read after it.
+        bytes: usize = 0,
+        next: [*]const u8 = undefined,
 
         pub inline fn prefetch(self: Self, b: usize) void {
-            prefetchPanel(self.panel, b, self.ahead);
+            self.ask(b, self.ahead.second, 2);
+            self.ask(b, self.ahead.first, 3);
+        }
+
+        inline fn ask(self: Self, b: usize, distance: usize, comptime locality: u2) void {
+            if (distance == 0) return;
+            const at = f.blockAt(b) + distance;
+            const from = if (at < self.bytes) self.panel.base + at else self.next + (at - self.bytes);
+            inline for (0..comptime (f.blockBytes() + 63) / 64) |line| @prefetch(from + line * 64, .{ .locality = locality });
         }
 
         pub inline fn block(self: Self, b: usize, comptime part: usize) Block {
