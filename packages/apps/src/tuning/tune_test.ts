@@ -110,7 +110,7 @@ describe("mllm tune", () => {
       assertMatch(host.out, /tuned +\d+ of \d+ kinds of command differ from the default/);
       assertMatch(
         host.out,
-        /linear decode \(\w+ \[\d+, \d+\] by q8a\): \[tuned\] GEMV, runs of \d panels on all threads: 1\.50 ×/,
+        /linear decode \(\w+ \[\d+, \d+\] by q8a\): \[tuned\] GEMV, runs of \d panels(, [^:]*)? on all threads: 1\.50 ×/,
       );
       const other = open(file);
       await mllmMain(["doctor", "-t", "1"], other.host, other.program);

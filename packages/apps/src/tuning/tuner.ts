@@ -56,7 +56,7 @@ const PREFILL_TOKENS = 192;
 const PREFILL_TOKENS_AMX = 48;
 const RUNS = [1, 2, 4, 8, 16, 32, 64];
 /** Steps of 512 bytes. */
-const PREFETCHES = [2, 4, 6, 8];
+const PREFETCHES = [4, 8];
 const PANEL = 16;
 /** Short and long contexts: attention's work grows with them, and a choice has to suit all. */
 const DECODE_POINTS = [{ tokens: 1, position: 256 }, { tokens: 1, position: 2047 }];
