@@ -5,7 +5,8 @@
 //! of rows, as long as there are `rows_min`, nor on threads or blocks. Fewer rows are not taken; linear_i8.zig has them.
 //!
 //! Tiles: two of 16 rows times two panels of 16 columns, eight steps of 32 along K. The weights of one such block, 16 KiB,
-//! stay in the first cache while all rows pass by; sums wait in scratch from one eight steps to the next.
+//! are unpacked into the first cache and stay there while all rows pass by; sums wait in scratch from one eight steps to
+//! the next. Each tile of sums is stored, and that of the next rows loaded, while other tiles are at work.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -73,7 +74,8 @@ const Plan = struct {
     fn init(rows: usize, n: usize, k: usize, threads: usize) Plan {
         const row_tiles = divCeil(rows, amx.rows);
         const pairs = divCeil(divCeil(n, packed_weights.panel), 2);
-        const group_pairs = std.math.clamp(pairs / (4 * threads), 1, task_columns_max / 32);
+        // Every group reads all activations, so groups are as wide as leaves two for each thread.
+        const group_pairs = std.math.clamp(pairs / (2 * threads), 1, task_columns_max / 32);
         // Rows are shared out only where columns are too few: each part unpacks the weights again.
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, group_pairs));
         const parts = @max(spare, divCeil(rows, task_rows_max));
@@ -109,15 +111,13 @@ const Plan = struct {
         return (block * self.row_tiles + t / 2 * 2 * steps + (s - block) * pair_tiles + t % 2) * amx.tile_bytes;
     }
 
-    /// Of each thread: weights of a group as tiles [pairs][steps][panels of the pair], its first sums [panels][16] f32,
-    /// and the sums of a task [pairs of row tiles][pairs of panels][2][2] tiles.
+    /// Of each thread: weights of a pair of panels as tiles [steps][panels of the pair], the first sums of a group
+    /// [panels][16] f32, and the sums of a task [pairs of panels][pairs of row tiles][2][2] tiles.
     fn threadBytes(self: Plan, task_row_pairs: usize) usize {
-        return self.weightsBytes() + self.startBytes() + task_row_pairs * self.group_pairs * 4 * amx.tile_bytes;
+        return weights_bytes + self.startBytes() + self.group_pairs * task_row_pairs * 4 * amx.tile_bytes;
     }
 
-    fn weightsBytes(self: Plan) usize {
-        return self.group_pairs * block_steps * 2 * amx.tile_bytes;
-    }
+    const weights_bytes = block_steps * 2 * amx.tile_bytes;
 
     fn startBytes(self: Plan) usize {
         return self.group_pairs * 2 * amx.row_bytes;
@@ -149,8 +149,8 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) voi
             .plan = &plan,
             .rows = rows,
             .weights = own,
-            .start = @ptrCast(@alignCast(own + plan.weightsBytes())),
-            .sums = @alignCast(own + plan.weightsBytes() + plan.startBytes()),
+            .start = @ptrCast(@alignCast(own + Plan.weights_bytes)),
+            .sums = @alignCast(own + Plan.weights_bytes + plan.startBytes()),
             .panels = .{ .start = first_panel, .end = @min(plan.panels, first_panel + plan.group_pairs * 2) },
             .tiles = .{ .start = first_tile, .end = @min(plan.row_tiles, first_tile + plan.task_row_pairs * 2) },
         };
@@ -197,17 +197,27 @@ fn unpackPanel(comptime kind: Kind, base: [*]const u8, first: usize, steps: usiz
         const codes = panel.blockCodes(first + s, 0);
         const scales = panel.blockScales(first + s, 0);
         inline for (0..comptime f.groups()) |g| {
-            const zero: F = @splat(-f.zero);
+            const zero: F = @splat(-(codeBase(kind) + @as(comptime_int, f.zero)));
             const offset = if (f.has_min) @mulAdd(F, zero, scales.scale[g], scales.min[g]) else zero * scales.scale[g];
             const scale = [2]F{ inPairs(scales.scale[g], 0), inPairs(scales.scale[g], 8) };
             const offsets = [2]F{ inPairs(offset, 0), inPairs(offset, 8) };
             inline for (g * f.group / 4..(g + 1) * f.group / 4) |four| inline for (0..2) |pair| {
                 var halves: [2]F = undefined;
-                inline for (0..2) |h| halves[h] = @mulAdd(F, pickCodes(codes[four], pair, h * 8), scale[h], offsets[h]);
+                inline for (0..2) |h| halves[h] = @mulAdd(F, pickCodes(kind, codes[four], pair, h * 8), scale[h], offsets[h]);
                 tile[four * 2 + pair] = roundPairs(halves[1], halves[0]);
             };
         }
     }
+}
+
+/// What `pickCodes` adds to a code. Scales have at most 19 bits, so that the product of a scale with this and the zero is
+/// exact, and what comes out is as if it were 0. A sum with a minimum would be rounded.
+fn codeBase(comptime kind: Kind) comptime_int {
+    return switch (kind) {
+        .q4_0, .q5_0, .q6_k => 0x80,
+        .q8_0 => 0x8000,
+        else => 0,
+    };
 }
 
 /// Columns from `first` on, each twice.
@@ -220,21 +230,25 @@ inline fn inPairs(x: F, comptime first: comptime_int) F {
     return @shuffle(f32, x, undefined, order);
 }
 
-/// Codes 2 * pair and 2 * pair + 1 of each of eight columns from `first` on, of four codes a column.
+/// Codes 2 * pair and 2 * pair + 1 of each of eight columns from `first` on, of four codes a column; plus `codeBase`.
 /// Assembly, because the compiler takes a shuffle of 64 bytes apart.
-inline fn pickCodes(codes: U, comptime pair: comptime_int, comptime first: comptime_int) F {
+inline fn pickCodes(comptime kind: Kind, codes: U, comptime pair: comptime_int, comptime first: comptime_int) F {
+    // In a float of 2^(7 + 8n) a byte of the mantissa counts ones: put there, a code needs no conversion.
+    const base: f32 = comptime codeBase(kind);
+    const byte = comptime if (base == 0) 0 else if (base == 0x80) 2 else 1;
     const from = comptime blk: {
         var bytes: [64]u8 = @splat(0);
-        for (0..16) |i| bytes[i * 4] = (first + i / 2) * 4 + 2 * pair + i % 2;
+        for (0..16) |i| bytes[i * 4 + byte] = (first + i / 2) * 4 + 2 * pair + i % 2;
         break :blk @as(U, bytes);
     };
-    const lanes = asm ("vpermb %[codes], %[from], %[out] {%[mask]} {z}"
+    const lanes = asm ("vpermb %[codes], %[from], %[out] {%[mask]}"
         : [out] "=v" (-> U),
         : [codes] "v" (codes),
           [from] "v" (from),
-          [mask] "^Yk" (@as(u64, 0x1111_1111_1111_1111)),
+          [mask] "^Yk" (@as(u64, 0x1111_1111_1111_1111 << byte)),
+          [_] "0" (@as(U, @bitCast(@as(F, @splat(base))))),
     );
-    return @floatFromInt(@as(dot.I, @bitCast(lanes)));
+    return if (base == 0) @floatFromInt(@as(dot.I, @bitCast(lanes))) else @bitCast(lanes);
 }
 
 /// A group of columns and some of the rows.
@@ -254,11 +268,17 @@ const Task = struct {
         var first: usize = 0;
         while (first < task.plan.steps) : (first += block_steps) {
             const steps = @min(block_steps, task.plan.steps - first);
-            for (task.panels.start..task.panels.end) |p| {
-                const place, const stride = task.weightTile(p, steps);
-                unpackPanel(kind, task.problem.panelAt(p), first, steps, place, stride);
-            }
-            task.multiply(first, steps);
+            var p = task.panels.start;
+            while (p < task.panels.end) : (p += 2) switch (@as(usize, @min(2, task.panels.end - p))) {
+                inline 1, 2 => |panels| {
+                    inline for (0..panels) |i| {
+                        const tile: [*]align(64) u8 = @alignCast(task.weights + i * amx.tile_bytes);
+                        unpackPanel(kind, task.problem.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
+                    }
+                    task.multiply(panels, first, steps, p);
+                },
+                else => unreachable,
+            };
         }
     }
 
@@ -271,47 +291,61 @@ const Task = struct {
         }
     }
 
-    /// Where the first step of a panel goes, and the bytes from step to step.
-    fn weightTile(task: *const Task, p: usize, steps: usize) struct { [*]align(64) u8, usize } {
-        const i = p - task.panels.start;
-        const together: usize = @min(2, task.panels.end - (p - i % 2));
-        const tile = i / 2 * 2 * steps + i % 2;
-        return .{ @alignCast(task.weights + tile * amx.tile_bytes), together * amx.tile_bytes };
-    }
-
-    /// All tiles of the task in a block of steps.
-    fn multiply(task: *const Task, first: usize, steps: usize) void {
-        var p = task.panels.start;
-        while (p < task.panels.end) : (p += 2) {
-            var t = task.tiles.start;
-            while (t < task.tiles.end) : (t += 2) {
-                const wide = p + 1 < task.panels.end;
-                if (t + 1 < task.tiles.end) {
-                    if (wide) task.multiplyBlock(2, 2, first, steps, t, p) else task.multiplyBlock(2, 1, first, steps, t, p);
-                } else {
-                    if (wide) task.multiplyBlock(1, 2, first, steps, t, p) else task.multiplyBlock(1, 1, first, steps, t, p);
-                }
+    /// All rows of the task times `tn` panels, in a block of steps.
+    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize) void {
+        var t = task.tiles.start;
+        var from = task.before(first, t, p);
+        inline for (0..2) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
+        while (t < task.tiles.end) : (t += 2) {
+            const x = task.rows + task.plan.rowTile(first, t);
+            if (t + 2 < task.tiles.end) from = task.before(first, t + 2, p);
+            switch (@as(usize, @min(2, task.tiles.end - t))) {
+                inline 1, 2 => |tm| {
+                    const is_last = first + steps == task.plan.steps;
+                    const is_direct = is_last and task.isWhole(tm, tn, t, p);
+                    multiplyTiles(tm, tn, steps, x, task.weights, if (is_direct) task.output(t, p) else task.kept(t, p), from);
+                    if (is_last and !is_direct) task.copyOut(tm, tn, t, p);
+                },
+                else => unreachable,
             }
         }
     }
 
-    fn multiplyBlock(task: *const Task, comptime tm: usize, comptime tn: usize, first: usize, steps: usize, t: usize, p: usize) void {
+    /// Whether no tile of a block reaches beyond the output.
+    fn isWhole(task: *const Task, comptime tm: usize, comptime tn: usize, t: usize, p: usize) bool {
+        return (t + tm) * amx.rows <= task.problem.rows and (p + tn) * packed_weights.panel <= task.problem.n;
+    }
+
+    /// What a block's sums are before step `first`.
+    fn before(task: *const Task, first: usize, t: usize, p: usize) Sums {
+        if (first > 0) return task.kept(t, p);
+        return .{ .base = @ptrCast(task.start + (p - task.panels.start) * 16), .row = 0, .tile_row = 0, .tile_column = 64 };
+    }
+
+    /// Where a block's sums wait: four tiles, one after the other.
+    fn kept(task: *const Task, t: usize, p: usize) Sums {
+        const block = (p - task.panels.start) / 2 * task.plan.task_row_pairs + (t - task.tiles.start) / 2;
+        const base = task.sums + block * 4 * amx.tile_bytes;
+        return .{ .base = base, .row = amx.row_bytes, .tile_row = 2 * amx.tile_bytes, .tile_column = amx.tile_bytes };
+    }
+
+    fn output(task: *const Task, t: usize, p: usize) Sums {
+        const row_bytes = task.problem.out_row * 4;
+        const base = task.problem.out + t * amx.rows * task.problem.out_row + p * packed_weights.panel;
+        return .{ .base = @ptrCast(base), .row = row_bytes, .tile_row = amx.rows * row_bytes, .tile_column = 64 };
+    }
+
+    /// Copies the part of a block of tiles that lies within the output.
+    fn copyOut(task: *const Task, comptime tm: usize, comptime tn: usize, t: usize, p: usize) void {
         const problem = task.problem;
-        const is_last = first + steps == task.plan.steps;
+        const tiles: [*]const f32 = @ptrCast(@alignCast(task.kept(t, p).base));
         const row = t * amx.rows;
-        const column = p * packed_weights.panel;
-        const is_whole = row + tm * 16 <= problem.rows and column + tn * 16 <= problem.n;
-        const pair = (t - task.tiles.start) / 2 * task.plan.group_pairs + (p - task.panels.start) / 2;
-        const kept = task.sums + pair * 4 * amx.tile_bytes;
-        const out: [*]u8 = @ptrCast(problem.out + row * problem.out_row + column);
-        const weights, _ = task.weightTile(p, steps);
-        const start: [*]const u8 = @ptrCast(task.start + (p - task.panels.start) * 16);
-        const in_place: Sums = .{ .base = kept, .row = amx.row_bytes, .tile_row = 2 * amx.tile_bytes, .tile_column = amx.tile_bytes };
-        const from: Sums = if (first > 0) in_place else .{ .base = @constCast(start), .row = 0, .tile_row = 0, .tile_column = 64 };
-        const row_bytes = problem.out_row * 4;
-        const to: Sums = if (!is_last or !is_whole) in_place else .{ .base = out, .row = row_bytes, .tile_row = 16 * row_bytes, .tile_column = 64 };
-        multiplyTiles(tm, tn, steps, task.rows + task.plan.rowTile(first, t), weights, from, to);
-        if (is_last and !is_whole) copyOut(tm, tn, problem, row, column, @ptrCast(@alignCast(kept)));
+        for (row..@min(row + tm * 16, problem.rows)) |r| inline for (0..tn) |j| {
+            const first = (p + j) * packed_weights.panel;
+            const columns = @min(16, problem.n -| first);
+            const from = tiles + ((r - row) / 16 * 2 + j) * 256 + (r - row) % 16 * 16;
+            @memcpy(problem.out[r * problem.out_row + first ..][0..columns], from[0..columns]);
+        };
     }
 };
 
@@ -327,9 +361,9 @@ const Sums = struct {
     }
 };
 
-/// Sums of tm by tn tiles over some steps. Tiles 0 to 3 are the sums, 4 and 5 the activations, 6 and 7 the weights.
-fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, from: Sums, to: Sums) void {
-    inline for (0..tm) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
+/// Some steps of tm by tn tiles, whose sums lie in tiles 0 to 3; 4 and 5 are for activations, 6 and 7 for weights.
+/// Stores the sums, and leaves those of the next block in their tiles.
+fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, to: Sums, next: Sums) void {
     var a = x;
     var b = w;
     for (1..steps) |_| {
@@ -337,31 +371,23 @@ fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]con
         a += tm * amx.tile_bytes;
         b += tn * amx.tile_bytes;
     }
-    multiplyStep(tm, tn, a, b, to);
+    multiplyStep(tm, tn, a, b, .{ to, next });
 }
 
-/// One step; with `to`, each tile of sums is stored while the next one is at work.
-inline fn multiplyStep(comptime tm: usize, comptime tn: usize, a: [*]const u8, b: [*]const u8, to: ?Sums) void {
+/// One step. The last one of a block has an `exchange`: a tile of sums goes, and the next one comes, while others work.
+inline fn multiplyStep(comptime tm: usize, comptime tn: usize, a: [*]const u8, b: [*]const u8, exchange: ?[2]Sums) void {
     inline for (0..tm) |i| {
         amx.load(4 + i, a + i * amx.tile_bytes, amx.row_bytes);
         inline for (0..tn) |j| {
             if (i == 0) amx.load(6 + j, b + j * amx.tile_bytes, amx.row_bytes);
             amx.dotBf16(i * 2 + j, 4 + i, 6 + j);
-            if (to) |sums| if (i + j > 0) {
-                const before = if (j > 0) .{ i, j - 1 } else .{ i - 1, tn - 1 };
-                amx.store(before[0] * 2 + before[1], sums.at(before[0], before[1]), sums.row);
-            };
+            if (exchange) |sums| if (j > 0) exchangeTile(i, j - 1, sums) else if (i > 0) exchangeTile(i - 1, tn - 1, sums);
         }
     }
-    if (to) |sums| amx.store((tm - 1) * 2 + tn - 1, sums.at(tm - 1, tn - 1), sums.row);
+    if (exchange) |sums| exchangeTile(tm - 1, tn - 1, sums);
 }
 
-/// Copies the part of a block of tiles that lies within the output.
-fn copyOut(comptime tm: usize, comptime tn: usize, problem: *const Problem, row: usize, column: usize, tiles: [*]const f32) void {
-    for (row..@min(row + tm * 16, problem.rows)) |r| inline for (0..tn) |j| {
-        const first = column + j * 16;
-        const columns = @min(16, problem.n -| first);
-        const from = tiles + ((r - row) / 16 * 2 + j) * 256 + (r - row) % 16 * 16;
-        @memcpy(problem.out[r * problem.out_row + first ..][0..columns], from[0..columns]);
-    };
+inline fn exchangeTile(comptime i: usize, comptime j: usize, sums: [2]Sums) void {
+    amx.store(i * 2 + j, sums[0].at(i, j), sums[0].row);
+    amx.load(i * 2 + j, sums[1].at(i, j), sums[1].row);
 }
