@@ -161,20 +161,18 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) voi
 /// 16 rows of x as tiles of bf16; rows beyond the last are zeros.
 fn packRows(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(64) u8) void {
     const present = @min(amx.rows, problem.rows - t * amx.rows);
+    var x: [amx.rows]quantize.Row = undefined;
+    for (x[0..present], 0..) |*row, m| row.* = .init(problem.xRow(t * amx.rows + m), problem.k);
     for (0..plan.steps) |s| {
         const tile: [*]align(64) U = @ptrCast(@alignCast(out + plan.rowTile(s, t)));
-        for (present..amx.rows) |m| tile[m] = @splat(0);
-    }
-    for (0..present) |m| {
-        const x = quantize.Row.init(problem.xRow(t * amx.rows + m), problem.k);
-        for (0..plan.steps) |s| {
-            const tile: [*]align(64) U = @ptrCast(@alignCast(out + plan.rowTile(s, t)));
-            const scale: F = @splat(x.scales[s]);
-            const codes: [*]const i8 = x.codes + s * step_k;
+        for (x[0..present], 0..) |row, m| {
+            const scale: F = @splat(row.scales[s]);
+            const codes: [*]const i8 = row.codes + s * step_k;
             const low: @Vector(16, i8) = codes[0..16].*;
             const high: @Vector(16, i8) = codes[16..32].*;
             tile[m] = roundPairs(@as(F, @floatFromInt(high)) * scale, @as(F, @floatFromInt(low)) * scale);
         }
+        for (present..amx.rows) |m| tile[m] = @splat(0);
     }
 }
 
@@ -275,10 +273,25 @@ const Task = struct {
                         const tile: [*]align(64) u8 = @alignCast(task.weights + i * amx.tile_bytes);
                         unpackPanel(kind, task.problem.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
                     }
+                    if (p + panels < task.panels.end) {
+                        task.prefetchWeights(kind, p + panels, first);
+                    } else if (first + steps < task.plan.steps) {
+                        task.prefetchWeights(kind, task.panels.start, first + steps);
+                    }
                     task.multiply(panels, first, steps, p);
                 },
                 else => unreachable,
             };
+        }
+    }
+
+    /// Asks for the weights that are unpacked next, which come from memory.
+    fn prefetchWeights(task: *const Task, comptime kind: Kind, p: usize, first: usize) void {
+        const f = comptime packed_weights.form(kind);
+        const steps = @min(block_steps, task.plan.steps - first);
+        for (p..@min(p + 2, task.panels.end)) |i| {
+            var at = f.superAt(first) / 64 * 64;
+            while (at < f.blockAt(first + steps)) : (at += 64) @prefetch(task.problem.panelAt(i) + at, .{ .locality = 2 });
         }
     }
 
@@ -303,7 +316,8 @@ const Task = struct {
                 inline 1, 2 => |tm| {
                     const is_last = first + steps == task.plan.steps;
                     const is_direct = is_last and task.isWhole(tm, tn, t, p);
-                    multiplyTiles(tm, tn, steps, x, task.weights, if (is_direct) task.output(t, p) else task.kept(t, p), from);
+                    const to = if (is_direct) task.output(t, p) else task.kept(t, p);
+                    multiplyTiles(tm, tn, steps, x, task.weights, to, from);
                     if (is_last and !is_direct) task.copyOut(tm, tn, t, p);
                 },
                 else => unreachable,
