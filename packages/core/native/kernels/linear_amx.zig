@@ -16,6 +16,7 @@ const dot = @import("dot.zig");
 const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
 const linear = @import("linear.zig");
+const unpack = @import("linear_amx_unpack.zig");
 
 const F = dot.F;
 const U = dot.U;
@@ -170,83 +171,10 @@ fn packRows(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(
             const codes: [*]const i8 = row.codes + s * step_k;
             const low: @Vector(16, i8) = codes[0..16].*;
             const high: @Vector(16, i8) = codes[16..32].*;
-            tile[m] = roundPairs(@as(F, @floatFromInt(high)) * scale, @as(F, @floatFromInt(low)) * scale);
+            tile[m] = unpack.roundPairs(@as(F, @floatFromInt(high)) * scale, @as(F, @floatFromInt(low)) * scale);
         }
         for (present..amx.rows) |m| tile[m] = @splat(0);
     }
-}
-
-/// 32 bf16, those of `low` first; to nearest even, denormals to zero.
-inline fn roundPairs(high: F, low: F) U {
-    return asm ("vcvtne2ps2bf16 %[low], %[high], %[out]"
-        : [out] "=v" (-> U),
-        : [high] "v" (high),
-          [low] "v" (low),
-    );
-}
-
-/// The weights of a panel in a block of steps as tiles of bf16: row = two elements of K, in it column by column.
-fn unpackPanel(comptime kind: Kind, base: [*]const u8, first: usize, steps: usize, out: [*]align(64) u8, tile_stride: usize) void {
-    @setEvalBranchQuota(20_000);
-    const f = comptime packed_weights.form(kind);
-    const panel = packed_weights.Panel(kind).init(base);
-    for (0..steps) |s| {
-        const tile: [*]align(64) U = @ptrCast(@alignCast(out + s * tile_stride));
-        const codes = panel.blockCodes(first + s, 0);
-        const scales = panel.blockScales(first + s, 0);
-        inline for (0..comptime f.groups()) |g| {
-            const zero: F = @splat(-(codeBase(kind) + @as(comptime_int, f.zero)));
-            const offset = if (f.has_min) @mulAdd(F, zero, scales.scale[g], scales.min[g]) else zero * scales.scale[g];
-            const scale = [2]F{ inPairs(scales.scale[g], 0), inPairs(scales.scale[g], 8) };
-            const offsets = [2]F{ inPairs(offset, 0), inPairs(offset, 8) };
-            inline for (g * f.group / 4..(g + 1) * f.group / 4) |four| inline for (0..2) |pair| {
-                var halves: [2]F = undefined;
-                inline for (0..2) |h| halves[h] = @mulAdd(F, pickCodes(kind, codes[four], pair, h * 8), scale[h], offsets[h]);
-                tile[four * 2 + pair] = roundPairs(halves[1], halves[0]);
-            };
-        }
-    }
-}
-
-/// What `pickCodes` adds to a code. Scales have at most 19 bits, so that the product of a scale with this and the zero is
-/// exact, and what comes out is as if it were 0. A sum with a minimum would be rounded.
-fn codeBase(comptime kind: Kind) comptime_int {
-    return switch (kind) {
-        .q4_0, .q5_0, .q6_k => 0x80,
-        .q8_0 => 0x8000,
-        else => 0,
-    };
-}
-
-/// Columns from `first` on, each twice.
-inline fn inPairs(x: F, comptime first: comptime_int) F {
-    const order = comptime blk: {
-        var lanes: [16]i32 = undefined;
-        for (&lanes, 0..) |*lane, i| lane.* = first + i / 2;
-        break :blk lanes;
-    };
-    return @shuffle(f32, x, undefined, order);
-}
-
-/// Codes 2 * pair and 2 * pair + 1 of each of eight columns from `first` on, of four codes a column; plus `codeBase`.
-/// Assembly, because the compiler takes a shuffle of 64 bytes apart.
-inline fn pickCodes(comptime kind: Kind, codes: U, comptime pair: comptime_int, comptime first: comptime_int) F {
-    // In a float of 2^(7 + 8n) a byte of the mantissa counts ones: put there, a code needs no conversion.
-    const base: f32 = comptime codeBase(kind);
-    const byte = comptime if (base == 0) 0 else if (base == 0x80) 2 else 1;
-    const from = comptime blk: {
-        var bytes: [64]u8 = @splat(0);
-        for (0..16) |i| bytes[i * 4 + byte] = (first + i / 2) * 4 + 2 * pair + i % 2;
-        break :blk @as(U, bytes);
-    };
-    const lanes = asm ("vpermb %[codes], %[from], %[out] {%[mask]}"
-        : [out] "=v" (-> U),
-        : [codes] "v" (codes),
-          [from] "v" (from),
-          [mask] "^Yk" (@as(u64, 0x1111_1111_1111_1111 << byte)),
-          [_] "0" (@as(U, @bitCast(@as(F, @splat(base))))),
-    );
-    return if (base == 0) @floatFromInt(@as(dot.I, @bitCast(lanes))) else @bitCast(lanes);
 }
 
 /// A group of columns and some of the rows.
@@ -271,28 +199,33 @@ const Task = struct {
                 inline 1, 2 => |panels| {
                     inline for (0..panels) |i| {
                         const tile: [*]align(64) u8 = @alignCast(task.weights + i * amx.tile_bytes);
-                        unpackPanel(kind, task.problem.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
+                        unpack.unpackPanel(kind, task.problem.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
                     }
-                    if (p + panels < task.panels.end) {
-                        task.prefetchWeights(kind, p + panels, first);
-                    } else if (first + steps < task.plan.steps) {
-                        task.prefetchWeights(kind, task.panels.start, first + steps);
-                    }
-                    task.multiply(panels, first, steps, p);
+                    var ahead: Ahead = if (p + panels < task.panels.end)
+                        task.weightsAhead(kind, p + panels, first)
+                    else if (first + steps < task.plan.steps)
+                        task.weightsAhead(kind, task.panels.start, first + steps)
+                    else
+                        .{};
+                    task.multiply(panels, first, steps, p, &ahead);
                 },
                 else => unreachable,
             };
         }
     }
 
-    /// Asks for the weights that are unpacked next, which come from memory.
-    fn prefetchWeights(task: *const Task, comptime kind: Kind, p: usize, first: usize) void {
+    /// Weights of a pair of panels, from step `first` on.
+    fn weightsAhead(task: *const Task, comptime kind: Kind, p: usize, first: usize) Ahead {
         const f = comptime packed_weights.form(kind);
-        const steps = @min(block_steps, task.plan.steps - first);
-        for (p..@min(p + 2, task.panels.end)) |i| {
-            var at = f.superAt(first) / 64 * 64;
-            while (at < f.blockAt(first + steps)) : (at += 64) @prefetch(task.problem.panelAt(i) + at, .{ .locality = 2 });
-        }
+        const start = f.superAt(first) / 64 * 64;
+        const end = f.blockAt(@min(first + block_steps, task.plan.steps));
+        const parts = divCeil(task.tiles.end - task.tiles.start, 2);
+        return .{
+            .panels = .{ task.problem.panelAt(p), task.problem.panelAt(@min(p + 1, task.panels.end - 1)) },
+            .at = start,
+            .end = end,
+            .part = std.mem.alignForward(usize, divCeil(end - start, parts), 64),
+        };
     }
 
     /// The bias of each column, zeros where there is none.
@@ -305,11 +238,12 @@ const Task = struct {
     }
 
     /// All rows of the task times `tn` panels, in a block of steps.
-    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize) void {
+    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize, ahead: *Ahead) void {
         var t = task.tiles.start;
         var from = task.before(first, t, p);
         inline for (0..2) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
         while (t < task.tiles.end) : (t += 2) {
+            ahead.ask();
             const x = task.rows + task.plan.rowTile(first, t);
             if (t + 2 < task.tiles.end) from = task.before(first, t + 2, p);
             switch (@as(usize, @min(2, task.tiles.end - t))) {
@@ -360,6 +294,19 @@ const Task = struct {
             const from = tiles + ((r - row) / 16 * 2 + j) * 256 + (r - row) % 16 * 16;
             @memcpy(problem.out[r * problem.out_row + first ..][0..columns], from[0..columns]);
         };
+    }
+};
+
+/// What is unpacked next and comes from memory: asked for in parts, so that tiles go on being loaded.
+const Ahead = struct {
+    panels: [2][*]const u8 = undefined,
+    at: usize = 0,
+    end: usize = 0,
+    part: usize = 0,
+
+    fn ask(self: *Ahead) void {
+        const end = @min(self.end, self.at + self.part);
+        while (self.at < end) : (self.at += 64) for (self.panels) |panel| @prefetch(panel + self.at, .{ .locality = 2 });
     }
 };
 
