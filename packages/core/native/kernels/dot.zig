@@ -196,6 +196,46 @@ pub inline fn tile(
     return acc;
 }
 
+/// Whether `tileOfNibbles` is there.
+pub const has_wide_codes = level == .avx512vnni or level == .avxvnni;
+
+/// The dots of one row with codes in nibbles: pair s has step s in its low and step s + 4 in its high ones. These are
+/// multiplied where they lie, and their sum is divided by 16 in the end: without a shift per pair, and in two chains.
+pub inline fn tileOfNibbles(start: anytype, pairs: [4]U, a: anytype) I {
+    var low: I = @splat(if (@TypeOf(start) == void) 0 else start[0]);
+    var high: I = @splat(0);
+    inline for (pairs, 0..) |pair, s| {
+        low = addProducts(.fours, low, pair & @as(U, @splat(0x0f)), @splat(a.at(0, s)));
+        high = addProducts(.fours, high, pair & @as(U, @splat(0xf0)), @splat(a.at(0, s + 4)));
+    }
+    return low +% (high >> @splat(4));
+}
+
+test "tileOfNibbles equals the scalar sum" {
+    if (!has_wide_codes) return;
+    const A = struct {
+        codes: [32]i8,
+        pub inline fn at(self: *const @This(), comptime _: usize, comptime s: usize) i32 {
+            return @bitCast(self.codes[s * 4 ..][0..4].*);
+        }
+    };
+    var random = std.Random.DefaultPrng.init(3);
+    for (0..100) |round| {
+        var pairs: [4][width * 4]u8 = undefined;
+        var a: A = undefined;
+        for (&pairs) |*pair| for (pair) |*x| {
+            x.* = if (round < 2) 0xff else random.random().int(u8);
+        };
+        for (&a.codes) |*x| x.* = if (round == 0) 127 else if (round == 1) -127 else random.random().intRangeAtMost(i8, -127, 127);
+        const got: [width]i32 = tileOfNibbles([1]i32{-7}, @bitCast(pairs), &a);
+        for (got, 0..) |lane, c| {
+            var want: i32 = -7;
+            for (0..32) |k| want += @as(i32, pairs[k / 4 % 4][c * 4 + k % 4] >> @intCast(k / 16 * 4) & 15) * a.codes[k];
+            try std.testing.expectEqual(want, lane);
+        }
+    }
+}
+
 /// Two steps of i16: adds w*a to each lane, exact while the sums fit. `a` holds the same two factors in every lane.
 pub inline fn dotWords(acc: I, w: Words, a: Words) I {
     if (is_x86) return switch (level) {

@@ -27,7 +27,11 @@ pub inline fn run(comptime f: Form, comptime rows: usize, blocks: usize, x: anyt
             inline for (0..comptime f.groups()) |g| {
                 const start = if (comptime startFactor(X.scheme, f) != 0) x.starts(b, g) else {};
                 const steps = comptime X.scheme.steps(f.group);
-                const ints = dot.tile(X.scheme, f.code_max, steps, rows, W.together, start, weights.codes(g), x.codes(b, g));
+                const codes = x.codes(b, g);
+                const ints: [rows][W.together]dot.I = if (comptime rows == 1 and W.has_nibbles)
+                    .{.{dot.tileOfNibbles(start, weights.pairs, codes)}}
+                else
+                    dot.tile(X.scheme, f.code_max, steps, rows, W.together, start, weights.codes(g), codes);
                 inline for (0..W.together) |i| inline for (0..rows) |m| {
                     const sum = &acc[m][part * W.together + i];
                     const scale = weights.scale(g, i) * @as(F, @splat(x.scale(b, m)));
@@ -165,6 +169,8 @@ pub fn Panel(comptime kind: Kind) type {
         pub const vectors = dot.per_panel;
         /// Vectors that are ready at the same time.
         pub const together = 1;
+        /// Whether dots of one row take the codes as they are packed.
+        pub const has_nibbles = dot.has_wide_codes and f.code_max == 15;
 
         panel: packed_weights.Panel(kind),
         ahead: Ahead = .{},
@@ -185,11 +191,16 @@ pub fn Panel(comptime kind: Kind) type {
         }
 
         pub inline fn block(self: Self, b: usize, comptime part: usize) Block {
-            return .{ .all = self.panel.blockCodes(b, part), .scales = self.panel.blockScales(b, part) };
+            return .{
+                .all = self.panel.blockCodes(b, part),
+                .pairs = if (has_nibbles) self.panel.blockPairs(b, part) else {},
+                .scales = self.panel.blockScales(b, part),
+            };
         }
 
         const Block = struct {
             all: [8]dot.U,
+            pairs: if (has_nibbles) [4]dot.U else void,
             scales: packed_weights.Scales(f.groups()),
 
             pub inline fn codes(self: Block, comptime g: usize) Codes(g) {
@@ -267,6 +278,7 @@ pub fn Unpacked(comptime f: Form) type {
     return struct {
         pub const vectors = dot.per_panel;
         pub const together = vectors;
+        pub const has_nibbles = false;
 
         blocks: [*]const UnpackedBlock(f),
 

@@ -153,6 +153,13 @@ pub fn Panel(comptime kind: Kind) type {
             return unpackCodes(kind, self.block(b), v);
         }
 
+        /// The same of a nibble form as they lie there: k-step j in the low nibbles of vector j, j + 4 in the high ones.
+        pub inline fn blockPairs(self: @This(), b: usize, comptime v: usize) [4]dot.U {
+            var pairs: [4]dot.U = undefined;
+            inline for (&pairs, 0..) |*pair, j| pair.* = self.block(b)[j * 64 + v * dot.width * 4 ..][0 .. dot.width * 4].*;
+            return pairs;
+        }
+
         /// Scales and minima (already negated for K-quants: value = scale * code + min) of vector `v` of columns.
         pub inline fn blockScales(self: @This(), b: usize, comptime v: usize) Scales(groups) {
             const s = self.block(b) + f.code_bytes;
