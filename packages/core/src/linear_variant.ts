@@ -15,7 +15,10 @@ export interface LinearVariant {
   readonly tileRows?: number;
   /** Panels of 16 columns that a thread of a GEMV takes at a time, 1 to 4095. */
   readonly run?: number;
-  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes, 1 to 15. */
+  /**
+   * How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes, 1 to 15; from 3 on into the second cache,
+   * and into the first one 1 KiB ahead.
+   */
   readonly prefetch?: number;
 }
 
