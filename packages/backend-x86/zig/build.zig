@@ -137,9 +137,9 @@ fn addLevel(b: *std.Build, base: std.Build.ResolvedTarget, optimize: std.builtin
     if (level.over == null) {
         module.addImport("kernels", addKernels(b, target, optimize, modules));
     } else {
-        const kernels = createModule(b, native ++ "kernels/linear_amx.zig", target, optimize);
+        const kernels = createModule(b, native ++ "kernels/amx_kernels.zig", target, optimize);
         addImports(kernels, modules);
-        module.addImport("linear_amx", kernels);
+        module.addImport("amx_kernels", kernels);
     }
     const options = b.addOptions();
     options.addOption([]const u8, "name", level.name);

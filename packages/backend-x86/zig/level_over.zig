@@ -1,17 +1,12 @@
 //! The root of an object with kernels for some ops only: its level has those of the level below for all others.
 
-const std = @import("std");
 const abi = @import("abi");
 const context = @import("context");
 const ops = @import("ops");
-const linear_amx = @import("linear_amx");
+const amx_kernels = @import("amx_kernels");
 const options = @import("level");
 
 const below = @extern(*const fn () callconv(.c) *const context.KernelTable, .{ .name = "mllm_kernels_" ++ options.over });
-
-const linear_index = for (ops.table, 0..) |op, i| {
-    if (std.mem.eql(u8, op.name, "linear")) break i;
-} else unreachable;
 
 var kernels: [ops.table.len]context.Kernel = undefined;
 var workspaces: [ops.table.len]context.Workspace = undefined;
@@ -19,21 +14,28 @@ var all: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces
 
 /// Fills the table with the same values each time, so others may be reading it.
 fn table() callconv(.c) *const context.KernelTable {
-    for (&kernels, &workspaces, below().kernels, below().workspaces, 0..) |*kernel, *workspace, k, w, i| {
-        kernel.* = if (i == linear_index) linear else k;
-        workspace.* = if (i == linear_index) linearWorkspace else w;
+    inline for (ops.table, 0..) |op, i| {
+        const own = @hasDecl(amx_kernels, op.name);
+        kernels[i] = if (own) Over(i).kernel else below().kernels[i];
+        workspaces[i] = if (own) Over(i).workspace else below().workspaces[i];
     }
     return &all;
 }
 
-fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
-    if (linear_amx.takes(cmd)) linear_amx.run(ctx, cmd) else below().kernels[linear_index](ctx, cmd);
-}
+/// The kernel of an op that has its own for some commands.
+fn Over(comptime i: usize) type {
+    const own = @field(amx_kernels, ops.table[i].name);
+    return struct {
+        fn kernel(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
+            if (own.takes(cmd)) own.run(ctx, cmd) else below().kernels[i](ctx, cmd);
+        }
 
-/// Enough for both: a program asks once, at its largest token count.
-fn linearWorkspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
-    const scratch = below().workspaces[linear_index](cmd, threads);
-    return if (linear_amx.takes(cmd)) @max(scratch, linear_amx.scratchBytes(cmd, threads)) else scratch;
+        /// Enough for both: a program asks once, at its largest token count.
+        fn workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+            const scratch = below().workspaces[i](cmd, threads);
+            return if (own.takes(cmd)) @max(scratch, own.scratchBytes(cmd, threads)) else scratch;
+        }
+    };
 }
 
 comptime {

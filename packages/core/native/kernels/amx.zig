@@ -8,7 +8,8 @@ const std = @import("std");
 const builtin = @import("builtin");
 
 /// Whether this compilation may use these instructions.
-pub const available = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .amx_tile) and builtin.cpu.has(.x86, .amx_bf16);
+pub const available = builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .amx_tile) and builtin.cpu.has(.x86, .amx_bf16) and
+    builtin.cpu.has(.x86, .amx_int8);
 
 /// Rows of a tile, and bytes of a row.
 pub const rows = 16;
@@ -75,4 +76,15 @@ pub inline fn store(comptime tile: u3, to: [*]u8, stride: usize) void {
 /// sums [m][n] f32 += a [m][k] * b [k][n], k in pairs of bf16: b is [k/2][n][2].
 pub inline fn dotBf16(comptime sums: u3, comptime a: u3, comptime b: u3) void {
     asm volatile (text("tdpbf16ps %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ b, a, sums }));
+}
+
+pub const Bytes = enum {
+    /// Signed times unsigned.
+    su,
+    us,
+};
+
+/// sums [m][n] i32 += a [m][k] * b [k][n], k in fours of bytes: b is [k/4][n][4]. Sums are exact, or wrap.
+pub inline fn dotBytes(comptime kind: Bytes, comptime sums: u3, comptime a: u3, comptime b: u3) void {
+    asm volatile (text("tdpb" ++ @tagName(kind) ++ "d %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ b, a, sums }));
 }

@@ -5,6 +5,8 @@ const amx = @import("amx.zig");
 const prepare = @import("amx_testing.zig").prepare;
 
 test {
+    _ = @import("amx_kernels.zig");
+    _ = @import("attention_i8_amx_test.zig");
     _ = @import("linear_amx_test.zig");
     _ = @import("tile_permission.zig");
 }
@@ -102,6 +104,40 @@ test "the emulated tdpbf16ps rounds as the SDM says, denormals and NaN too" {
             };
         }
     }.value);
+}
+
+test "tdpbsud and tdpbusd are sums of products of bytes, which wrap" {
+    _ = prepare();
+    var prng: std.Random.DefaultPrng = .init(5);
+    const random = prng.random();
+    for (0..50) |_| {
+        const m = random.intRangeAtMost(u8, 1, 16);
+        const fours = random.intRangeAtMost(u8, 1, 16);
+        const n = random.intRangeAtMost(u8, 1, 16);
+        var a: Tile align(64) = undefined;
+        var b: [16][16][4]u8 align(64) = undefined;
+        var c: [16][16]i32 align(64) = undefined;
+        random.bytes(std.mem.asBytes(&a));
+        random.bytes(std.mem.asBytes(&b));
+        random.bytes(std.mem.asBytes(&c));
+        configure(.{ .{ m, n * 4 }, .{ m, fours * 4 }, .{ fours, n * 4 } });
+        defer amx.release();
+        amx.load(1, @ptrCast(&a), 64);
+        amx.load(2, @ptrCast(&b), 64);
+        inline for (.{ amx.Bytes.su, amx.Bytes.us }, .{ i8, u8 }, .{ u8, i8 }) |kind, A, B| {
+            var out: [16][16]i32 align(64) = undefined;
+            amx.load(0, @ptrCast(&c), 64);
+            amx.dotBytes(kind, 0, 1, 2);
+            amx.store(0, @ptrCast(&out), 64);
+            for (0..m) |i| for (0..n) |j| {
+                var want = c[i][j];
+                for (0..fours) |k| for (0..4) |l| {
+                    want +%= @as(i32, @as(A, @bitCast(a[i][k * 4 + l]))) * @as(B, @bitCast(b[k][j][l]));
+                };
+                try std.testing.expectEqual(want, out[i][j]);
+            };
+        }
+    }
 }
 
 test "loads and stores move whole tiles, at any stride, and zero the rest" {

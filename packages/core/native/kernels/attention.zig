@@ -42,18 +42,15 @@ fn floatWorkspace(cmd: *const abi.Command, threads: u32) u64 {
 
 /// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q; ints: position, window, i8; floats: scale, softcap.
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    if (integer.applies(cmd)) return integer.run(ctx, cmd);
     const q = &cmd.inputs[0];
     const out = &cmd.outputs[0];
     const k: kv.Cache = .init(&cmd.inputs[1], &cmd.inputs[3]);
     const v: kv.Cache = .init(&cmd.inputs[2], &cmd.inputs[3]);
     const view: View = .of(cmd);
     const first = view.firstKey(view.position);
-    const int8 = integer.applies(cmd);
-    // In int8 the first page takes its reference from the one before.
-    const least = if (int8) first -| view.page_size else first;
-    if (!k.mapped(least, view.position + view.tokens)) return ctx.fail("a page is not in the cache");
+    if (!k.mapped(first, view.position + view.tokens)) return ctx.fail(kv.not_mapped);
     std.debug.assert(ctx.scratch.len >= attention_workspace(cmd, ctx.threads));
-    if (int8) return integer.run(ctx, cmd, view, k, v);
 
     const plan: Plan = .init(cmd);
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);

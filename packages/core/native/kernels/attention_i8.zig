@@ -1,5 +1,6 @@
 //! Attention of many queries in int8: pages of the cache are brought into int8 once, in a first phase; then tiles of query
-//! rows pass over them. See attention_i8_page.zig for the pages and attention_i8_dot.zig for the sums.
+//! rows pass over them. See attention_i8_page.zig for the pages, attention_i8_weights.zig for what is calculated with them,
+//! attention_i8_dot.zig and attention_i8_amx.zig for the products.
 //!
 //! A row's bits depend on the row, its keys and values, and on their pages, merged in order: neither on the tile, nor on
 //! threads, nor on how many queries there are (from `abi.attention_i8_tokens_min` on, where this begins).
@@ -14,7 +15,10 @@ const gemm = @import("gemm.zig");
 const kv = @import("kv_cache.zig");
 const kv_page = @import("kv_page.zig");
 const transposing = @import("transpose.zig");
+const amx = @import("amx.zig");
 const dots = @import("attention_i8_dot.zig");
+const tiles = if (amx.available) @import("attention_i8_amx.zig") else struct {};
+const float = @import("attention_i8_weights.zig");
 const i8_page = @import("attention_i8_page.zig");
 const view_zig = @import("attention_view.zig");
 
@@ -48,17 +52,20 @@ const Plan = struct {
     pages: usize,
     shape: Shape,
     tile_tokens: usize,
+    /// In whole tiles of the products.
     tile_rows: usize,
+    score_floats: usize,
 
-    fn init(cmd: *const abi.Command) Plan {
+    fn init(comptime Products: type, cmd: *const abi.Command) Plan {
         const q = &cmd.inputs[0];
         const cache = &cmd.inputs[1];
         const kv_heads = views.dim(cache, 1);
         const group = views.dim(q, 1) / kv_heads;
         const head_dim = views.dim(q, 2);
-        // Results of the rows stay in the first-level cache, and no row of a register tile is idle.
+        // Results of the rows stay in the first-level cache, and few rows of the products' tiles are idle.
         const most = @max(1, std.math.clamp(6144 / head_dim, 24, 96) / group);
-        const tile_tokens = @min(if (most > 6) most / 6 * 6 else most, views.dim(q, 0));
+        const whole = Products.rows_max / std.math.gcd(Products.rows_max, group);
+        const tile_tokens = @min(if (most > whole) most / whole * whole else most, views.dim(q, 0));
         return .{
             .tokens = views.dim(q, 0),
             .group = group,
@@ -66,7 +73,8 @@ const Plan = struct {
             .pages = views.dim(&cmd.inputs[3], 0),
             .shape = .init(views.dim(cache, 2), head_dim),
             .tile_tokens = tile_tokens,
-            .tile_rows = tile_tokens * group,
+            .tile_rows = std.mem.alignForwardAnyAlign(usize, tile_tokens * group, Products.rows_max),
+            .score_floats = Products.scoreFloats(.init(views.dim(cache, 2), head_dim), tile_tokens * group),
         };
     }
 
@@ -95,7 +103,7 @@ const Plan = struct {
             rows,
             batch * padded(rows),
             // scores, weights, max, sum, keep, gain, low, high
-            dots.rows_max * s.keys,
+            p.score_floats,
             rows * s.keys / 4,
             rows,
             rows,
@@ -108,8 +116,17 @@ const Plan = struct {
 };
 
 pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
-    const p: Plan = .init(cmd);
+    return if (onTiles(cmd)) workspaceOf(tiles, cmd, threads) else workspaceOf(dots, cmd, threads);
+}
+
+pub fn workspaceOf(comptime Products: type, cmd: *const abi.Command, threads: u32) u64 {
+    const p: Plan = .init(Products, cmd);
     return (p.pageFloats() +| threads * p.threadFloats()) *| @sizeOf(f32);
+}
+
+inline fn onTiles(cmd: *const abi.Command) bool {
+    const cache = &cmd.inputs[1];
+    return amx.available and tiles.takes(.init(views.dim(cache, 2), views.dim(cache, 3)));
 }
 
 const no_logs: [page_size_max]f32 align(64) = @splat(0);
@@ -173,14 +190,14 @@ const Tile = struct {
                 hadamard.rotate(row, s.head_dim);
                 const quantised = i8_page.quantise(row, s.width, t.codes + r * s.width);
                 t.scales[r] = quantised.scale;
-                t.starts[r] = dots.startOf(quantised.sum);
+                t.starts[r] = float.startOf(quantised.sum);
             }
             transposing.transpose(f32, t.q, count, s.width, t.turned + start, padded(t.rows));
         }
         t.total.reset(t.rows, s.width);
     }
 
-    fn run(t: *const Tile) void {
+    fn run(t: *const Tile, comptime Products: type) void {
         const s = t.plan.shape;
         const stride = padded(t.rows);
         const end = t.view.lastPage() + 1;
@@ -190,78 +207,77 @@ const Tile = struct {
             const references = t.pageAt(t.view.head, page);
             const apart = t.plan.kv_heads * s.floats();
             gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, stride, t.commons, stride);
-            for (page..last, 0..) |each, i| t.runPage(each, t.commons + i * stride);
+            for (page..last, 0..) |each, i| t.runPage(Products, each, t.commons + i * stride);
             page = last;
         }
     }
 
-    fn runPage(t: *const Tile, number: usize, commons: [*]const f32) void {
+    fn runPage(t: *const Tile, comptime Products: type, number: usize, commons: [*]const f32) void {
         const page: Page = .at(t.plan.shape, t.pageAt(t.view.head, number));
         t.view.look(number, t.low, t.high);
-        var r: usize = 0;
-        while (r < t.rows) : (r += dots.rows_max) {
-            const rows = t.part(r, &page, commons);
-            switch (@min(dots.rows_max, t.rows - r)) {
-                inline 1...dots.rows_max => |count| dots.weigh(count, page, &rows),
-                else => unreachable,
-            }
-        }
-        for (t.max[0..t.rows], commons) |*max, common| {
-            max.* = (if (t.softcap == 0) max.* + common else max.*) * (1.0 / i8_page.log2e);
-        }
-        t.total.absorb(t.max, t.sum, 0, t.rows, t.keep, t.gain);
-        r = 0;
-        while (r < t.rows) : (r += dots.rows_max) {
-            const rows = t.part(r, &page, commons);
-            const acc = t.total.acc + r * t.plan.shape.width;
-            switch (@min(dots.rows_max, t.rows - r)) {
-                inline 1...dots.rows_max => |count| dots.sum(count, page, &rows, t.keep + r, t.gain + r, acc),
-                else => unreachable,
-            }
-        }
-    }
-
-    /// The rows of a register tile.
-    fn part(t: *const Tile, r: usize, page: *const Page, commons: [*]const f32) dots.Rows {
-        const s = t.plan.shape;
-        return .{
-            .shape = s,
-            .queries = t.codes + r * s.width,
-            .query_scales = t.scales + r,
-            .query_starts = t.starts + r,
-            .commons = commons + r,
+        const rows: float.Rows = .{
+            .shape = t.plan.shape,
+            .queries = t.codes,
+            .query_scales = t.scales,
+            .query_starts = t.starts,
+            .commons = commons,
             .softcap = t.softcap,
             .logs = if (t.softcap == 0) page.value_logs else &no_logs,
-            .low = t.low + r,
-            .high = t.high + r,
+            .low = t.low,
+            .high = t.high,
             .scores = t.scores,
-            .weights = t.weights + r * s.keys,
-            .max = t.max + r,
-            .sum = t.sum + r,
+            .weights = t.weights,
+            .max = t.max,
+            .sum = t.sum,
         };
+        var r: usize = 0;
+        while (r < t.rows) : (r +|= Products.rows_together) {
+            const part = rows.from(r);
+            const count = @min(Products.rows_together, t.rows - r);
+            Products.weigh(page, &part, count);
+            for (part.max[0..count], part.commons) |*max, common| {
+                max.* = (if (t.softcap == 0) max.* + common else max.*) * (1.0 / i8_page.log2e);
+            }
+            t.total.absorb(t.max, t.sum, r, r + count, t.keep, t.gain);
+            Products.sum(page, &part, count, t.keep + r, t.gain + r, t.total.acc + r * rows.shape.width);
+        }
     }
 };
 
-/// The op `attention` in two phases: pages, then tiles.
-pub fn run(ctx: *Context, cmd: *const abi.Command, view: View, k: kv.Cache, v: kv.Cache) void {
-    const plan: Plan = .init(cmd);
+/// A command that `applies` said yes to, in two phases: pages, then tiles.
+pub fn run(ctx: *Context, cmd: *const abi.Command) void {
+    if (onTiles(cmd)) runWith(tiles, ctx, cmd) else runWith(dots, ctx, cmd);
+}
+
+/// `run` with the products of attention_i8_dot.zig or attention_i8_amx.zig: the same bits.
+pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) void {
+    const k: kv.Cache = .init(&cmd.inputs[1], &cmd.inputs[3]);
+    const v: kv.Cache = .init(&cmd.inputs[2], &cmd.inputs[3]);
+    const view: View = .of(cmd);
+    // The first page takes its reference from the one before.
+    const least = view.firstKey(view.position) -| view.page_size;
+    if (!k.mapped(least, view.position + view.tokens)) return ctx.fail(kv.not_mapped);
+    std.debug.assert(ctx.scratch.len >= workspaceOf(Products, cmd, ctx.threads));
+    const plan: Plan = .init(Products, cmd);
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
     var tile: Tile = .init(plan, scratch, scratch + plan.pageFloats() + ctx.thread * plan.threadFloats());
     tile.softcap = cmd.floats[1] * i8_page.log2e;
     tile.view = view;
     if (ctx.phase == 0) return makePages(ctx, &tile, k, v);
-    const tiles = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
+    const count = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
+    Products.begin();
+    defer Products.end();
     while (true) {
         const task = ctx.take();
-        if (task >= tiles * plan.kv_heads) return;
+        if (task >= count * plan.kv_heads) return;
         // The last tokens see most keys: longest tasks first.
-        const start = (tiles - 1 - task / plan.kv_heads) * plan.tile_tokens;
+        const start = (count - 1 - task / plan.kv_heads) * plan.tile_tokens;
         tile.view.head = task % plan.kv_heads;
         tile.view.position = view.position + start;
         tile.view.tokens = @min(plan.tokens - start, plan.tile_tokens);
         tile.rows = tile.view.rows();
         tile.begin(&cmd.inputs[0], start, cmd.floats[0] * i8_page.log2e);
-        tile.run();
+        tile.run(Products);
         tile.view.finish(tile.total, plan.shape.width, true, &cmd.outputs[0], start);
     }
 }

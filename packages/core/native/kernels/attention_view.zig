@@ -140,9 +140,9 @@ pub const State = struct {
     }
 
     pub fn reset(s: State, rows: usize, width: usize) void {
-        @memset(s.max[0..padded(rows)], -simd.inf);
-        @memset(s.sum[0..padded(rows)], 0);
-        @memset(s.acc[0 .. rows * width], 0);
+        simd.setAll(s.max, padded(rows), -simd.inf);
+        simd.setAll(s.sum, padded(rows), 0);
+        simd.setAll(s.acc, padded(rows * width), 0);
     }
 
     /// Merges maxima and sums of rows first … end-1, and leaves the factors for the weighted values in keep and gain. Rows

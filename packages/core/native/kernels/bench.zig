@@ -5,9 +5,11 @@
 
 const std = @import("std");
 const abi = @import("abi");
+const amx = @import("amx.zig");
 const context = @import("context");
 const options = @import("options");
 const runtime = @import("runtime");
+const tile_permission = @import("tile_permission.zig");
 
 const suites = .{
     @import("bench_rows.zig"),
@@ -129,6 +131,7 @@ pub fn main(init: std.process.Init.Minimal) !void {
     _ = args.skip();
     while (args.next()) |word| try words.append(gpa, word);
     std.debug.print("level {s}, threads {d}\n", .{ options.level, options.threads });
+    if (amx.available) if (tile_permission.refusal()) |reason| return std.debug.print("{s}\n", .{reason});
     var team: Team = undefined;
     try team.init();
     var b: Bench = .{ .gpa = gpa, .team = &team, .words = words.items };

@@ -6,6 +6,9 @@ const Context = @import("context").Context;
 const views = @import("views.zig");
 const Page = @import("kv_page.zig").Page;
 
+/// What fails where a page is not `mapped`.
+pub const not_mapped = "a page is not in the cache";
+
 /// A cache and its page table.
 pub const Cache = struct {
     base: usize,
@@ -55,7 +58,7 @@ pub fn kv_append(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     const position: usize = @intCast(cmd.ints[0]);
     // The page before as well, where a reference is made from it.
     const first = if (cache.page.hasReference()) position -| 1 else position;
-    if (!cache.mapped(first, position + tokens)) return ctx.fail("a page is not in the cache");
+    if (!cache.mapped(first, position + tokens)) return ctx.fail(not_mapped);
     const scratch = @as([*]f32, @ptrCast(ctx.scratch.ptr)) + ctx.thread * n;
     // Quantised keys depend on the page before: one share takes all tokens of a head.
     const run = if (cache.page.hasReference()) tokens else 1;

@@ -47,6 +47,15 @@ pub inline fn store(p: [*]f32, v: F) void {
     @as(*align(4) F, @ptrCast(p)).* = v;
 }
 
+/// Sets `n` elements in whole vectors. Not @memset, which is a loop over bytes in a library that brings its own.
+pub fn setAll(p: [*]f32, n: usize, value: f32) void {
+    var i: usize = 0;
+    while (i < n) : (i += lanes) {
+        store(p + i, splat(value));
+        asm volatile ("" ::: .{ .memory = true }); // else the compiler makes a call of memset of this loop
+    }
+}
+
 /// The first `n` < lanes elements; the others are `fill`.
 pub inline fn loadPart(p: [*]const f32, n: usize, fill: f32) F {
     return loadPartAs(f32, p, n, fill);

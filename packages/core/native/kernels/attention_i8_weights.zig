@@ -1,0 +1,175 @@
+//! The float part of attention in int8 (attention_i8.zig): from the integer dots of queries and keys to the codes of
+//! weights, and from the integer sums of weighted values to results. Integer dots are exact in any order; only the steps
+//! between them round, and those are the same for every row:
+//!
+//!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log2(v scale); q carries the factor log2(e)
+//!     weight  w[j] = 2^(x[j] - largest x of the row in this page), code = round(w[j] * weight_max)
+//!     sum     of w[j] / v scale
+//!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max))
+//!
+//! A value's scale is part of its weight, so that one sum of integers serves all keys of a page. A weight's step is a
+//! 255th of the largest one (127th with AVX2) of its row in its page: a page that matters little has as many steps as one
+//! that matters much.
+
+const std = @import("std");
+const dot = @import("dot.zig");
+const simd = @import("simd.zig");
+const capScores = @import("activation.zig").capScores;
+const i8_page = @import("attention_i8_page.zig");
+const Range = @import("kv_page.zig").Range;
+
+const Page = i8_page.Page;
+const Shape = i8_page.Shape;
+const F = simd.F;
+const I = simd.I;
+const lanes = simd.lanes;
+
+const weight_max = dot.byte_max;
+
+/// Some rows of a tile and what they see of a page; all pointers are to the first of them.
+pub const Rows = struct {
+    shape: Shape,
+    /// [W] i8, a scale and what integer sums start from.
+    queries: [*]const i8,
+    query_scales: [*]const f32,
+    query_starts: [*]const i32,
+    /// q · reference of the page; part of the scores only with a softcap.
+    commons: [*]const f32,
+    softcap: f32,
+    /// Logs of the values' scales; zeros with a softcap, behind which they come.
+    logs: [*]const f32,
+    low: [*]const u32,
+    high: [*]const u32,
+    /// [K], of as many rows as the products have at once.
+    scores: [*]f32,
+    weights: [*]u8,
+    /// Largest score, and sum of weights / v scale.
+    max: [*]f32,
+    sum: [*]f32,
+
+    /// Those from row r on, with the same place for scores.
+    pub fn from(rows: *const Rows, r: usize) Rows {
+        var rest = rows.*;
+        rest.queries += r * rows.shape.width;
+        rest.query_scales += r;
+        rest.query_starts += r;
+        rest.commons += r;
+        rest.low += r;
+        rest.high += r;
+        rest.weights += r * rows.shape.keys;
+        rest.max += r;
+        rest.sum += r;
+        return rest;
+    }
+
+    /// The vectors of keys, from … to before, that hold what rows first … end-1 see: their bounds rise with the row.
+    pub fn span(rows: *const Rows, first: usize, end: usize) [2]usize {
+        return .{ rows.low[first] / lanes * lanes, simd.roundUp(rows.high[end - 1]) };
+    }
+};
+
+/// What integer sums start from, by the sum of a query's codes.
+pub fn startOf(codes: i32) i32 {
+    return codes * comptime dot.Scheme.startFactor(.fours, 128, 255);
+}
+
+/// The scores of the keys from j on by their dots with row m; kept, and entered into the largest of each lane.
+pub inline fn score(page: Page, rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {
+    const factor = simd.load(page.key_scales + j) * simd.splat(rows.query_scales[m]);
+    const x = simd.fma(@as(F, @floatFromInt(dots)), factor, simd.load(rows.logs + j));
+    simd.store(rows.scores + m * rows.shape.keys + j, x);
+    return simd.maxSkipNan(best, x);
+}
+
+/// Caps the scores of row m and adds the logs behind, hides the keys that it does not see; returns the largest of each
+/// lane.
+pub noinline fn amend(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) F {
+    const range: Range = .{ .low = rows.low[m], .high = rows.high[m] };
+    var best = simd.splat(-simd.inf);
+    var j = from;
+    while (j < to) : (j += lanes) {
+        const at = rows.scores + m * rows.shape.keys + j;
+        var x = simd.load(at);
+        if (rows.softcap != 0) x = capScores(x + simd.splat(rows.commons[m]), rows.softcap) + simd.load(page.value_logs + j);
+        const seen = range.keep(x, j, -simd.inf);
+        simd.store(at, seen);
+        best = simd.maxSkipNan(best, seen);
+    }
+    return best;
+}
+
+/// The weights of keys from j on of row m, as codes, and their part of the sum.
+pub const Weights = struct {
+    codes: I,
+    sum: F,
+
+    pub inline fn of(page: Page, rows: *const Rows, m: usize, j: usize, sum: F) Weights {
+        const x = simd.load(rows.scores + m * rows.shape.keys + j);
+        const w = powerOfTwo(x - simd.splat(rows.max[m]));
+        return .{
+            // Codes are the low bytes.
+            .codes = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23))),
+            .sum = simd.fma(w, simd.load(page.value_inverses + j), sum),
+        };
+    }
+};
+
+const avx512 = struct {
+    extern fn @"llvm.x86.avx512.mask.reduce.ps.512"(F, i32, F, i16, i32) F;
+    extern fn @"llvm.x86.avx512.mask.scalef.ps.512"(F, F, F, i16, i32) F;
+
+    /// x - floor(x).
+    inline fn fraction(x: F) F {
+        return @"llvm.x86.avx512.mask.reduce.ps.512"(x, 1, x, -1, 4);
+    }
+
+    /// x * 2^floor(y).
+    inline fn scale(x: F, y: F) F {
+        return @"llvm.x86.avx512.mask.scalef.ps.512"(x, y, x, -1, 4);
+    }
+};
+
+/// 2^x for x ≤ 0 to 1.1e-4, exact at 0; below -126 that or 0.
+inline fn powerOfTwo(x: F) F {
+    if (dot.level == .avx512vnni) return avx512.scale(cubic(avx512.fraction(x), .{ 0.07706704, 0.227645, 0.6951168 }), x);
+    const magic = simd.splat(12582912.0 + 127); // rounds, and leaves the exponent of 2^n in the low bits
+    const t = x + magic;
+    const r = x - (t - magic);
+    const p = cubic(r, .{ 0.05500908, 0.24221134, 0.69328295 });
+    const power: F = @bitCast(@as(I, @bitCast(t)) << @splat(23));
+    return @select(f32, x < simd.splat(-126), simd.zero, p * power);
+}
+
+/// 1 + c[2] x + c[1] x² + c[0] x³
+inline fn cubic(x: F, comptime c: [3]f32) F {
+    return simd.fma(simd.fma(simd.fma(x, simd.splat(c[0]), simd.splat(c[1])), x, simd.splat(c[2])), x, simd.splat(1));
+}
+
+/// Factors of a row's merge.
+pub const Merge = struct {
+    keep: F,
+    gain: F,
+
+    pub inline fn of(keep: f32, gain: f32) Merge {
+        return .{ .keep = simd.splat(keep), .gain = simd.splat(gain * (1.0 / @as(f32, weight_max))) };
+    }
+
+    /// Merges sums of weighted values into a vector of the result.
+    pub inline fn add(m: Merge, acc: [*]f32, sums: I) void {
+        simd.store(acc, simd.fma(simd.load(acc), m.keep, @as(F, @floatFromInt(sums)) * m.gain));
+    }
+};
+
+test "powerOfTwo" {
+    var x: f32 = -130;
+    while (x <= 0) : (x += 0.0137) {
+        const y: [lanes]f32 = powerOfTwo(simd.splat(x));
+        const want = if (x < -126 and y[0] == 0) 0 else @exp2(@as(f64, x));
+        try std.testing.expectApproxEqRel(want, y[0], 1.1e-4);
+    }
+    const ends: [4]f32 = .{ 0, -simd.inf, -1e30, std.math.nan(f32) };
+    for (ends, 0..) |end, i| {
+        const y: [lanes]f32 = powerOfTwo(simd.splat(end));
+        if (i == 3) try std.testing.expect(std.math.isNan(y[0])) else try std.testing.expectEqual(@as(f32, if (i == 0) 1 else 0), y[0]);
+    }
+}
