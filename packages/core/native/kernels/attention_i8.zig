@@ -62,8 +62,9 @@ const Plan = struct {
         const kv_heads = views.dim(cache, 1);
         const group = views.dim(q, 1) / kv_heads;
         const head_dim = views.dim(q, 2);
-        // Results of the rows stay in the first-level cache, and few rows of the products' tiles are idle.
-        const most = @max(1, std.math.clamp(6144 / head_dim, 24, 96) / group);
+        const shape: Shape = .init(views.dim(cache, 2), head_dim);
+        // Few rows of the products' tiles are idle.
+        const most = @max(1, Products.rowsAtMost(head_dim) / group);
         const whole = Products.rows_max / std.math.gcd(Products.rows_max, group);
         const tile_tokens = @min(if (most > whole) most / whole * whole else most, views.dim(q, 0));
         return .{
@@ -71,10 +72,10 @@ const Plan = struct {
             .group = group,
             .kv_heads = kv_heads,
             .pages = views.dim(&cmd.inputs[3], 0),
-            .shape = .init(views.dim(cache, 2), head_dim),
+            .shape = shape,
             .tile_tokens = tile_tokens,
             .tile_rows = std.mem.alignForwardAnyAlign(usize, tile_tokens * group, Products.rows_max),
-            .score_floats = Products.scoreFloats(.init(views.dim(cache, 2), head_dim), tile_tokens * group),
+            .score_floats = Products.scoreFloats(shape),
         };
     }
 
@@ -215,8 +216,10 @@ const Tile = struct {
     fn runPage(t: *const Tile, comptime Products: type, number: usize, commons: [*]const f32) void {
         const page: Page = .at(t.plan.shape, t.pageAt(t.view.head, number));
         t.view.look(number, t.low, t.high);
-        const rows: float.Rows = .{
+        const all: float.Rows = .{
+            .page = page,
             .shape = t.plan.shape,
+            .count = t.rows,
             .queries = t.codes,
             .query_scales = t.scales,
             .query_starts = t.starts,
@@ -229,17 +232,19 @@ const Tile = struct {
             .weights = t.weights,
             .max = t.max,
             .sum = t.sum,
+            .acc = t.total.acc,
+            .keep = t.keep,
+            .gain = t.gain,
         };
         var r: usize = 0;
         while (r < t.rows) : (r +|= Products.rows_together) {
-            const part = rows.from(r);
-            const count = @min(Products.rows_together, t.rows - r);
-            Products.weigh(page, &part, count);
-            for (part.max[0..count], part.commons) |*max, common| {
+            const rows = all.part(r, Products.rows_together);
+            Products.weigh(&rows);
+            for (rows.max[0..rows.count], rows.commons) |*max, common| {
                 max.* = (if (t.softcap == 0) max.* + common else max.*) * (1.0 / i8_page.log2e);
             }
-            t.total.absorb(t.max, t.sum, r, r + count, t.keep, t.gain);
-            Products.sum(page, &part, count, t.keep + r, t.gain + r, t.total.acc + r * rows.shape.width);
+            t.total.absorb(t.max, t.sum, r, r + rows.count, t.keep, t.gain);
+            Products.merge(&rows);
         }
     }
 };
@@ -270,9 +275,9 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
     while (true) {
         const task = ctx.take();
         if (task >= count * plan.kv_heads) return;
-        // The last tokens see most keys: longest tasks first.
-        const start = (count - 1 - task / plan.kv_heads) * plan.tile_tokens;
-        tile.view.head = task % plan.kv_heads;
+        // The last tokens see most keys: longest tasks first. A head's pages stay in the second cache.
+        const start = (count - 1 - task % count) * plan.tile_tokens;
+        tile.view.head = task / count;
         tile.view.position = view.position + start;
         tile.view.tokens = @min(plan.tokens - start, plan.tile_tokens);
         tile.rows = tile.view.rows();

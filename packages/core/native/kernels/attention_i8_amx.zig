@@ -1,7 +1,7 @@
 //! The two products of attention over pages in int8 (attention_i8_page.zig) on AMX tiles: 16 rows of queries by 16 keys, or
 //! by 16 elements of head_dim. Integer sums are exact, so the bits are those of attention_i8_dot.zig.
 //!
-//! Vectors of 512 bits are slow for 150 cycles and more behind an instruction of AMX: so all products of a page come
+//! Vectors of 512 bits are slow for 150 cycles and more behind an instruction of AMX: so all products of some rows come
 //! first, then all that is float.
 
 const std = @import("std");
@@ -10,7 +10,6 @@ const simd = @import("simd.zig");
 const i8_page = @import("attention_i8_page.zig");
 const float = @import("attention_i8_weights.zig");
 
-const Page = i8_page.Page;
 const Rows = float.Rows;
 const Shape = i8_page.Shape;
 const F = simd.F;
@@ -24,17 +23,22 @@ comptime {
     std.debug.assert(rows_max == lanes);
 }
 
-/// Rows that are brought from queries to results together.
-pub const rows_together = 16;
+/// Rows that pass over a page one after the other: the more, the less often pages come from the third cache.
+pub fn rowsAtMost(_: usize) usize {
+    return 128;
+}
+
+/// Rows that are brought from queries to results together. With more, what lies between leaves the first cache.
+pub const rows_together = rows_max;
 
 /// Whether pages are whole tiles.
 pub fn takes(shape: Shape) bool {
     return shape.width % amx.row_bytes == 0 and shape.keys % amx.row_bytes == 0;
 }
 
-/// Floats of the place for scores, and for sums of values.
-pub fn scoreFloats(shape: Shape, rows: usize) usize {
-    return @min(rows_together, std.mem.alignForward(usize, rows, rows_max)) * @max(shape.keys, shape.width);
+/// Floats of the place for scores, and then for sums.
+pub fn scoreFloats(shape: Shape) usize {
+    return rows_max * @max(shape.keys, shape.width);
 }
 
 pub fn begin() void {
@@ -45,65 +49,51 @@ pub fn end() void {
     amx.release();
 }
 
-/// Scores, weights, maxima and sums of `count` rows.
-pub fn weigh(page: Page, all: *const Rows, count: usize) void {
-    const s = all.shape;
-    var r: usize = 0;
-    while (r < count) : (r += 2 * rows_max) {
-        const from, const to = all.span(r, @min(count, r + 2 * rows_max));
-        const product: Product = .{
-            .steps = s.width / amx.row_bytes,
-            .a = @ptrCast(all.queries + r * s.width),
-            .a_row = s.width,
-            .b = page.keys,
-            .b_row = s.keys * 4,
-            .out = @ptrCast(all.scores + r * s.keys),
-            .out_row = s.keys * 4,
-        };
-        product.run(.su, r + rows_max < count, from, to);
-    }
-    r = 0;
-    while (r < count) : (r += rows_max) {
-        var rows = all.from(r);
-        rows.scores += r * s.keys;
-        weighRows(page, &rows, @min(rows_max, count - r));
-    }
-}
-
-/// Rows of one tile, after their dots with the keys.
-fn weighRows(page: Page, rows: *const Rows, count: usize) void {
-    const keys = rows.shape.keys;
+/// Scores, weights, maxima and sums.
+pub fn weigh(rows: *const Rows) void {
+    const s = rows.shape;
+    const product: Product = .{
+        .steps = s.width / amx.row_bytes,
+        .a = @ptrCast(rows.queries),
+        .a_row = s.width,
+        .b = rows.page.keys,
+        .b_row = s.keys * 4,
+        .out = @ptrCast(rows.scores),
+        .out_row = s.keys * 4,
+    };
+    const first, const last = rows.span(0, rows.count);
+    product.run(.su, first, last);
     var each: [rows_max]F = @splat(simd.splat(-simd.inf));
-    for (each[0..count], 0..) |*best, m| {
+    for (each[0..rows.count], 0..) |*best, m| {
         const from, const to = rows.span(m, m + 1);
         const start: I = @splat(rows.query_starts[m]);
-        const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * keys));
+        const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * s.keys));
         var b = simd.splat(-simd.inf);
         var j = from;
         while (j + 4 * lanes <= to) : (j += 4 * lanes) inline for (0..4) |v| {
-            b = float.score(page, rows, m, j + v * lanes, dots[j / lanes + v] + start, b);
+            b = float.score(rows, m, j + v * lanes, dots[j / lanes + v] + start, b);
         };
-        while (j < to) : (j += lanes) b = float.score(page, rows, m, j, dots[j / lanes] + start, b);
+        while (j < to) : (j += lanes) b = float.score(rows, m, j, dots[j / lanes] + start, b);
         const hidden = from < rows.low[m] or to > rows.high[m];
-        best.* = if (hidden or rows.softcap != 0) float.amend(page, rows, m, from, to) else b;
+        best.* = if (hidden or rows.softcap != 0) float.amend(rows, m, from, to) else b;
     }
     const largest = across(simd.maxSkipNan, each);
     simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
-    for (each[0..count], 0..) |*total, m| {
+    for (each[0..rows.count], 0..) |*total, m| {
         const from, const to = rows.span(m, m + 1);
         total.* = simd.zero;
         var j: usize = 0;
-        while (j < keys) : (j += 4 * lanes) {
+        while (j < s.keys) : (j += 4 * lanes) {
             var bytes: Bytes = @splat(0);
             inline for (0..4) |v| {
                 const at = j + v * lanes;
                 if (at >= from and at < to) {
-                    const weights: float.Weights = .of(page, rows, m, at, total.*);
+                    const weights: float.Weights = .of(rows, m, at, total.*);
                     total.* = weights.sum;
                     bytes = withLowBytes(v, bytes, weights.codes);
                 }
             }
-            rows.weights[m * keys + j ..][0..64].* = bytes;
+            rows.weights[m * s.keys + j ..][0..64].* = bytes;
         }
     }
     simd.store(rows.sum, across(add, each));
@@ -155,33 +145,30 @@ fn parts(half: usize, first: usize) [lanes]i32 {
     return mask;
 }
 
-/// Merges the weighted values of `count` rows into acc [count][W]: acc * keep + sum * gain.
-pub fn sum(page: Page, rows: *const Rows, count: usize, keep: [*]const f32, gain: [*]const f32, acc: [*]f32) void {
+/// Merges the weighted values: acc * keep + sum * gain.
+pub fn merge(rows: *const Rows) void {
     const s = rows.shape;
-    var r: usize = 0;
-    while (r < count) : (r += 2 * rows_max) {
-        const product: Product = .{
-            .steps = s.keys / amx.row_bytes,
-            .a = rows.weights + r * s.keys,
-            .a_row = s.keys,
-            .b = @ptrCast(page.values),
-            .b_row = s.width * 4,
-            .out = @ptrCast(rows.scores + r * s.width),
-            .out_row = s.width * 4,
-        };
-        product.run(.us, r + rows_max < count, 0, s.width);
-    }
-    for (0..count) |m| {
-        const merge: float.Merge = .of(keep[m], gain[m]);
+    const product: Product = .{
+        .steps = s.keys / amx.row_bytes,
+        .a = rows.weights,
+        .a_row = s.keys,
+        .b = @ptrCast(rows.page.values),
+        .b_row = s.width * 4,
+        .out = @ptrCast(rows.scores),
+        .out_row = s.width * 4,
+    };
+    product.run(.us, 0, s.width);
+    for (0..rows.count) |m| {
+        const row: float.Merge = .of(rows, m);
         const sums: [*]const I = @ptrCast(@alignCast(rows.scores + m * s.width));
         var c: usize = 0;
         while (c < s.width) : (c += 4 * lanes) inline for (0..4) |v| {
-            merge.add(acc + m * s.width + c + v * lanes, sums[c / lanes + v]);
+            row.add(rows.acc + m * s.width + c + v * lanes, sums[c / lanes + v]);
         };
     }
 }
 
-/// One or two tiles of rows a, bytes, times columns of b, fours of bytes; distances in bytes.
+/// A tile of rows a, bytes, times columns of b, fours of bytes; distances in bytes.
 const Product = struct {
     /// Of 64 bytes along a row of a.
     steps: usize,
@@ -193,30 +180,32 @@ const Product = struct {
     out_row: usize,
 
     /// Columns from … to-1.
-    fn run(p: *const Product, comptime kind: amx.Bytes, two: bool, from: usize, to: usize) void {
+    fn run(p: *const Product, comptime kind: amx.Bytes, from: usize, to: usize) void {
         var c = from;
-        while (c < to) : (c += 32) {
-            const wide = c + 16 < to;
-            if (two) {
-                if (wide) p.block(kind, 2, 2, c) else p.block(kind, 2, 1, c);
-            } else {
-                if (wide) p.block(kind, 1, 2, c) else p.block(kind, 1, 1, c);
-            }
-        }
+        while (c + 64 <= to) : (c += 64) p.block(kind, 4, c);
+        while (c < to) : (c += 16) p.block(kind, 1, c);
     }
 
-    /// Tiles 0 to 3 are the sums, 4 and 5 rows of a, 6 and 7 columns of b.
-    inline fn block(p: *const Product, comptime kind: amx.Bytes, comptime tm: usize, comptime tn: usize, column: usize) void {
-        inline for (0..tm) |i| inline for (0..tn) |j| amx.clear(i * 2 + j);
-        for (0..p.steps) |s| {
-            inline for (0..tm) |i| amx.load(4 + i, p.a + i * 16 * p.a_row + s * amx.row_bytes, p.a_row);
-            inline for (0..tn) |j| {
-                amx.load(6 + j, p.b + (s * 16 * p.b_row) + (column + j * 16) * 4, p.b_row);
-                inline for (0..tm) |i| amx.dotBytes(kind, i * 2 + j, 4 + i, 6 + j);
-            }
+    /// Tiles 0 to 3 are the sums, 4 the rows of a, 6 and 7 columns of b in turn.
+    inline fn block(p: *const Product, comptime kind: amx.Bytes, comptime tiles: usize, column: usize) void {
+        inline for (0..tiles) |j| amx.clear(j);
+        for (0..p.steps - 1) |s| p.step(kind, tiles, s, column, false);
+        p.step(kind, tiles, p.steps - 1, column, true);
+    }
+
+    /// 64 bytes; in the last step a tile of sums is stored while those behind it are at work.
+    inline fn step(p: *const Product, comptime kind: amx.Bytes, comptime tiles: usize, s: usize, column: usize, comptime is_last: bool) void {
+        const behind = 2;
+        amx.load(4, p.a + s * amx.row_bytes, p.a_row);
+        inline for (0..tiles) |j| {
+            amx.load(6 + j % 2, p.b + s * 16 * p.b_row + (column + j * 16) * 4, p.b_row);
+            amx.dotBytes(kind, j, 4, 6 + j % 2);
+            if (is_last and j >= behind) p.keep(j - behind, column);
         }
-        inline for (0..tn) |j| inline for (0..tm) |i| {
-            amx.store(i * 2 + j, p.out + i * 16 * p.out_row + (column + j * 16) * 4, p.out_row);
-        };
+        if (is_last) inline for (tiles -| behind..tiles) |j| p.keep(j, column);
+    }
+
+    inline fn keep(p: *const Product, comptime j: usize, column: usize) void {
+        amx.store(j, p.out + (column + j * 16) * 4, p.out_row);
     }
 };

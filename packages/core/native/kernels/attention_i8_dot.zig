@@ -7,7 +7,6 @@ const simd = @import("simd.zig");
 const i8_page = @import("attention_i8_page.zig");
 const float = @import("attention_i8_weights.zig");
 
-const Page = i8_page.Page;
 const Rows = float.Rows;
 const Shape = i8_page.Shape;
 const F = simd.F;
@@ -21,6 +20,11 @@ pub const rows_max = switch (dot.level) {
 };
 const steps = if (dot.level == .avx512vnni) .{ 4, 2, 1 } else .{ 2, 1 };
 
+/// Rows whose results stay in the first cache from page to page.
+pub fn rowsAtMost(head_dim: usize) usize {
+    return std.math.clamp(6144 / head_dim, 24, 96);
+}
+
 /// Rows that are brought from queries to results together.
 pub const rows_together = std.math.maxInt(usize);
 
@@ -29,7 +33,7 @@ pub fn takes(_: Shape) bool {
 }
 
 /// Floats of the place for scores.
-pub fn scoreFloats(shape: Shape, _: usize) usize {
+pub fn scoreFloats(shape: Shape) usize {
     return rows_max * shape.keys;
 }
 
@@ -37,19 +41,19 @@ pub fn scoreFloats(shape: Shape, _: usize) usize {
 pub fn begin() void {}
 pub fn end() void {}
 
-/// Scores, weights, maxima and sums of `count` rows.
-pub fn weigh(page: Page, all: *const Rows, count: usize) void {
+/// Scores, weights, maxima and sums.
+pub fn weigh(all: *const Rows) void {
     var r: usize = 0;
-    while (r < count) : (r += rows_max) {
-        const rows = all.from(r);
-        switch (@min(rows_max, count - r)) {
-            inline 1...rows_max => |some| weighRows(some, page, &rows),
+    while (r < all.count) : (r += rows_max) {
+        const rows = all.part(r, rows_max);
+        switch (rows.count) {
+            inline 1...rows_max => |count| weighRows(count, &rows),
             else => unreachable,
         }
     }
 }
 
-fn weighRows(comptime count: usize, page: Page, rows: *const Rows) void {
+fn weighRows(comptime count: usize, rows: *const Rows) void {
     @setEvalBranchQuota(10_000);
     const from, const to = rows.span(0, count);
     const hidden = from < rows.low[count - 1] or to > rows.high[0];
@@ -57,17 +61,17 @@ fn weighRows(comptime count: usize, page: Page, rows: *const Rows) void {
     var j = from;
     while (j < to) {
         const step = stepOf((to - j) / lanes);
-        inline for (steps) |vectors| if (vectors == step) score(count, vectors, page, rows, j, &best);
+        inline for (steps) |vectors| if (vectors == step) score(count, vectors, rows, j, &best);
         j += lanes * step;
     }
     inline for (0..count) |m| {
-        if (hidden or rows.softcap != 0) best[m] = float.amend(page, rows, m, from, to);
+        if (hidden or rows.softcap != 0) best[m] = float.amend(rows, m, from, to);
         const largest = simd.maxLanes(best[m]);
         rows.max[m] = if (largest == -simd.inf) 0 else largest;
         var total = simd.zero;
         j = from;
         while (j < to) : (j += lanes) {
-            const weights: float.Weights = .of(page, rows, m, j, total);
+            const weights: float.Weights = .of(rows, m, j, total);
             total = weights.sum;
             storeBytes(rows.weights + m * rows.shape.keys + j, weights.codes);
         }
@@ -92,12 +96,12 @@ fn stepOf(left: usize) usize {
     unreachable;
 }
 
-inline fn score(comptime count: usize, comptime vectors: usize, page: Page, rows: *const Rows, j: usize, best: *[count]F) void {
+inline fn score(comptime count: usize, comptime vectors: usize, rows: *const Rows, j: usize, best: *[count]F) void {
     @setEvalBranchQuota(10_000);
     const s = rows.shape;
     var acc: [count][vectors]dot.I = undefined;
     inline for (0..count) |m| acc[m] = @splat(@splat(rows.query_starts[m]));
-    var keys = page.keys + j * 4;
+    var keys = rows.page.keys + j * 4;
     for (0..s.width / 4) |step| {
         var codes: [vectors]dot.U = undefined;
         inline for (0..vectors) |v| codes[v] = keys[v * lanes * 4 ..][0 .. lanes * 4].*;
@@ -108,51 +112,38 @@ inline fn score(comptime count: usize, comptime vectors: usize, page: Page, rows
         keys += s.keys * 4;
     }
     inline for (0..vectors) |v| inline for (0..count) |m| {
-        best[m] = float.score(page, rows, m, j + v * lanes, acc[m][v], best[m]);
+        best[m] = float.score(rows, m, j + v * lanes, acc[m][v], best[m]);
     };
 }
 
-/// Merges the weighted values of `count` rows into acc [count][W]: acc * keep + sum * gain.
-pub fn sum(page: Page, all: *const Rows, count: usize, keep: [*]const f32, gain: [*]const f32, acc: [*]f32) void {
+/// Merges the weighted values: acc * keep + sum * gain.
+pub fn merge(all: *const Rows) void {
     var r: usize = 0;
-    while (r < count) : (r += rows_max) {
-        const rows = all.from(r);
-        switch (@min(rows_max, count - r)) {
-            inline 1...rows_max => |some| sumRows(some, page, &rows, keep + r, gain + r, acc + r * rows.shape.width),
+    while (r < all.count) : (r += rows_max) {
+        const rows = all.part(r, rows_max);
+        switch (rows.count) {
+            inline 1...rows_max => |count| mergeRows(count, &rows),
             else => unreachable,
         }
     }
 }
 
-fn sumRows(comptime count: usize, page: Page, rows: *const Rows, keep: [*]const f32, gain: [*]const f32, acc: [*]f32) void {
+fn mergeRows(comptime count: usize, rows: *const Rows) void {
     @setEvalBranchQuota(10_000);
-    const from, const to = rows.span(0, count);
     var c: usize = 0;
     while (c < rows.shape.width) {
         const step = stepOf((rows.shape.width - c) / lanes);
-        inline for (steps) |vectors| if (vectors == step) {
-            sumVectors(count, vectors, page, rows, from / 4, to / 4, c, keep, gain, acc + c);
-        };
+        inline for (steps) |vectors| if (vectors == step) mergeVectors(count, vectors, rows, c);
         c += lanes * step;
     }
 }
 
-inline fn sumVectors(
-    comptime count: usize,
-    comptime vectors: usize,
-    page: Page,
-    rows: *const Rows,
-    from: usize,
-    to: usize,
-    c: usize,
-    keep: [*]const f32,
-    gain: [*]const f32,
-    acc: [*]f32,
-) void {
+inline fn mergeVectors(comptime count: usize, comptime vectors: usize, rows: *const Rows, c: usize) void {
     const s = rows.shape;
+    const from, const to = rows.span(0, count);
     var sums: [count][vectors]dot.I = @splat(@splat(@splat(0)));
-    var values = page.values + (from * s.width + c) * 4;
-    for (from..to) |group| {
+    var values = rows.page.values + (from * s.width / 4 + c) * 4;
+    for (from / 4..to / 4) |group| {
         var codes: [vectors]dot.I = undefined;
         inline for (0..vectors) |v| codes[v] = @bitCast(values[v * lanes * 4 ..][0 .. lanes * 4].*);
         inline for (0..count) |m| {
@@ -162,7 +153,7 @@ inline fn sumVectors(
         values += s.width * 4;
     }
     inline for (0..count) |m| {
-        const merge: float.Merge = .of(keep[m], gain[m]);
-        inline for (0..vectors) |v| merge.add(acc + m * s.width + v * lanes, sums[m][v]);
+        const row: float.Merge = .of(rows, m);
+        inline for (0..vectors) |v| row.add(rows.acc + m * s.width + c + v * lanes, sums[m][v]);
     }
 }

@@ -26,9 +26,11 @@ const lanes = simd.lanes;
 
 const weight_max = dot.byte_max;
 
-/// Some rows of a tile and what they see of a page; all pointers are to the first of them.
+/// Some rows of a tile and what becomes of them in a page; all pointers are to the first of them.
 pub const Rows = struct {
+    page: Page,
     shape: Shape,
+    count: usize,
     /// [W] i8, a scale and what integer sums start from.
     queries: [*]const i8,
     query_scales: [*]const f32,
@@ -38,6 +40,7 @@ pub const Rows = struct {
     softcap: f32,
     /// Logs of the values' scales; zeros with a softcap, behind which they come.
     logs: [*]const f32,
+    /// The keys that they see.
     low: [*]const u32,
     high: [*]const u32,
     /// [K], of as many rows as the products have at once.
@@ -46,20 +49,19 @@ pub const Rows = struct {
     /// Largest score, and sum of weights / v scale.
     max: [*]f32,
     sum: [*]f32,
+    /// What the page is merged into [W], and the factors.
+    acc: [*]f32,
+    keep: [*]f32,
+    gain: [*]f32,
 
-    /// Those from row r on, with the same place for scores.
-    pub fn from(rows: *const Rows, r: usize) Rows {
-        var rest = rows.*;
-        rest.queries += r * rows.shape.width;
-        rest.query_scales += r;
-        rest.query_starts += r;
-        rest.commons += r;
-        rest.low += r;
-        rest.high += r;
-        rest.weights += r * rows.shape.keys;
-        rest.max += r;
-        rest.sum += r;
-        return rest;
+    /// Up to `count` of them from row r on, with the same place for scores.
+    pub fn part(rows: *const Rows, r: usize, count: usize) Rows {
+        var some = rows.*;
+        some.count = @min(count, rows.count - r);
+        inline for (.{ "queries", "acc" }) |name| @field(some, name) += r * rows.shape.width;
+        some.weights += r * rows.shape.keys;
+        inline for (.{ "query_scales", "query_starts", "commons", "low", "high", "max", "sum", "keep", "gain" }) |name| @field(some, name) += r;
+        return some;
     }
 
     /// The vectors of keys, from … to before, that hold what rows first … end-1 see: their bounds rise with the row.
@@ -74,8 +76,8 @@ pub fn startOf(codes: i32) i32 {
 }
 
 /// The scores of the keys from j on by their dots with row m; kept, and entered into the largest of each lane.
-pub inline fn score(page: Page, rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {
-    const factor = simd.load(page.key_scales + j) * simd.splat(rows.query_scales[m]);
+pub inline fn score(rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {
+    const factor = simd.load(rows.page.key_scales + j) * simd.splat(rows.query_scales[m]);
     const x = simd.fma(@as(F, @floatFromInt(dots)), factor, simd.load(rows.logs + j));
     simd.store(rows.scores + m * rows.shape.keys + j, x);
     return simd.maxSkipNan(best, x);
@@ -83,14 +85,14 @@ pub inline fn score(page: Page, rows: *const Rows, m: usize, j: usize, dots: I, 
 
 /// Caps the scores of row m and adds the logs behind, hides the keys that it does not see; returns the largest of each
 /// lane.
-pub noinline fn amend(page: Page, rows: *const Rows, m: usize, from: usize, to: usize) F {
+pub noinline fn amend(rows: *const Rows, m: usize, from: usize, to: usize) F {
     const range: Range = .{ .low = rows.low[m], .high = rows.high[m] };
     var best = simd.splat(-simd.inf);
     var j = from;
     while (j < to) : (j += lanes) {
         const at = rows.scores + m * rows.shape.keys + j;
         var x = simd.load(at);
-        if (rows.softcap != 0) x = capScores(x + simd.splat(rows.commons[m]), rows.softcap) + simd.load(page.value_logs + j);
+        if (rows.softcap != 0) x = capScores(x + simd.splat(rows.commons[m]), rows.softcap) + simd.load(rows.page.value_logs + j);
         const seen = range.keep(x, j, -simd.inf);
         simd.store(at, seen);
         best = simd.maxSkipNan(best, seen);
@@ -103,13 +105,13 @@ pub const Weights = struct {
     codes: I,
     sum: F,
 
-    pub inline fn of(page: Page, rows: *const Rows, m: usize, j: usize, sum: F) Weights {
+    pub inline fn of(rows: *const Rows, m: usize, j: usize, sum: F) Weights {
         const x = simd.load(rows.scores + m * rows.shape.keys + j);
         const w = powerOfTwo(x - simd.splat(rows.max[m]));
         return .{
             // Codes are the low bytes.
             .codes = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23))),
-            .sum = simd.fma(w, simd.load(page.value_inverses + j), sum),
+            .sum = simd.fma(w, simd.load(rows.page.value_inverses + j), sum),
         };
     }
 };
@@ -145,18 +147,17 @@ inline fn cubic(x: F, comptime c: [3]f32) F {
     return simd.fma(simd.fma(simd.fma(x, simd.splat(c[0]), simd.splat(c[1])), x, simd.splat(c[2])), x, simd.splat(1));
 }
 
-/// Factors of a row's merge.
+/// Merges vectors of one row's sums of weighted values.
 pub const Merge = struct {
     keep: F,
     gain: F,
 
-    pub inline fn of(keep: f32, gain: f32) Merge {
-        return .{ .keep = simd.splat(keep), .gain = simd.splat(gain * (1.0 / @as(f32, weight_max))) };
+    pub inline fn of(rows: *const Rows, m: usize) Merge {
+        return .{ .keep = simd.splat(rows.keep[m]), .gain = simd.splat(rows.gain[m] * (1.0 / @as(f32, weight_max))) };
     }
 
-    /// Merges sums of weighted values into a vector of the result.
-    pub inline fn add(m: Merge, acc: [*]f32, sums: I) void {
-        simd.store(acc, simd.fma(simd.load(acc), m.keep, @as(F, @floatFromInt(sums)) * m.gain));
+    pub inline fn add(merge: Merge, acc: [*]f32, sums: I) void {
+        simd.store(acc, simd.fma(simd.load(acc), merge.keep, @as(F, @floatFromInt(sums)) * merge.gain));
     }
 };
 
