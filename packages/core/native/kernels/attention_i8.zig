@@ -16,6 +16,7 @@ const kv = @import("kv_cache.zig");
 const kv_page = @import("kv_page.zig");
 const transposing = @import("transpose.zig");
 const amx = @import("amx.zig");
+const dot = @import("dot.zig");
 const dots = @import("attention_i8_dot.zig");
 const tiles = if (amx.available) @import("attention_i8_amx.zig") else struct {};
 const float = @import("attention_i8_weights.zig");
@@ -27,12 +28,10 @@ const Shape = i8_page.Shape;
 const State = view_zig.State;
 const View = view_zig.View;
 const padded = view_zig.padded;
+const lanes = simd.lanes;
 
 /// Pages whose references meet the queries together.
 const batch = 8;
-
-/// Queries that are made ready together: whole vectors at every level.
-const some = 16;
 
 /// Largest page: its keys share the steps of a row's weights, and those below half a step count in the divisor alone.
 pub const page_size_max = 128;
@@ -93,13 +92,11 @@ const Plan = struct {
         const rows = p.tile_rows;
         const s = p.shape;
         return .{
-            // maker_rows, maker_codes
+            // some_rows, columns, turned, codes, scales, starts, commons
             i8_page.Maker.rowFloats(s),
-            i8_page.Maker.codeFloats(s),
-            // q, turned, codes, scales, starts, commons
-            some * s.width,
-            padded(rows) * s.width,
-            rows * s.width / 4,
+            lanes * s.width,
+            turnedStride(rows) * s.width,
+            padded(rows) * s.width / 4,
             rows,
             rows,
             batch * padded(rows),
@@ -115,6 +112,11 @@ const Plan = struct {
         };
     }
 };
+
+/// An odd number of cache lines, else columns of W share few sets of the first cache.
+fn turnedStride(rows: usize) usize {
+    return padded(rows) | 16;
+}
 
 pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
     return if (onTiles(cmd)) workspaceOf(tiles, cmd, threads) else workspaceOf(dots, cmd, threads);
@@ -133,8 +135,9 @@ inline fn onTiles(cmd: *const abi.Command) bool {
 const no_logs: [page_size_max]f32 align(64) = @splat(0);
 
 const scratch_fields = .{
-    "maker_rows", "maker_codes", "q",   "turned", "codes", "scales", "starts", "commons",
-    "scores",     "weights",     "max", "sum",    "keep",  "gain",   "low",    "high",
+    "some_rows", "columns", "turned", "codes", "scales", "starts", "commons",
+    "scores",    "weights", "max",    "sum",   "keep",   "gain",   "low",
+    "high",
 };
 
 const Tile = struct {
@@ -145,10 +148,9 @@ const Tile = struct {
     /// All pages, [pages][kv_heads]: memory beyond those that are seen is never touched.
     pages: [*]f32,
     // Scratch; Plan.parts has the sizes.
-    maker_rows: [*]f32,
-    maker_codes: [*]i8,
-    /// Rows times scale, rotated: some [some][W]; and all [W][rows padded].
-    q: [*]f32,
+    some_rows: [*]f32,
+    /// Rows times scale, rotated: some [W][lanes], and all [W][turnedStride].
+    columns: [*]f32,
     turned: [*]f32,
     codes: [*]i8,
     scales: [*]f32,
@@ -182,20 +184,44 @@ const Tile = struct {
     fn begin(t: *Tile, q: *const abi.TensorDesc, first: usize, scale: f32) void {
         const s = t.plan.shape;
         var start: usize = 0;
-        while (start < t.rows) : (start += some) {
-            const count = @min(some, t.rows - start);
-            for (0..count, start..) |i, r| {
-                const row = t.q + i * s.width;
-                t.view.readQuery(q, first, r, scale, row[0..s.head_dim]);
-                @memset(row[s.head_dim..s.width], 0);
-                hadamard.rotate(row, s.head_dim);
-                const quantised = i8_page.quantise(row, s.width, t.codes + r * s.width);
-                t.scales[r] = quantised.scale;
-                t.starts[r] = float.startOf(quantised.sum);
-            }
-            transposing.transpose(f32, t.q, count, s.width, t.turned + start, padded(t.rows));
+        while (start < t.rows) : (start += lanes) {
+            const count = @min(lanes, t.rows - start);
+            for (0..count) |i| t.view.readQuery(q, first, start + i, scale, (t.some_rows + i * s.head_dim)[0..s.head_dim]);
+            transposing.transpose(f32, t.some_rows, count, s.head_dim, t.columns, lanes);
+            simd.setAll(t.columns + s.head_dim * lanes, (s.width - s.head_dim) * lanes, 0);
+            hadamard.rotateColumns(t.columns, s.head_dim);
+            for (0..s.width) |c| simd.store(t.turned + c * turnedStride(t.rows) + start, simd.load(t.columns + c * lanes));
+            t.quantise(start);
         }
         t.total.reset(t.rows, s.width);
+    }
+
+    /// Scales and codes of the rows in columns.
+    fn quantise(t: *Tile, start: usize) void {
+        @setEvalBranchQuota(10_000);
+        const width = t.plan.shape.width;
+        const columns: i8_page.Columns = .of(t.columns, width);
+        simd.store(t.scales + start, columns.scales);
+        const steps = width / 4;
+        const codes: [*]i32 = @as([*]i32, @ptrCast(@alignCast(t.codes))) + start * steps;
+        var sums: simd.I = @splat(0);
+        var step: usize = 0;
+        while (step + lanes <= steps) : (step += lanes) {
+            var block: [lanes]simd.F = undefined; // moved, never calculated with
+            inline for (&block, 0..) |*four, i| {
+                const own = columns.codes(step + i);
+                sums = dot.addBytes(sums, @splat(1), @bitCast(own));
+                four.* = @bitCast(own);
+            }
+            transposing.square(&block);
+            inline for (block, 0..) |row, i| simd.store(@ptrCast(codes + i * steps + step), row);
+        }
+        while (step < steps) : (step += 1) {
+            const own = columns.codes(step);
+            sums = dot.addBytes(sums, @splat(1), @bitCast(own));
+            for (@as([lanes]i32, own), 0..) |four, i| codes[i * steps + step] = four;
+        }
+        t.starts[start..][0..lanes].* = sums * @as(simd.I, @splat(float.start_factor));
     }
 
     fn run(t: *const Tile, comptime Products: type) void {
@@ -207,7 +233,8 @@ const Tile = struct {
             const last = @min(end, page + batch);
             const references = t.pageAt(t.view.head, page);
             const apart = t.plan.kv_heads * s.floats();
-            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, stride, t.commons, stride);
+            const turned = turnedStride(t.rows);
+            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, turned, t.commons, stride);
             for (page..last, 0..) |each, i| t.runPage(Products, each, t.commons + i * stride);
             page = last;
         }
@@ -290,7 +317,7 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
 /// All pages that some query sees; a task is a page of a head.
 fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache) void {
     const s = t.plan.shape;
-    const maker: i8_page.Maker = .{ .shape = s, .k = k, .v = v, .rows = t.maker_rows, .codes = t.maker_codes };
+    const maker: i8_page.Maker = .{ .shape = s, .k = k, .v = v, .rows = t.some_rows };
     const first = t.view.firstPage();
     const count = t.view.lastPage() + 1 - first;
     const end = t.view.position + t.view.tokens;

@@ -83,17 +83,12 @@ pub const Maker = struct {
     shape: Shape,
     k: kv.Cache,
     v: kv.Cache,
-    /// Scratch: `lanes` rows of W.
+    /// Scratch: `lanes` rows of W, or as many columns.
     rows: [*]f32,
-    codes: [*]i8,
 
-    /// Floats of `rows` and of `codes`.
+    /// Floats of `rows`.
     pub fn rowFloats(s: Shape) usize {
         return lanes * s.width;
-    }
-
-    pub fn codeFloats(s: Shape) usize {
-        return lanes * s.width / 4;
     }
 
     /// Makes a page of a head of which the first `live` keys are written.
@@ -126,22 +121,17 @@ pub const Maker = struct {
         } else m.mean(T, @ptrCast(@alignCast(m.k.at(page - 1, head))), s.page_size, to.reference);
         var first: usize = 0;
         while (first < s.keys) : (first += lanes) {
-            var scales: [lanes]f32 = @splat(0);
-            for (0..lanes) |i| {
-                const codes = m.codes + i * s.width;
-                if (first + i >= live) {
-                    @memset(codes[0..s.width], 0);
-                    continue;
-                }
-                const x = m.row(i);
-                transposing.widenRow(T, keys + (first + i) * n, n, x, s.width);
-                var c: usize = 0;
-                while (c < s.width) : (c += lanes) simd.store(x + c, simd.load(x + c) - simd.load(to.reference + c));
-                hadamard.rotate(x, n);
-                scales[i] = quantise(x, s.width, codes).scale;
+            const x = m.rows;
+            transposing.transpose(T, keys + first * n, @min(lanes, live -| first), n, x, lanes);
+            for (0..n) |c| simd.store(x + c * lanes, written(simd.load(x + c * lanes) - simd.splat(to.reference[c]), first, live));
+            simd.setAll(x + n * lanes, (s.width - n) * lanes, 0);
+            hadamard.rotateColumns(x, n);
+            const columns: Columns = .of(x, s.width);
+            simd.store(to.key_scales + first, columns.scales);
+            for (0..s.width / 4) |step| {
+                const codes: [*]i32 = @ptrCast(@alignCast(to.keys));
+                codes[step * s.keys + first ..][0..lanes].* = columns.codes(step) ^ flip;
             }
-            simd.store(to.key_scales + first, scales);
-            m.interleave(to.keys, first);
         }
         hadamard.rotate(to.reference, n);
     }
@@ -161,22 +151,6 @@ pub const Maker = struct {
             sum *= factor;
             simd.store(to + c, @select(f32, sum - sum == simd.zero, sum, simd.zero));
         }
-    }
-
-    /// Stores the codes of `lanes` keys from `first` on.
-    fn interleave(m: *const Maker, keys: [*]u8, first: usize) void {
-        const s = m.shape;
-        const steps = s.width / 4;
-        const from: [*]const f32 = @ptrCast(@alignCast(m.codes)); // four codes each; moved, never calculated with
-        const to: [*]i32 = @ptrCast(@alignCast(keys));
-        var step: usize = 0;
-        while (step + lanes <= steps) : (step += lanes) {
-            const block = transposing.loadBlock(f32, from + step, steps, lanes);
-            inline for (0..lanes) |i| to[(step + i) * s.keys + first ..][0..lanes].* = @as(I, @bitCast(block[i])) ^ flip;
-        }
-        while (step < steps) : (step += 1) for (0..lanes) |i| {
-            to[step * s.keys + first + i] = @as(i32, @bitCast(from[i * steps + step])) ^ flip[0];
-        };
     }
 
     fn floatValues(m: *const Maker, comptime T: type, to: Page, values: [*]const T, live: usize) void {
@@ -333,20 +307,35 @@ fn magnitude(x: [*]const f32, width: usize) f32 {
     return @bitCast(@reduce(.Max, most));
 }
 
-/// Codes of a row of whole vectors: their sum, and their scale max|x| / 127, NaN when an element is no number.
-pub fn quantise(x: [*]const f32, width: usize, codes: [*]i8) struct { scale: f32, sum: i32 } {
-    const most = magnitude(x, width);
-    const known = most > 0 and most < simd.inf;
-    const inverse = simd.splat(if (known) 127 / most else 0);
-    var sum: I = @splat(0);
-    var c: usize = 0;
-    while (c < width) : (c += lanes) {
-        const rounded: @Vector(lanes, i8) = @truncate(bits(simd.fma(simd.load(x + c), inverse, magic)));
-        codes[c..][0..lanes].* = rounded;
-        sum += @as(I, rounded);
+/// `lanes` rows of W in columns [W][lanes], as codes.
+pub const Columns = struct {
+    x: [*]const f32,
+    /// max|x| / 127 of each row, NaN where an element is no number.
+    scales: F,
+    inverses: F,
+
+    pub fn of(x: [*]const f32, width: usize) Columns {
+        var largest: I = @splat(0);
+        // As integers NaN comes out on top.
+        for (0..width) |c| largest = @max(largest, bits(@abs(simd.load(x + c * lanes))));
+        const most: F = @bitCast(largest);
+        const number = most - most == simd.zero;
+        const unknown = simd.splat(std.math.nan(f32));
+        const inverses = @select(f32, number, simd.splat(127) / most, simd.zero);
+        return .{
+            .x = x,
+            .scales = @select(f32, number, most / simd.splat(127), unknown),
+            .inverses = @select(f32, most == simd.zero, simd.zero, inverses),
+        };
     }
-    return .{ .scale = if (most - most == 0) most / 127 else std.math.nan(f32), .sum = @reduce(.Add, sum) };
-}
+
+    /// Four codes of each row.
+    pub inline fn codes(columns: Columns, step: usize) I {
+        var four: I = @splat(0);
+        inline for (0..4) |i| four |= byte(simd.fma(simd.load(columns.x + (step * 4 + i) * lanes), columns.inverses, magic), i);
+        return four;
+    }
+};
 
 /// Sets logs and inverses of `lanes` values by their largest magnitudes; returns what makes codes of elements.
 fn setScales(to: Page, first: usize, most: F) F {

@@ -279,7 +279,7 @@ test "a page in int8 is its rows, to half a step" {
         const case: Case = try .init(o);
         defer case.deinit();
         const shape: i8_page.Shape = .init(page_size, head_dim);
-        const memory = try allocator.alignedAlloc(f32, .@"64", shape.floats() + 2 * i8_page.Maker.rowFloats(shape));
+        const memory = try allocator.alignedAlloc(f32, .@"64", shape.floats() + i8_page.Maker.rowFloats(shape));
         defer allocator.free(memory);
         @memset(memory, std.math.nan(f32));
         const scratch = memory.ptr + shape.floats();
@@ -288,7 +288,6 @@ test "a page in int8 is its rows, to half a step" {
             .k = .init(&case.k.desc, &case.pages.desc),
             .v = .init(&case.v.desc, &case.pages.desc),
             .rows = scratch,
-            .codes = @ptrCast(scratch + i8_page.Maker.rowFloats(shape)),
         };
         const page: i8_page.Page = .at(shape, memory.ptr);
         const live = page_size - 3;

@@ -70,10 +70,8 @@ pub const Rows = struct {
     }
 };
 
-/// What integer sums start from, by the sum of a query's codes.
-pub fn startOf(codes: i32) i32 {
-    return codes * comptime dot.Scheme.startFactor(.fours, 128, 255);
-}
+/// What integer sums start from, per unit of the sum of a query's codes.
+pub const start_factor = dot.Scheme.startFactor(.fours, 128, 255);
 
 /// The scores of the keys from j on by their dots with row m; kept, and entered into the largest of each lane.
 pub inline fn score(rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {

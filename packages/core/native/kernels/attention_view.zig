@@ -87,20 +87,26 @@ pub const View = struct {
         }
     }
 
-    /// Asks for row r of a token that comes soon: no hardware sees rows of tokens coming, which lie far apart.
-    fn near(v: *const View, desc: *const abi.TensorDesc, first: usize, r: usize) void {
-        const token = r / v.group + 2;
-        if (token >= v.tokens) return;
-        const address = views.addressOf(desc, &.{ first + token, v.head * v.group + r % v.group });
-        const line = 64;
-        for (0..views.dim(desc, 2) * @sizeOf(f32) / line) |i| @prefetch(@as([*]const u8, @ptrFromInt(address + i * line)), .{});
+    /// Where row r of q or of the output, f32, lies; `first` is the tile's first token. Asks for the row of a token that
+    /// comes soon: no hardware sees rows of tokens coming, which lie far apart.
+    fn rowOf(v: *const View, desc: *const abi.TensorDesc, first: usize, r: usize) views.Cursor(false) {
+        const token = r / v.group;
+        const head = v.head * v.group + r - token * v.group;
+        const apart = desc.strides[0] * @sizeOf(f32);
+        const offset = @as(i64, @intCast(first + token)) * apart + @as(i64, @intCast(head)) * desc.strides[1] * @sizeOf(f32);
+        const address: usize = @intCast(@as(i64, @intCast(desc.data)) + offset);
+        const soon = 2;
+        if (token + soon < v.tokens) {
+            const line = 64;
+            const next: usize = @intCast(@as(i64, @intCast(address)) + soon * apart);
+            for (0..views.dim(desc, 2) * @sizeOf(f32) / line) |i| @prefetch(@as([*]const u8, @ptrFromInt(next + i * line)), .{});
+        }
+        return .{ .p = @ptrFromInt(address), .stride = @intCast(desc.strides[2]) };
     }
 
     /// Copies the row of q [tokens, heads, head_dim] times `scale`; `first` is the tile's first token.
     pub fn readQuery(v: *const View, q: *const abi.TensorDesc, first: usize, r: usize, scale: f32, to: []f32) void {
-        v.near(q, first, r);
-        const from = views.addressOf(q, &.{ first + r / v.group, v.head * v.group + r % v.group });
-        const x: views.Cursor(false) = .{ .p = @ptrFromInt(from), .stride = @intCast(q.strides[2]) };
+        const x = v.rowOf(q, first, r);
         var i: usize = 0;
         if (x.stride == 1) while (i + lanes <= to.len) : (i += lanes) simd.store(to.ptr + i, simd.load(x.p + i) * simd.splat(scale));
         while (i < to.len) : (i += 1) to[i] = x.at(i).* * scale;
@@ -110,9 +116,7 @@ pub const View = struct {
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
         const n = views.dim(out, 2);
         for (0..v.rows()) |r| {
-            v.near(out, first, r);
-            const address = views.addressOf(out, &.{ first + r / v.group, v.head * v.group + r % v.group });
-            const y: views.Cursor(false) = .{ .p = @ptrFromInt(address), .stride = @intCast(out.strides[2]) };
+            const y = v.rowOf(out, first, r);
             const sum = s.sum[r];
             const inverse = if (sum == 0) 0 else 1 / sum;
             const acc = s.acc + r * width;

@@ -81,6 +81,46 @@ inline fn within(v: V) V {
     return x;
 }
 
+/// Rotates `simd.lanes` rows of n elements that lie in columns, x[element * lanes + row]: the bits of `rotate`.
+pub fn rotateColumns(x: [*]f32, n: usize) void {
+    const size = span(n);
+    if (size < width) return;
+    const factor = 1 / @sqrt(@as(f32, @floatFromInt(size)));
+    const columns: [*]align(4) simd.F = @ptrCast(x);
+    var start: usize = 0;
+    while (start < n) : (start += size) {
+        const own = columns + start;
+        for (0..size / width) |i| mix(width, own + i * width, 1, if (size == width) factor else 1);
+        var done: usize = width;
+        while (done < size) {
+            const count = @min(width, size / done);
+            const last: f32 = if (done * count == size) factor else 1;
+            for (0..size / (done * count)) |i| for (0..done) |j| switch (count) {
+                inline 2, 4, 8, 16 => |c| mix(c, own + i * done * count + j, done, last),
+                else => unreachable,
+            };
+            done *= count;
+        }
+    }
+}
+
+/// All steps between `count` columns that lie `apart`.
+inline fn mix(comptime count: usize, x: [*]align(4) simd.F, apart: usize, factor: f32) void {
+    @setEvalBranchQuota(10_000);
+    var v: [count]simd.F = undefined;
+    inline for (&v, 0..) |*one, i| one.* = x[i * apart];
+    comptime var step = 1;
+    inline while (step < count) : (step *= 2) {
+        inline for (0..count) |i| if (i & step == 0) {
+            const a = v[i];
+            const b = v[i + step];
+            v[i] = a + b;
+            v[i + step] = a - b;
+        };
+    }
+    inline for (v, 0..) |one, i| x[i * apart] = one * simd.splat(factor);
+}
+
 /// Scalar oracle: element i of the result is the sum of x[j] * (-1)^(number of bits that i and j share).
 fn oracle(x: []const f32, out: []f64) void {
     const size = span(x.len);
@@ -104,6 +144,23 @@ test "rotate equals the oracle and is its own inverse" {
         for (y[0..n], want[0..n]) |a, b| try std.testing.expectApproxEqAbs(b, a, 2e-6);
         rotate(&y, n);
         for (y[0..n], x[0..n]) |a, b| try std.testing.expectApproxEqAbs(b, a, 2e-6);
+    }
+}
+
+test "rows in columns rotate to the same bits" {
+    for ([_]usize{ 16, 19, 32, 64, 80, 96, 128, 256, 512, 1024 }) |n| {
+        var rows: [simd.lanes][1024]f32 = undefined;
+        var columns: [1024 * simd.lanes]f32 = undefined;
+        var random: std.Random.DefaultPrng = .init(n);
+        for (&rows, 0..) |*row, r| {
+            for (row[0..n], 0..) |*x, i| {
+                x.* = random.random().floatNorm(f32);
+                columns[i * simd.lanes + r] = x.*;
+            }
+            rotate(row, n);
+        }
+        rotateColumns(&columns, n);
+        for (rows, 0..) |row, r| for (row[0..n], 0..) |x, i| try std.testing.expectEqual(x, columns[i * simd.lanes + r]);
     }
 }
 

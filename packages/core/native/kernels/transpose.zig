@@ -31,7 +31,7 @@ inline fn shuffle(a: F, b: F, comptime mask: [lanes]i32) F {
 }
 
 /// v[r][c] becomes v[c][r].
-inline fn square(v: *[lanes]F) void {
+pub inline fn square(v: *[lanes]F) void {
     inline for (0..lanes / 4) |q| {
         const r = v[4 * q ..][0..4];
         const a = shuffle(r[0], r[1], comptime inLane(.{ 0, ~@as(i32, 0), 1, ~@as(i32, 1) }));
