@@ -11,11 +11,14 @@ import { type DType, encodeLinearVariant, type KernelRow, type LinearVariant } f
 /** `tile_sizes` of core's native/kernels/linear_i8.zig, by level; beside AMX's tiles, level amx has those of avx512vnni. */
 export const tileRows: Readonly<Record<string, readonly number[]>> = {
   portable: [2],
-  avx2: [2, 4],
-  avxvnni: [2, 4],
-  avx512vnni: [4, 8],
-  amx: [4, 8],
+  avx2: [2, 3, 4],
+  avxvnni: [2, 3],
+  avx512vnni: [4, 6, 8],
+  amx: [4, 6, 8],
 };
+
+/** `rows_min` of core's native/kernels/linear_amx.zig. */
+export const linearThreshold: Readonly<Record<string, number>> = { amx: 64 };
 
 /** Types that weights in blocks have once packed. */
 const quantised: readonly DType[] = ["q8_0", "q4_0", "q5_0", "q4_k", "q6_k", "q8_g16"];
@@ -58,9 +61,9 @@ const namedCpus: readonly KernelRow[] = [
     ["zen5"],
     "avx512vnni",
     "prefill",
-    { tileRows: 8 },
-    "GEMM in tiles of 8 rows: 512-bit units do as many dots as loads in a cycle, so a vector of weights has to serve " +
-      "many rows (derived, not measured here)",
+    { tileRows: 6 },
+    "GEMM in tiles of 6 rows by two panels: 512-bit units do as many dots as loads in a cycle, so what is loaded has to " +
+      "serve many dots (derived, not measured here)",
   ),
   ...["amx", "avx512vnni", "avxvnni", "avx2"].map((level) =>
     int8Linear(
@@ -76,25 +79,25 @@ const namedCpus: readonly KernelRow[] = [
     amxServers,
     "amx",
     "prefill",
-    { tileRows: 8 },
-    "GEMM; from 64 rows on in bf16 on AMX tiles, in a trial at 1.4 to 1.6 TOPS a core beside 0.55 to 0.64 of VNNI, with " +
-      "fewer rows in tiles of 8 (not measured here)",
+    { tileRows: 6 },
+    "GEMM; from 64 rows on in bf16 on AMX tiles, on such a server at 1.3 TOPS a core beside 0.5 of VNNI, with fewer rows in " +
+      "tiles of 6 by two panels",
   ),
   int8Linear(
-    amxServers,
+    [...amxServers, "ice-lake-x", "ice-lake", "tiger-lake", "rocket-lake", "cascade-lake", "cooper-lake"],
     "avx512vnni",
     "prefill",
-    { tileRows: 8 },
-    "GEMM in tiles of 8 rows: in a trial dots with their loads reached 7.3 G/s in tiles of 8 rows by 48 columns, 6.0 to " +
-      "6.6 in 6 by 32 (not measured here)",
+    { tileRows: 6 },
+    "GEMM in tiles of 6 rows by two panels: on an AMX server 1.1 to 1.4 times as fast as 8 rows by one, for two panels share " +
+      "what is loaded of x (derived for the others, not measured)",
   ),
   int8Linear(
-    ["skylake-x"],
+    [...amxServers, "haswell", "broadwell", "skylake", "skylake-x"],
     "avx2",
     "prefill",
-    { tileRows: 4 },
-    "GEMM in tiles of 4 rows by 2 vectors of 256 bits: the kernels for 512 bits need VNNI, which this CPU lacks; 8 sums " +
-      "leave half of the 16 registers to weights and products (derived, not measured here)",
+    { tileRows: 3 },
+    "GEMM in tiles of 3 rows by 2 vectors, whose sums stay in registers: on an AMX server as fast as 4 rows in Q4_0, 1.1 to " +
+      "1.2 times in Q4_K and Q6_K (derived for the others, not measured)",
   ),
   int8Linear(
     hybrids,
@@ -108,9 +111,9 @@ const namedCpus: readonly KernelRow[] = [
     hybrids,
     "avxvnni",
     "prefill",
-    { tileRows: 4 },
-    "GEMM in tiles of 4 rows by 2 vectors: 8 sums in 16 registers; tasks are many and small, so E-cores take fewer of " +
-      "them (derived, not measured here)",
+    { tileRows: 3 },
+    "GEMM in tiles of 3 rows by 2 vectors, whose sums stay in registers: at this level of an AMX server 1.2 to 1.5 times as " +
+      "fast as 4 rows; tasks are many and small, so E-cores take fewer of them (derived for these CPUs)",
   ),
 ];
 

@@ -12,7 +12,7 @@
  */
 import { type BackendPlugin, MllmError } from "@mllm/core";
 import { fileURLToPath } from "node:url";
-import { kernelRows, tileRows } from "./kernel_rows.ts";
+import { kernelRows, linearThreshold, tileRows } from "./kernel_rows.ts";
 
 const libraryNames: Partial<Record<typeof Deno.build.os, string>> = {
   linux: "libmllm_x86.so",
@@ -41,4 +41,5 @@ export const x86: BackendPlugin = {
   library,
   kernelRows,
   tileRows,
+  linearThreshold,
 };

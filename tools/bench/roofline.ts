@@ -42,7 +42,7 @@ const floats = /^(f32|f16|bf16) /;
 
 /** With the default activations, products of quantised weights and a prompt's attention beside them run on integers. */
 function integerOps(test: string, profile: TestProfile): (op: string, kind: string) => boolean {
-  const isQuantised = (op: string, kind: string) => op === "linear" && !floats.test(kind);
+  const isQuantised = (op: string, kind: string) => (op === "linear" && !floats.test(kind)) || op === "linear_swiglu";
   const isPrompt = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0) >= attentionI8TokensMin;
   const attends = isPrompt && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
   return (op, kind) => isQuantised(op, kind) || (op === "attention" && attends);

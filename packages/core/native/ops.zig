@@ -305,7 +305,7 @@ pub const table = [_]Op{
         .id = 31,
         .name = "quantize_rows",
         .doc = "Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest " ++
-            "even(x / scale).",
+            "even(x * (1 / scale)).",
         .inputs = &.{.{ .name = "x", .form = "f32 [rows, k] rows; k divides by 32" }},
         .outputs = &.{.{ .name = "out", .form = "q8a [rows, k]" }},
     },
@@ -388,6 +388,17 @@ pub const table = [_]Op{
         },
         .ints = &.{.{ .name = "normalized", .doc = "1: the weights of a row are divided by their sum" }},
         .floats = &.{.{ .name = "scale", .doc = "factor before the softmax" }},
+    },
+    .{
+        .id = 38,
+        .name = "linear_swiglu",
+        .doc = "silu(x @ gate^T) * (x @ up^T): the same bits as two `linear`, then swiglu, without their results in memory.",
+        .inputs = &.{
+            .{ .name = "x", .form = "q8a [rows, k]" },
+            .{ .name = "gate", .form = "packed [n, k]; quantised" },
+            .{ .name = "up", .form = "packed [n, k]; of the dtype of gate" },
+        },
+        .outputs = &.{.{ .name = "out", .form = "f32|q8a [rows, n] rows; n divides by 32; q8a: the bits of quantize_rows of the f32 result" }},
     },
 };
 

@@ -31,6 +31,8 @@ export interface BackendPlugin {
   readonly kernelRows: readonly KernelRow[];
   /** By level: the register tiles that `linear` has there in int8, in rows, rising; the last is the level's choice. */
   readonly tileRows?: Readonly<Record<string, readonly number[]>>;
+  /** By level: from how many rows on `linear` rounds int8 activations otherwise than with fewer. */
+  readonly linearThreshold?: Readonly<Record<string, number>>;
 }
 
 /** What a backend says about the machine it would run on, or runs on. */
@@ -262,6 +264,16 @@ export class Backend implements Disposable {
     this.selector = new KernelSelector(plugin.kernelRows, device.level, device.microarchitecture);
     this.writer = new CommandWriter(1);
     this.#writerAddress = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.writer.bytes)));
+  }
+
+  /**
+   * Numbers of tokens, rising, from which on a run of a prompt rounds otherwise than a shorter one: runs beyond the
+   * last give a token the same bits whatever their length. None with f32 activations.
+   */
+  get runThresholds(): readonly number[] {
+    if (this.activations !== "i8") return [];
+    const linear = this.plugin.linearThreshold?.[this.device.level];
+    return linear === undefined ? [abi.attentionI8TokensMin] : [abi.attentionI8TokensMin, linear];
   }
 
   /** Bytes of tensors, caches and programs' inputs and outputs that are not freed yet; mapped files do not count. */

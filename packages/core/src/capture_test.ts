@@ -444,6 +444,8 @@ function randomProgram(rng: Random, x: Tensor, w: Tensor, matrix: Tensor): Tenso
       () => ops.swiglu(a, b),
       () => ops.linear(a, matrix),
       () => ops.linear(ops.swiglu(a, b), matrix),
+      () => ops.swiglu(ops.linear(a, matrix), ops.linear(a, matrix)),
+      () => ops.linear(ops.swiglu(ops.linear(b, matrix), ops.linear(b, matrix)), matrix),
       () => ops.linear(ops.rmsnorm(a, w, { eps: 1e-6 }), matrix),
       () => ops.topk(ops.softmax(a), width).values,
     ];

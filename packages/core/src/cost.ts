@@ -98,6 +98,11 @@ function linearOperations({ inputs }: CostedOp, run: CostedRun): number {
   return rows * n * (2 * k + (inputs[2] === undefined ? 0 : 1));
 }
 
+function linearSwigluOperations({ inputs }: CostedOp, run: CostedRun): number {
+  const [rows, k] = shapeOf(inputs[0]!, run);
+  return rows * maxDim(inputs[1]!.shape[0]) * (4 * k + 5);
+}
+
 function matmulOperations({ inputs, outputs }: CostedOp, run: CostedRun): number {
   return 2 * elements(outputs[0], run) * shapeOf(inputs[0]!, run).at(-1)!;
 }
@@ -183,6 +188,7 @@ const rules: Readonly<Record<OpName, Rule>> = {
   quantize_rows: { operations: 3 },
   pack_weight: { weights: [0] },
   linear: { operations: linearOperations, weights: [1, 2] },
+  linear_swiglu: { operations: linearSwigluOperations, weights: [1, 2] },
   matmul: { operations: matmulOperations },
   kv_append: { bytes: kvAppendBytes },
   attention: { operations: attentionOperations, bytes: attentionBytes },

@@ -206,6 +206,12 @@ const rules: Partial<Record<OpName, Rule>> = {
   quantize_rows(call) {
     if (maxDim(call.input(0).shape[1]) % 32 !== 0) call.fail("k must divide by 32");
   },
+  linear_swiglu(call) {
+    const [gate, up] = [call.input(1), call.input(2)];
+    if (!dtypes[gate.dtype].quantized) call.fail("gate must be quantised weights");
+    if (gate.dtype !== up.dtype) call.fail("up must have the type of gate");
+    if (maxDim(gate.shape[0]) % 32 !== 0) call.fail("n must divide by 32");
+  },
   pack_weight: packWeight,
   kv_append: kvAppend,
   attention(call) {

@@ -165,7 +165,7 @@ export class LanguageModel implements Disposable {
 
   /** What decides which tokens of a prompt run together. */
   get runLimits(): RunLimits {
-    return { chunk: this.settings.chunk, activations: this.backend.activations };
+    return { chunk: this.settings.chunk, thresholds: this.backend.runThresholds };
   }
 
   /** Tokens that fit into the context, prompt and reply together. */

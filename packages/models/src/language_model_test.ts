@@ -2,7 +2,7 @@ import { x86 } from "@mllm/backend-x86";
 import { MllmError, openBackend } from "@mllm/core";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { sameBits } from "../testing/oracle.ts";
+import { maxAbsDifference, sameBits } from "../testing/oracle.ts";
 import type { GenerateOptions, Generation } from "./generation/generate.ts";
 import { embeddedModelPath } from "./embedded_model.ts";
 import type { LanguageModel } from "./language_model.ts";
@@ -89,7 +89,8 @@ describe("LanguageModel", () => {
     };
     const whole = await runPrompt();
     const again = await runPrompt();
-    assertEquals([whole.cached, again.cached], [0, 38]);
+    const least = model.backend.runThresholds.at(-1)!; // as many run again
+    assertEquals([whole.cached, again.cached], [0, ids.length - least]);
     assert(sameBits(whole.logits, again.logits));
   });
 
@@ -98,7 +99,10 @@ describe("LanguageModel", () => {
     const ids = Array.from({ length: 129 }, (_, i) => 5 + i * i % 90); // one more than an evaluation runs at once
     const { logits } = await model.evaluate(ids);
     const last = logits.subarray(-model.network.config.vocabSize);
-    assert(sameBits(last, await model.forward(ids, 0)));
+    const alone = await model.forward(ids, 0);
+    // At level amx the head multiplies many rows in bf16, one row in int8.
+    if (model.backend.device.level === "amx") assert(maxAbsDifference(last, alone) < 0.2);
+    else assert(sameBits(last, alone));
     const nll = (await model.score([...ids, 7])).at(-1)!;
     assert(Math.abs(nll - Math.log(last.reduce((sum, one) => sum + Math.exp(one - last[7]), 0))) < 1e-4);
   });

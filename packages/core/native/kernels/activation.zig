@@ -53,6 +53,9 @@ fn Gated(comptime f: fn (F) callconv(.@"inline") F) type {
     };
 }
 
+/// silu(gate) * up.
+pub const Swiglu = Gated(siluOf);
+
 const Softcap = struct {
     cap: f32,
     pub inline fn eval(self: Softcap, x: F) F {
@@ -111,7 +114,7 @@ pub fn softcap(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
 }
 
 pub fn swiglu(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
-    elementwise.map(ctx, cmd, 2, Gated(siluOf){});
+    elementwise.map(ctx, cmd, 2, Swiglu{});
 }
 
 pub fn geglu_tanh(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {

@@ -2,6 +2,7 @@
 
 /// Those of at least `rows_min` rows in q8a.
 pub const linear = @import("linear_amx.zig");
+pub const linear_swiglu = linear.swiglu;
 
 /// Those in int8.
 pub const attention = struct {

@@ -114,24 +114,9 @@ pub const Weights = struct {
     }
 };
 
-const avx512 = struct {
-    extern fn @"llvm.x86.avx512.mask.reduce.ps.512"(F, i32, F, i16, i32) F;
-    extern fn @"llvm.x86.avx512.mask.scalef.ps.512"(F, F, F, i16, i32) F;
-
-    /// x - floor(x).
-    inline fn fraction(x: F) F {
-        return @"llvm.x86.avx512.mask.reduce.ps.512"(x, 1, x, -1, 4);
-    }
-
-    /// x * 2^floor(y).
-    inline fn scale(x: F, y: F) F {
-        return @"llvm.x86.avx512.mask.scalef.ps.512"(x, y, x, -1, 4);
-    }
-};
-
 /// 2^x for x ≤ 0 to 1.1e-4, exact at 0; below -126 that or 0.
 inline fn powerOfTwo(x: F) F {
-    if (dot.level == .avx512vnni) return avx512.scale(cubic(avx512.fraction(x), .{ 0.07706704, 0.227645, 0.6951168 }), x);
+    if (dot.level == .avx512vnni) return simd.avx512.scale(cubic(simd.avx512.fraction(x), .{ 0.07706704, 0.227645, 0.6951168 }), x);
     const magic = simd.splat(12582912.0 + 127); // rounds, and leaves the exponent of 2^n in the low bits
     const t = x + magic;
     const r = x - (t - magic);

@@ -61,7 +61,8 @@ pub const Problem = struct {
     }
 };
 
-fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
+/// Whether so many rows of a command go through GEMM.
+pub fn usesGemm(cmd: *const abi.Command, rows: usize) bool {
     const kind = packed_weights.kindOf(cmd.inputs[1].dtype).?;
     const few: usize = if (isF32(&cmd.inputs[0])) linear_f32.fewRows(kind) else linear_i8.few_rows;
     return linear_variant.isGemm(linear_variant.of(cmd), rows, few);
@@ -72,9 +73,18 @@ fn isF32(desc: *const abi.TensorDesc) bool {
 }
 
 pub fn problemOf(cmd: *const abi.Command) Problem {
-    const x = &cmd.inputs[0];
-    const w = &cmd.inputs[1];
     const out = &cmd.outputs[0];
+    var problem = productOf(cmd, 1);
+    problem.out = @ptrFromInt(out.data);
+    problem.out_row = @intCast(out.strides[0]);
+    problem.bias = if (cmd.given(2)) @ptrFromInt(cmd.inputs[2].data) else null;
+    return problem;
+}
+
+/// x times the weights that are input `index`, without a bias; whoever asks says where it goes.
+pub fn productOf(cmd: *const abi.Command, index: usize) Problem {
+    const x = &cmd.inputs[0];
+    const w = &cmd.inputs[index];
     const kind = packed_weights.kindOf(w.dtype).?;
     const k: usize = @intCast(w.shape[1]);
     return .{
@@ -87,9 +97,9 @@ pub fn problemOf(cmd: *const abi.Command) Problem {
         .x_row_bytes = if (isF32(x)) @as(usize, @intCast(x.strides[0])) * 4 else abi.q8aRowBytes(k),
         .weights = @ptrFromInt(w.data),
         .panel_bytes = packed_weights.panelBytes(kind, k),
-        .out = @ptrFromInt(out.data),
-        .out_row = @intCast(out.strides[0]),
-        .bias = if (cmd.given(2)) @ptrFromInt(cmd.inputs[2].data) else null,
+        .out = undefined,
+        .out_row = undefined,
+        .bias = null,
     };
 }
 

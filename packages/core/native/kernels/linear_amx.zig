@@ -1,4 +1,4 @@
-//! `linear` with activations in q8a and at least `rows_min` rows, on AMX tiles: products of bf16, sums in f32.
+//! `linear` and `linear_swiglu` of at least `rows_min` rows in q8a, on AMX tiles: products of bf16, sums in f32.
 //!
 //! Activations (scale * code) and weights (as the reference dequantises them) are rounded to bf16, to nearest even. A
 //! sum starts at the bias and takes 32 elements of K at a time, in order of K: so its bits depend neither on the number
@@ -17,6 +17,7 @@ const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
 const linear = @import("linear.zig");
 const unpack = @import("linear_amx_unpack.zig");
+const Pair = @import("linear_swiglu.zig").Pair;
 
 const F = dot.F;
 const U = dot.U;
@@ -35,27 +36,46 @@ const task_rows_max = 512;
 const task_columns_max = 256;
 
 pub fn takes(cmd: *const abi.Command) bool {
+    return hasRows(cmd);
+}
+
+fn hasRows(cmd: *const abi.Command) bool {
     return cmd.inputs[0].dtype == @intFromEnum(abi.Dtype.q8a) and cmd.inputs[0].shape[0] >= rows_min;
 }
 
-/// Runs a command that `takes` said yes to.
+/// Runs a `linear` that `takes` said yes to.
 pub fn run(ctx: *context.Context, cmd: *const abi.Command) void {
-    const problem = linear.problemOf(cmd);
-    std.debug.assert(ctx.scratch.len >= scratchBytes(cmd, ctx.threads));
-    switch (problem.kind) {
-        .f32, .f16, .bf16 => unreachable, // q8a goes with quantised weights only
-        inline else => |kind| gemm(kind, ctx, &problem),
-    }
+    gemmOf(ctx, cmd, .{ .first = linear.problemOf(cmd) });
 }
 
-/// Scratch of a command that `takes` says yes to, and of every one with fewer rows.
+/// Scratch of a `linear` that `takes` says yes to, and of every one with fewer rows.
 pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
-    const x = &cmd.inputs[0];
+    return bytesOf(cmd, threads, 1);
+}
+
+/// The same three of `linear_swiglu`.
+pub const swiglu = struct {
+    pub fn takes(cmd: *const abi.Command) bool {
+        return hasRows(cmd);
+    }
+
+    pub fn run(ctx: *context.Context, cmd: *const abi.Command) void {
+        const pair: Pair = .init(cmd);
+        gemmOf(ctx, cmd, .{ .first = pair.gate, .pair = &pair });
+    }
+
+    pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
+        return bytesOf(cmd, threads, 2);
+    }
+};
+
+fn bytesOf(cmd: *const abi.Command, threads: u32, products: usize) u64 {
+    const rows: usize = @intCast(cmd.inputs[0].shape[0]);
     const n: usize = @intCast(cmd.inputs[1].shape[0]);
     const k: usize = @intCast(cmd.inputs[1].shape[1]);
     var most: u64 = 0;
     for (1..threads + 1) |t| { // fewer threads may each need more
-        const plan = Plan.init(@intCast(x.shape[0]), n, k, t);
+        const plan = Plan.init(rows, n, k, products, t);
         most = @max(most, plan.rowsBytes() + t * plan.threadBytes(plan.task_row_pairs_most));
     }
     return most;
@@ -66,17 +86,19 @@ const Plan = struct {
     /// Blocks of 32 along K.
     steps: usize,
     row_tiles: usize,
+    /// Of all products.
     panels: usize,
     group_pairs: usize,
     task_row_pairs: usize,
     /// The largest `task_row_pairs` of products with at most these rows: 512 rows in one part have more than 513 in two.
     task_row_pairs_most: usize,
 
-    fn init(rows: usize, n: usize, k: usize, threads: usize) Plan {
+    fn init(rows: usize, n: usize, k: usize, products: usize, threads: usize) Plan {
         const row_tiles = divCeil(rows, amx.rows);
-        const pairs = divCeil(divCeil(n, packed_weights.panel), 2);
+        const panels = divCeil(n, packed_weights.panel) * products;
+        const pairs = divCeil(panels, 2);
         // Every group reads all activations, so groups are as wide as leaves two for each thread.
-        const group_pairs = std.math.clamp(pairs / (2 * threads), 1, task_columns_max / 32);
+        const group_pairs = std.math.clamp(pairs / (2 * threads) / products * products, products, task_columns_max / 32);
         // Rows are shared out only where columns are too few: each part unpacks the weights again.
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, group_pairs));
         const parts = @max(spare, divCeil(rows, task_rows_max));
@@ -84,7 +106,7 @@ const Plan = struct {
         return .{
             .steps = k / step_k,
             .row_tiles = row_tiles,
-            .panels = divCeil(n, packed_weights.panel),
+            .panels = panels,
             .group_pairs = group_pairs,
             .task_row_pairs = divCeil(row_pairs, parts),
             .task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows)),
@@ -129,8 +151,33 @@ fn divCeil(a: usize, b: usize) usize {
     return (a + b - 1) / b;
 }
 
-fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    const plan = Plan.init(problem.rows, problem.n, problem.k, ctx.threads);
+/// One product, or both of a gate: then pairs of panels of the gate and the other take turns, and a block of 32 columns is
+/// two pairs of panels.
+const Products = struct {
+    first: Problem,
+    pair: ?*const Pair = null,
+
+    fn count(self: *const Products) usize {
+        return if (self.pair == null) 1 else 2;
+    }
+
+    fn panelAt(self: *const Products, p: usize) [*]const u8 {
+        const pair = self.pair orelse return self.first.panelAt(p);
+        return (if (p / 2 % 2 == 0) &pair.gate else &pair.up).panelAt(p / 4 * 2 + p % 2);
+    }
+};
+
+fn gemmOf(ctx: *context.Context, cmd: *const abi.Command, products: Products) void {
+    std.debug.assert(ctx.scratch.len >= bytesOf(cmd, ctx.threads, products.count()));
+    switch (products.first.kind) {
+        .f32, .f16, .bf16 => unreachable, // q8a goes with quantised weights only
+        inline else => |kind| gemm(kind, ctx, &products),
+    }
+}
+
+fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) void {
+    const problem = &products.first;
+    const plan = Plan.init(problem.rows, problem.n, problem.k, products.count(), ctx.threads);
     const rows = ctx.scratch.ptr;
     if (ctx.phase == 0) {
         const share = ctx.range(plan.row_tiles, 1);
@@ -147,6 +194,7 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) voi
         const first_tile = number % plan.rowParts() * plan.task_row_pairs * 2;
         const task: Task = .{
             .problem = problem,
+            .products = products,
             .plan = &plan,
             .rows = rows,
             .weights = own,
@@ -180,6 +228,7 @@ fn packRows(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(
 /// A group of columns and some of the rows.
 const Task = struct {
     problem: *const Problem,
+    products: *const Products,
     plan: *const Plan,
     /// Activations of all rows.
     rows: [*]align(64) const u8,
@@ -199,7 +248,7 @@ const Task = struct {
                 inline 1, 2 => |panels| {
                     inline for (0..panels) |i| {
                         const tile: [*]align(64) u8 = @alignCast(task.weights + i * amx.tile_bytes);
-                        unpack.unpackPanel(kind, task.problem.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
+                        unpack.unpackPanel(kind, task.products.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
                     }
                     var ahead: Ahead = if (p + panels < task.panels.end)
                         task.weightsAhead(kind, p + panels, first)
@@ -208,6 +257,7 @@ const Task = struct {
                     else
                         .{};
                     task.multiply(panels, first, steps, p, &ahead);
+                    if (first + steps == task.plan.steps and task.products.pair != null and p / 2 % 2 == 1) task.gate(p);
                 },
                 else => unreachable,
             };
@@ -221,7 +271,7 @@ const Task = struct {
         const end = f.blockAt(@min(first + block_steps, task.plan.steps));
         const parts = divCeil(task.tiles.end - task.tiles.start, 2);
         return .{
-            .panels = .{ task.problem.panelAt(p), task.problem.panelAt(@min(p + 1, task.panels.end - 1)) },
+            .panels = .{ task.products.panelAt(p), task.products.panelAt(@min(p + 1, task.panels.end - 1)) },
             .at = start,
             .end = end,
             .part = std.mem.alignForward(usize, divCeil(end - start, parts), 64),
@@ -249,10 +299,11 @@ const Task = struct {
             switch (@as(usize, @min(2, task.tiles.end - t))) {
                 inline 1, 2 => |tm| {
                     const is_last = first + steps == task.plan.steps;
-                    const is_direct = is_last and task.isWhole(tm, tn, t, p);
+                    const is_result = is_last and task.products.pair == null;
+                    const is_direct = is_result and task.isWhole(tm, tn, t, p);
                     const to = if (is_direct) task.output(t, p) else task.kept(t, p);
                     multiplyTiles(tm, tn, steps, x, task.weights, to, from);
-                    if (is_last and !is_direct) task.copyOut(tm, tn, t, p);
+                    if (is_result and !is_direct) task.copyOut(tm, tn, t, p);
                 },
                 else => unreachable,
             }
@@ -281,6 +332,21 @@ const Task = struct {
         const row_bytes = task.problem.out_row * 4;
         const base = task.problem.out + t * amx.rows * task.problem.out_row + p * packed_weights.panel;
         return .{ .base = @ptrCast(base), .row = row_bytes, .tile_row = amx.rows * row_bytes, .tile_column = 64 };
+    }
+
+    /// Gates 32 columns of all rows, whose sums are those of the pair of panels before p and of the one at p.
+    fn gate(task: *const Task, p: usize) void {
+        var t = task.tiles.start;
+        while (t < task.tiles.end) : (t += 1) {
+            const tiles = (t - task.tiles.start) % 2 * 2 * amx.tile_bytes;
+            const gates: [*]const f32 = @ptrCast(@alignCast(task.kept(t, p - 2).base + tiles));
+            const ups: [*]const f32 = @ptrCast(@alignCast(task.kept(t, p).base + tiles));
+            const row = t * amx.rows;
+            for (row..@min(row + amx.rows, task.problem.rows), 0..) |r, i| {
+                const at = i * 16;
+                task.products.pair.?.finish(r, p / 4 * 32, .{ gates + at, gates + at + 256 }, .{ ups + at, ups + at + 256 });
+            }
+        }
     }
 
     /// Copies the part of a block of tiles that lies within the output.

@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const abi = @import("abi");
+const activation = @import("activation.zig");
 const context = @import("context");
 const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
@@ -11,6 +12,14 @@ const prepare = @import("amx_testing.zig").prepare;
 
 fn run(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
     linear_amx.run(ctx, cmd);
+}
+
+fn runSwiglu(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
+    linear_amx.swiglu.run(ctx, cmd);
+}
+
+fn workspaceSwiglu(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    return linear_amx.swiglu.scratchBytes(cmd, threads);
 }
 
 fn workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
@@ -53,13 +62,18 @@ const Problem = struct {
 
     /// Rows first … first+rows-1 of the product; rows of the output are n + 1 apart, and what lies between is checked.
     fn multiply(self: *const Problem, gpa: std.mem.Allocator, first: usize, rows: usize, threads: u32) ![]f32 {
+        return self.multiplyBy(&self.weights, gpa, first, rows, threads);
+    }
+
+    /// `multiply` by other weights of the same shape.
+    fn multiplyBy(self: *const Problem, weights: *const testing.Weights, gpa: std.mem.Allocator, first: usize, rows: usize, threads: u32) ![]f32 {
         const n = self.case.n;
         const out = try gpa.alloc(f32, rows * (n + 1));
         @memset(out, 12345);
         var cmd: abi.Command = .{ .input_count = 3, .output_count = 1 };
         const address = @intFromPtr(self.x.ptr) + first * abi.q8aRowBytes(self.case.k);
         cmd.inputs[0] = testing.describe(.q8a, address, &.{ rows, self.case.k });
-        cmd.inputs[1] = self.weights.packed_desc;
+        cmd.inputs[1] = weights.packed_desc;
         if (self.case.bias) cmd.inputs[2] = testing.describe(.f32, @intFromPtr(self.bias.ptr), &.{n});
         cmd.outputs[0] = testing.describe(.f32, @intFromPtr(out.ptr), &.{ rows, n });
         cmd.outputs[0].strides[0] = @intCast(n + 1);
@@ -172,14 +186,54 @@ test "a block that is not finite shows in its row and no other" {
 
 test "scratch for some rows is enough for fewer: a program asks once, for its most tokens" {
     for ([_][2]u32{ .{ 1024, 1024 }, .{ 3072, 1024 }, .{ 100, 64 } }) |shape| for ([_]u32{ 1, 2, 3, 8 }) |threads| {
-        var last: u64 = 0;
+        var last: [2]u64 = @splat(0);
         for (linear_amx.rows_min..1100) |rows| {
             var cmd: abi.Command = .{ .input_count = 2, .output_count = 1 };
             cmd.inputs[0] = testing.describe(.q8a, 0, &.{ rows, shape[1] });
             cmd.inputs[1] = testing.describe(.q4_0, 0, &.{ shape[0], shape[1] });
-            const bytes = linear_amx.scratchBytes(&cmd, threads);
-            try std.testing.expect(bytes >= last);
+            const bytes = [2]u64{ linear_amx.scratchBytes(&cmd, threads), linear_amx.swiglu.scratchBytes(&cmd, threads) };
+            for (bytes, last) |now, before| try std.testing.expect(now >= before);
             last = bytes;
         }
     };
+}
+
+test "linear_swiglu on tiles is two linear, then swiglu, bit for bit" {
+    _ = prepare();
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const gpa = arena.allocator();
+    var prng: std.Random.DefaultPrng = .init(24);
+    for ([_]Case{
+        .{ .dtype = .q4_0, .rows = 70, .n = 32, .k = 64, .bias = false },
+        .{ .dtype = .q6_k, .rows = 65, .n = 416, .k = 512, .bias = false },
+        .{ .dtype = .q8_0, .rows = 1060, .n = 96, .k = 320, .bias = false },
+    }) |case| {
+        _ = arena.reset(.retain_capacity);
+        const gate = try Problem.init(gpa, case, prng.random());
+        const up = try Problem.init(gpa, case, prng.random());
+        var two: abi.Command = .{ .input_count = 2, .output_count = 1 };
+        const products = [_][]f32{ try gate.multiply(gpa, 0, case.rows, 1), try gate.multiplyBy(&up.weights, gpa, 0, case.rows, 1) };
+        for (products, 0..) |product, i| {
+            two.inputs[i] = testing.describe(.f32, @intFromPtr(product.ptr), &.{ case.rows, case.n });
+            two.inputs[i].strides[0] = @intCast(case.n + 1);
+        }
+        for ([_]abi.Dtype{ .f32, .q8a }) |dtype| {
+            const bytes = case.rows * if (dtype == .q8a) abi.q8aRowBytes(case.n) else case.n * 4;
+            const want = try gpa.alignedAlloc(u8, .@"64", bytes);
+            const got = try gpa.alignedAlloc(u8, .@"64", bytes);
+            two.outputs[0] = testing.describe(dtype, @intFromPtr(want.ptr), &.{ case.rows, case.n });
+            @memset(want, 0x55);
+            try testing.run(activation.swiglu, null, &two, 1);
+            for ([_]u32{ 1, 2, 3 }) |threads| {
+                @memset(got, 0x55);
+                var cmd: abi.Command = .{ .input_count = 3, .output_count = 1 };
+                cmd.inputs[0] = testing.describe(.q8a, @intFromPtr(gate.x.ptr), &.{ case.rows, case.k });
+                for ([_]*const Problem{ &gate, &up }, 1..) |problem, i| cmd.inputs[i] = problem.weights.packed_desc;
+                cmd.outputs[0] = testing.describe(dtype, @intFromPtr(got.ptr), &.{ case.rows, case.n });
+                try testing.run(runSwiglu, workspaceSwiglu, &cmd, threads);
+                try std.testing.expectEqualSlices(u8, want, got);
+            }
+        }
+    }
 }

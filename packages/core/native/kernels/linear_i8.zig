@@ -46,23 +46,29 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
     var runs = linear.PanelRuns.init(ctx, problem, 1);
     var taken = runs.next();
     while (taken) |run| {
+        const last: Range = .{ .start = run.end - 1, .end = run.end };
+        multiplyRun(kind, problem, .{ .start = run.start, .end = last.start }, problem.panelAt(last.start));
         // Taken before the last panel of this run, so that what it begins with is asked for in time.
-        for (run.start..run.end - 1) |p| multiplyFrom(kind, problem, 0, p, p + 1);
         taken = runs.next();
-        multiplyFrom(kind, problem, 0, run.end - 1, if (taken) |next| next.start else run.end - 1);
+        multiplyRun(kind, problem, last, problem.panelAt(if (taken) |next| next.start else last.start));
     }
+}
+
+/// All rows times the panels of a run, behind which the panel `next` is read.
+pub fn multiplyRun(comptime kind: Kind, problem: *const Problem, run: Range, next: [*]const u8) void {
+    for (run.start..run.end) |p| multiplyFrom(kind, problem, 0, p, if (p + 1 < run.end) problem.panelAt(p + 1) else next);
 }
 
 /// Panel p times the rows from `first` on; panel `next` is asked for meanwhile. The panel stays in the cache from the first
 /// rows to the last.
-fn multiplyFrom(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: usize) void {
+fn multiplyFrom(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: [*]const u8) void {
     var row = first;
     while (row < problem.rows) row += gemvPanel(kind, problem, row, p, next);
 }
 
 /// Takes as many rows from `first` on as one function does; returns how many. Powers of two only, to keep the library
 /// small and quick to build.
-fn gemvPanel(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: usize) usize {
+fn gemvPanel(comptime kind: Kind, problem: *const Problem, first: usize, p: usize, next: [*]const u8) usize {
     const count = linear.powerOfTwo(gemv_rows, problem.rows - first);
     inline for (.{ 1, 2, 4, 8 }) |rows| {
         if (comptime rows <= gemv_rows) if (count == rows) gemvRows(kind, rows, problem, first, p, next);
@@ -70,14 +76,14 @@ fn gemvPanel(comptime kind: Kind, problem: *const Problem, first: usize, p: usiz
     return count;
 }
 
-noinline fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, p: usize, next: usize) void {
+noinline fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const Problem, first: usize, p: usize, next: [*]const u8) void {
     const f = comptime packed_weights.form(kind);
     var x: tile.Rows(f, rows) = undefined;
     inline for (0..rows) |m| x.rows[m] = quantize.Row.init(problem.xRow(first + m), problem.k);
     const w: tile.Panel(kind) = .{
         .panel = .init(problem.panelAt(p)),
         .bytes = problem.panel_bytes,
-        .next = problem.panelAt(next),
+        .next = next,
         .ahead = aheadOf(problem, rows),
     };
     const sums = tile.run(f, rows, problem.k / 32, x, w);
@@ -86,25 +92,66 @@ noinline fn gemvRows(comptime kind: Kind, comptime rows: usize, problem: *const 
 
 // ---- many rows: x as records
 
-/// Heights of the register tile, in rows, and the one that is best on the CPUs that were measured.
-const tile_sizes: []const usize = switch (dot.level) {
-    .avx512vnni => &.{ 4, 8 },
-    .avx2, .avxvnni => &.{ 2, 4 },
-    .portable => &.{2},
-};
-const tile_own: usize = tile_sizes[tile_sizes.len - 1];
+/// A register tile: some rows times the columns of one panel or two.
+const Shape = struct {
+    rows: usize,
+    panels: usize = 1,
 
-/// Whether each tile unpacks its weights in registers. It is faster where unpacking runs beside the dots.
-const unpacks_in_tile = dot.level == .avx512vnni;
+    /// Whether each tile unpacks its weights in registers: faster where unpacking runs beside the dots. Two panels are too
+    /// much for the registers, so they are unpacked once for all rows.
+    fn unpacksInTile(comptime shape: Shape) bool {
+        return dot.level == .avx512vnni and shape.panels == 1;
+    }
+};
+
+/// The tiles, by their rows, of which each has another number. Zen 4 loads more than it multiplies: there one panel times
+/// eight rows is best. Intel's units of 512 bits do as many dots as loads in a cycle, and two panels share a load of x.
+const shapes: []const Shape = switch (dot.level) {
+    .avx512vnni => &.{ .{ .rows = 4 }, .{ .rows = 6, .panels = 2 }, .{ .rows = 8 } },
+    .avxvnni => &.{ .{ .rows = 2 }, .{ .rows = 3 } },
+    .avx2 => &.{ .{ .rows = 2 }, .{ .rows = 3 }, .{ .rows = 4 } },
+    .portable => &.{.{ .rows = 2 }},
+};
+const tile_sizes: [shapes.len]usize = blk: {
+    var sizes: [shapes.len]usize = undefined;
+    for (shapes, &sizes) |shape, *size| size.* = shape.rows;
+    break :blk sizes;
+};
+const tile_own: usize = tile_rows_max;
 
 /// Bytes of records that stay in the second cache while panels pass by.
 const row_block_bytes = 512 << 10;
 
+/// Most rows of a register tile.
+pub const tile_rows_max = shapes[shapes.len - 1].rows;
+
 pub fn gemm(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    const wanted = linear_variant.tileRows(problem.variant, tile_sizes, tile_own);
-    inline for (tile_sizes) |rows| {
-        if (rows == wanted) return if (problem.rows < rows) gemv(kind, ctx, problem) else Gemm(kind, rows).run(ctx, problem);
+    if (problem.rows < tileRows(problem)) return gemv(kind, ctx, problem);
+    gemmOf(kind, ctx, problem, Single{ .problem = problem });
+}
+
+/// Rows of the register tile that a product goes through; GEMM takes no fewer rows.
+pub fn tileRows(problem: *const Problem) usize {
+    return linear_variant.tileRows(problem.variant, &tile_sizes, tile_own);
+}
+
+/// A GEMM whose results are one product's.
+const Single = struct {
+    problem: *const Problem,
+
+    pub const rows_max = std.math.maxInt(usize);
+
+    pub fn run(self: Single, task: anytype, pair: Range) void {
+        task.multiply(self.problem, pair);
     }
+};
+
+/// Runs a GEMM over the rows of `problem`, of which `work` makes what it wants: `run(task, pair)` is called for each pair of
+/// panels, the last of which may be one, and some rows, at most about `rows_max`; `task.multiply(product, pair)` is such a
+/// pair of a product with these rows of x times them.
+pub fn gemmOf(comptime kind: Kind, ctx: *context.Context, problem: *const Problem, work: anytype) void {
+    const wanted = tileRows(problem);
+    inline for (shapes) |shape| if (shape.rows == wanted) return Gemm(kind, shape).run(ctx, problem, work);
 }
 
 /// Scratch for any height of the tile.
@@ -112,18 +159,22 @@ pub fn scratchBytes(kind: Kind, rows: usize, k: usize, threads: u32) u64 {
     switch (kind) {
         .f32, .f16, .bf16 => return 0,
         inline else => |q| {
-            const Row = Gemm(q, 1);
-            return Row.recordBytes(rows, k / 32) + threads * Row.threadBytes(k / 32);
+            const Row = Gemm(q, .{ .rows = 1 });
+            var most: u64 = 0;
+            inline for (shapes) |shape| most = @max(most, Gemm(q, shape).threadBytes(k / 32));
+            return Row.recordBytes(rows, k / 32) + threads * most;
         },
     }
 }
 
-/// A product in tiles of `tile_rows` rows; rows beyond the last whole tile are left to GEMV's functions.
-fn Gemm(comptime kind: Kind, comptime tile_rows: usize) type {
+/// A product in tiles; rows beyond the last whole tile are left to GEMV's functions.
+fn Gemm(comptime kind: Kind, comptime shape: Shape) type {
     return struct {
         const f = packed_weights.form(kind);
+        const tile_rows = shape.rows;
+        const unpacks_in_tile = shape.unpacksInTile();
         const Record = tile.Record(f, tile_rows);
-        const Unpacked = tile.UnpackedBlock(f);
+        const Unpacked = tile.UnpackedBlock(f, shape.panels);
 
         fn recordBytes(tiles: usize, blocks: usize) usize {
             return std.mem.alignForward(usize, tiles * blocks * @sizeOf(Record), 64);
@@ -133,7 +184,7 @@ fn Gemm(comptime kind: Kind, comptime tile_rows: usize) type {
             return if (unpacks_in_tile) 0 else blocks * @sizeOf(Unpacked);
         }
 
-        fn run(ctx: *context.Context, problem: *const Problem) void {
+        fn run(ctx: *context.Context, problem: *const Problem, work: anytype) void {
             const blocks = problem.k / 32;
             const tiles = problem.rows / tile_rows;
             const records: [*]Record = @ptrCast(ctx.scratch.ptr);
@@ -143,18 +194,43 @@ fn Gemm(comptime kind: Kind, comptime tile_rows: usize) type {
                 return ctx.again();
             }
             const own = ctx.scratch.ptr + recordBytes(tiles, blocks) + ctx.thread * threadBytes(blocks);
-            const most = if (unpacks_in_tile) @max(1, row_block_bytes / (blocks * @sizeOf(Record))) else tiles;
+            const cached = if (unpacks_in_tile) row_block_bytes / (blocks * @sizeOf(Record)) else tiles;
+            const most = @max(1, @min(cached, @TypeOf(work).rows_max / tile_rows));
             const row_blocks = (tiles + most - 1) / most;
             const panels = problem.panels();
-            // Panel by panel with one block of rows, then all of them with the next.
-            var runs: linear.PanelRuns = .{ .ctx = ctx, .panels = row_blocks * panels, .grain = 1, .named = 0 };
-            while (runs.next()) |tasks| for (tasks.start..tasks.end) |task| {
-                const at = task / panels;
+            const pairs = (panels + 1) / 2;
+            // Pair by pair with one block of rows, then all of them with the next.
+            var runs: linear.PanelRuns = .{ .ctx = ctx, .panels = row_blocks * pairs, .grain = 1, .named = 0 };
+            while (runs.next()) |tasks| for (tasks.start..tasks.end) |number| {
+                const at = number / pairs;
+                const first = number % pairs * 2;
                 const share: Range = .{ .start = tiles * at / row_blocks, .end = tiles * (at + 1) / row_blocks };
-                multiply(problem, task % panels, share, records, @ptrCast(@alignCast(own)));
-                if (share.end == tiles) multiplyFrom(kind, problem, tiles * tile_rows, task % panels, task % panels);
+                const task: Task = .{
+                    .tiles = share,
+                    .rows = .{ .start = share.start * tile_rows, .end = if (share.end == tiles) problem.rows else share.end * tile_rows },
+                    .records = records,
+                    .unpacked = @ptrCast(@alignCast(own)),
+                };
+                work.run(task, .{ .start = first, .end = @min(panels, first + 2) });
             };
         }
+
+        const Task = struct {
+            tiles: Range,
+            /// The rows of the tiles, and behind the last tile those that fill none.
+            rows: Range,
+            records: [*]const Record,
+            unpacked: [*]Unpacked,
+
+            pub fn multiply(task: Task, product: *const Problem, pair: Range) void {
+                var p = pair.start;
+                while (p < pair.end) : (p += shape.panels) {
+                    multiplyTiles(product, .{ .start = p, .end = @min(pair.end, p + shape.panels) }, task.tiles, task.records, task.unpacked);
+                }
+                const rest = task.tiles.end * tile_rows;
+                if (task.rows.end > rest) for (pair.start..pair.end) |one| multiplyFrom(kind, product, rest, one, product.panelAt(one));
+            }
+        };
 
         fn prepare(problem: *const Problem, t: usize, records: [*]Record) void {
             var x: [tile_rows]quantize.Row = undefined;
@@ -164,18 +240,23 @@ fn Gemm(comptime kind: Kind, comptime tile_rows: usize) type {
             }
         }
 
-        /// Panel p times some tiles.
-        noinline fn multiply(problem: *const Problem, p: usize, tiles: Range, records: [*]const Record, unpacked: [*]Unpacked) void {
+        /// The panels of a tile, or the one that is left of two, times some tiles of rows.
+        noinline fn multiplyTiles(problem: *const Problem, panels: Range, tiles: Range, records: [*]const Record, unpacked: [*]Unpacked) void {
             const blocks = problem.k / 32;
-            const panel: packed_weights.Panel(kind) = .init(problem.panelAt(p));
-            if (!unpacks_in_tile) for (0..blocks) |b| unpacked[b].set(panel, b);
+            if (!unpacks_in_tile) inline for (0..shape.panels) |i| {
+                const panel: packed_weights.Panel(kind) = .init(problem.panelAt(@min(panels.start + i, panels.end - 1)));
+                for (0..blocks) |b| unpacked[b].set(i, panel, b);
+            };
             for (tiles.start..tiles.end) |t| {
                 const x: tile.Records(f, tile_rows) = .{ .records = records + t * blocks };
                 const sums = if (unpacks_in_tile)
-                    tile.run(f, tile_rows, blocks, x, tile.Panel(kind){ .panel = panel })
+                    tile.run(f, tile_rows, blocks, x, tile.Panel(kind){ .panel = .init(problem.panelAt(panels.start)) })
                 else
-                    tile.run(f, tile_rows, blocks, x, tile.Unpacked(f){ .blocks = unpacked });
-                inline for (0..tile_rows) |m| problem.store(t * tile_rows + m, p, sums[m]);
+                    tile.run(f, tile_rows, blocks, x, tile.Unpacked(f, shape.panels){ .blocks = unpacked });
+                inline for (0..tile_rows) |m| inline for (0..shape.panels) |i| {
+                    const part = sums[m][i * dot.per_panel ..][0..dot.per_panel];
+                    if (i == 0 or panels.start + i < panels.end) problem.store(t * tile_rows + m, panels.start + i, part.*);
+                };
             }
         }
     };

@@ -19,7 +19,8 @@ pub inline fn run(comptime f: Form, comptime rows: usize, blocks: usize, x: anyt
     const X = @TypeOf(x);
     const W = @TypeOf(w);
     var sums: [rows][W.vectors]F = @splat(@splat(@splat(0)));
-    const acc = if (dot.registers == 16 and rows > 2) hidden(&sums) else &sums;
+    // Of 16 registers three rows leave some to weights and products.
+    const acc = if (dot.registers == 16 and rows > 3) hidden(&sums) else &sums;
     for (0..blocks) |b| {
         w.prefetch(b);
         inline for (0..W.vectors / W.together) |part| {
@@ -227,23 +228,25 @@ pub fn Panel(comptime kind: Kind) type {
     };
 }
 
-/// A block of a panel in the form of Scheme.ofMany.
-pub fn UnpackedBlock(comptime f: Form) type {
+/// A block of some neighbouring panels in the form of Scheme.ofMany.
+pub fn UnpackedBlock(comptime f: Form, comptime panels: usize) type {
     return struct {
         const Self = @This();
         const scheme = Scheme.ofMany(f.code_max);
-        const vectors = dot.per_panel;
+        const vectors = dot.per_panel * panels;
 
         all: [scheme.steps(32)][vectors]dot.U,
         scales: [f.groups()][vectors]F,
         minima: [if (f.has_min) f.groups() else 0][vectors]F,
 
-        pub inline fn set(self: *Self, panel: anytype, b: usize) void {
-            inline for (0..vectors) |v| {
-                inline for (panel.blockCodes(b, v), 0..) |four, s| {
+        /// Fills in panel `i`.
+        pub inline fn set(self: *Self, comptime i: usize, panel: anytype, b: usize) void {
+            inline for (0..dot.per_panel) |part| {
+                const v = i * dot.per_panel + part;
+                inline for (panel.blockCodes(b, part), 0..) |four, s| {
                     inline for (scheme.weights(f.zero, four), 0..) |step, j| self.all[s * scheme.steps(4) + j][v] = step;
                 }
-                const scales = panel.blockScales(b, v);
+                const scales = panel.blockScales(b, part);
                 inline for (&self.scales, scales.scale) |*to, value| to[v] = value;
                 if (f.has_min) inline for (&self.minima, scales.min) |*to, value| {
                     to[v] = value;
@@ -274,17 +277,17 @@ pub fn UnpackedBlock(comptime f: Form) type {
     };
 }
 
-pub fn Unpacked(comptime f: Form) type {
+pub fn Unpacked(comptime f: Form, comptime panels: usize) type {
     return struct {
-        pub const vectors = dot.per_panel;
+        pub const vectors = dot.per_panel * panels;
         pub const together = vectors;
         pub const has_nibbles = false;
 
-        blocks: [*]const UnpackedBlock(f),
+        blocks: [*]const UnpackedBlock(f, panels),
 
         pub inline fn prefetch(_: @This(), _: usize) void {}
 
-        pub inline fn block(self: @This(), b: usize, comptime _: usize) *const UnpackedBlock(f) {
+        pub inline fn block(self: @This(), b: usize, comptime _: usize) *const UnpackedBlock(f, panels) {
             return &self.blocks[b];
         }
     };

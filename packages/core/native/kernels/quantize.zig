@@ -1,10 +1,11 @@
 //! Op `quantize_rows`: f32 rows to q8a (abi.q8aRowBytes has the layout).
 //!
-//! scale = max|x| / 127 and code = round to nearest even (x / scale) per 32 elements, as ggml's q8_0 but with an f32
-//! scale. A block with a NaN or an infinity gets the scale NaN, so it stays visible in every product. Sums of 16 codes
-//! stand beside: they carry zero points and minima of the weights.
+//! scale = max|x| / 127 and code = round to nearest even (x * (1 / scale)) per 32 elements, as ggml's q8_0 but with an f32
+//! scale, and x / scale where that is subnormal. A block with a NaN or an infinity gets the scale NaN, so it stays visible
+//! in every product. Sums of 16 codes stand beside: they carry zero points and minima of the weights.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const abi = @import("abi");
 const context = @import("context");
 const Rows = @import("weights.zig").Rows;
@@ -78,25 +79,43 @@ pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) 
     const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
     const largest = @reduce(.Max, @max(bits[0] & magnitude, bits[1] & magnitude));
     const scale = @as(f32, @bitCast(largest)) / 127;
-    if (largest >= 0x7f800000 or scale == 0) {
-        codes.* = @splat(0);
-        sums.* = @splat(0);
-        return if (largest >= 0x7f800000) std.math.nan(f32) else 0;
-    }
-    inline for (halves, 0..) |half, h| {
-        const code = roundClamped(half / @as(V, @splat(scale)));
-        codes[h * 16 ..][0..16].* = @as(@Vector(16, i8), @intCast(code));
-        sums[h] = @intCast(@reduce(.Add, code));
-    }
+    if (largest >= 0x7f800000 or scale < std.math.floatMin(f32)) return quantizeOddBlock(halves, scale, codes, sums);
+    const inverse: V = @splat(1 / scale);
+    inline for (halves, 0..) |half, h| write(round(half * inverse), codes[h * 16 ..][0..16], &sums[h]);
     return scale;
 }
 
-/// Round to nearest even, at most ±127 (a subnormal scale may be rounded so far down that more would come out).
-inline fn roundClamped(x: V) I {
+/// Blocks with a NaN or an infinity, zeros, and those whose scale is subnormal: its inverse would be no number.
+noinline fn quantizeOddBlock(halves: [2]V, scale: f32, codes: *[32]i8, sums: *[2]i16) f32 {
+    const known = scale > 0 and scale < std.math.inf(f32);
+    // The scale may be rounded so far down that codes beyond 127 would come out.
     const limit: V = @splat(127);
+    inline for (halves, 0..) |half, h| {
+        const code = if (known) @max(@min(half / @as(V, @splat(scale)), limit), -limit) else @as(V, @splat(0));
+        write(round(code), codes[h * 16 ..][0..16], &sums[h]);
+    }
+    return if (scale < std.math.inf(f32)) scale else std.math.nan(f32);
+}
+
+inline fn write(rounded: I, codes: *[16]i8, sum: *i16) void {
+    const bytes: @Vector(16, i8) = @truncate(rounded);
+    codes.* = bytes;
+    sum.* = sumOf(bytes);
+}
+
+extern fn @"llvm.x86.sse2.psad.bw"(@Vector(16, u8), @Vector(16, u8)) @Vector(2, u64);
+
+inline fn sumOf(codes: @Vector(16, i8)) i16 {
+    if (builtin.cpu.arch != .x86_64) return @reduce(.Add, @as(@Vector(16, i16), codes));
+    const flipped = @as(@Vector(16, u8), @bitCast(codes)) ^ @as(@Vector(16, u8), @splat(0x80)); // code + 128
+    const eights: @Vector(8, i16) = @bitCast(@"llvm.x86.sse2.psad.bw"(flipped, @splat(0)));
+    return eights[0] + eights[4] - 16 * 128;
+}
+
+/// Round to nearest even, of small numbers.
+inline fn round(x: V) I {
     const magic: V = @splat(0x1.8p23); // its last bit is worth 1
-    const rounded = @max(@min(x, limit), -limit) + magic;
-    return @as(I, @bitCast(rounded)) - @as(I, @bitCast(magic));
+    return @as(I, @bitCast(x + magic)) - @as(I, @bitCast(magic));
 }
 
 /// Scalar oracle.
@@ -115,7 +134,8 @@ fn oracle(x: []const f32, codes: []i8) f32 {
             c.* = 0;
             continue;
         }
-        const y: f64 = std.math.clamp(v / scale, -127, 127);
+        const ratio = if (scale < std.math.floatMin(f32)) v / scale else v * (1 / scale);
+        const y: f64 = std.math.clamp(ratio, -127, 127);
         const below = @floor(y);
         const up = y - below > 0.5 or (y - below == 0.5 and @mod(below, 2) != 0);
         c.* = @intFromFloat(if (up) below + 1 else below);

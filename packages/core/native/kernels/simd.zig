@@ -145,7 +145,37 @@ inline fn pow2(n: I) F {
     return @bitCast((n +% @as(I, @splat(127))) << @splat(23));
 }
 
-/// exp(x): x = n ln2 + r, a polynomial of r (Cephes expf, Moshier), 2^n in two factors so that denormal results are kept.
+/// Instructions for single floats of AVX-512 that the compiler does not find.
+pub const avx512 = struct {
+    pub const available = x86Has(.avx512f);
+    extern fn @"llvm.x86.avx512.mask.reduce.ps.512"(F, i32, F, i16, i32) F;
+    extern fn @"llvm.x86.avx512.mask.scalef.ps.512"(F, F, F, i16, i32) F;
+    extern fn @"llvm.x86.avx512.rcp14.ps.512"(F, F, i16) F;
+
+    /// x - floor(x).
+    pub inline fn fraction(x: F) F {
+        return @"llvm.x86.avx512.mask.reduce.ps.512"(x, 1, x, -1, 4);
+    }
+
+    /// x * 2^floor(y), rounded once.
+    pub inline fn scale(x: F, y: F) F {
+        return @"llvm.x86.avx512.mask.scalef.ps.512"(x, y, x, -1, 4);
+    }
+
+    /// 1 / x to 2^-14.
+    inline fn reciprocal(x: F) F {
+        return @"llvm.x86.avx512.rcp14.ps.512"(x, zero, -1);
+    }
+};
+
+/// 1 / x for x between 1 and 2, to 1 ulp; faster than a division where the CPU has an estimate good enough.
+inline fn reciprocal(x: F) F {
+    if (!avx512.available) return splat(1) / x;
+    const y = avx512.reciprocal(x);
+    return fma(fma(-x, y, splat(1)), y, y);
+}
+
+/// exp(x): x = n ln2 + r, a polynomial of r (Cephes expf, Moshier), times 2^n so that denormal results are kept.
 pub inline fn exp(x: F) F {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits, also for NaN without undefined behaviour.
     const magic = splat(12582912.0);
@@ -157,6 +187,7 @@ pub inline fn exp(x: F) F {
     r = fma(n, splat(2.12194440e-4), r);
     const p = polynomial(r, &.{ 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1 });
     const y = fma(r * r, p, r) + splat(1);
+    if (avx512.available) return avx512.scale(y, n);
     const i = @as(I, @bitCast(t)) -% @as(I, @bitCast(magic));
     const first = i >> @splat(1);
     return y * pow2(first) * pow2(i -% first);
@@ -179,7 +210,7 @@ pub inline fn expFalling(x: F) F {
 /// 1 / (1 + exp(-x)), without overflow and with full relative accuracy for negative x.
 pub inline fn sigmoid(x: F) F {
     const e = exp(-@abs(x));
-    const s = splat(1) / (splat(1) + e);
+    const s = reciprocal(splat(1) + e);
     return @select(f32, x < zero, e * s, s);
 }
 

@@ -20,6 +20,7 @@ const files = .{
     @import("embedding.zig"),
     @import("kv_cache.zig"),
     @import("linear.zig"),
+    @import("linear_swiglu.zig"),
     @import("matmul.zig"),
     @import("norm.zig"),
     @import("pack.zig"),

@@ -16,6 +16,7 @@ test {
     _ = @import("matmul_test.zig");
     _ = @import("linear_variant.zig");
     _ = @import("linear_test.zig");
+    _ = @import("linear_swiglu_test.zig");
     _ = @import("embedding.zig");
     _ = @import("copy.zig");
 }

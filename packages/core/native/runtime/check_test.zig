@@ -82,6 +82,10 @@ fn commandOf(op: ops.Op) abi.Command {
     var cmd: abi.Command = .{ .op = op.id, .input_count = @intCast(op.inputs.len), .output_count = @intCast(op.outputs.len) };
     for (op.inputs, 0..) |operand, i| cmd.inputs[i] = operandOf(ops.parse(operand.form), (i + 1) << 32);
     for (op.outputs, 0..) |operand, i| cmd.outputs[i] = operandOf(ops.parse(operand.form), (i + 100) << 32);
+    // The one op whose packed weights can't be floats.
+    if (std.mem.eql(u8, op.name, "linear_swiglu")) for (cmd.inputs[1..3]) |*weights| {
+        weights.dtype = @intFromEnum(abi.Dtype.q8_0);
+    };
     return cmd;
 }
 
@@ -310,6 +314,14 @@ test "the rules of single ops" {
     rope.inputs[1].shape[0] = 33;
     var quantised = of("linear");
     quantised.inputs[0].dtype = q8a;
+    var floating = of("linear_swiglu");
+    for (floating.inputs[1..3]) |*weights| weights.dtype = @intFromEnum(abi.Dtype.f16);
+    var unlike = of("linear_swiglu");
+    unlike.inputs[2].dtype = @intFromEnum(abi.Dtype.q4_0);
+    var odd = of("linear_swiglu");
+    for ([_]*Desc{ &odd.inputs[1], &odd.inputs[2] }) |desc| desc.shape[0] = 240;
+    odd.outputs[0].shape[1] = 240;
+    restride(&odd.outputs[0]);
     var packed_as = of("pack_weight");
     packed_as.outputs[0].dtype = @intFromEnum(abi.Dtype.f16);
     var whole = of("quantize_rows");
@@ -348,6 +360,9 @@ test "the rules of single ops" {
         .{ more, "out is f32 [7, 256] for x f32 [6, 256]" },
         .{ rope, "more pairs than" },
         .{ quantised, "q8a rows need quantised weights" },
+        .{ floating, "gate is f16 [256, 256] packed: q8a rows need quantised weights" },
+        .{ unlike, "up is q4_0 [256, 256] packed for gate q8_0 [256, 256] packed" },
+        .{ odd, "n must divide by 32" },
         .{ packed_as, "out is f16 [256, 256] packed for w f32 [256, 256]" },
         .{ whole, "no such tensor can exist" },
         .{ blocks, "no such tensor can exist" },
@@ -414,7 +429,7 @@ test "in programs: a symbolic length only where every length up to the largest k
 test "only variants that exist are taken" {
     for (ops.table) |op| {
         var cmd = commandOf(op);
-        const is_linear = std.mem.eql(u8, op.name, "linear");
+        const is_linear = std.mem.startsWith(u8, op.name, "linear");
         for ([_]u32{ 1, 2, @bitCast(abi.LinearVariant{ .few_rows = 255, .tile_rows = 63, .run = 4095, .prefetch = 15 }) }) |bits| {
             cmd.variant = bits;
             if (is_linear) try expectTaken(&cmd, .eager) else try expectRefused(&cmd, .eager, "this op has the variant 0 only");

@@ -53,6 +53,7 @@ fn work(cmd: *const abi.Command) u64 {
     const out = elements(&cmd.outputs[0]);
     return switch (op) {
         .linear, .matmul => out *| @as(u64, @intCast(cmd.inputs[0].shape[cmd.inputs[0].rank - 1])),
+        .linear_swiglu => out *| 2 *| @as(u64, @intCast(cmd.inputs[0].shape[1])),
         .attention => out *| @as(u64, @intCast(@max(1, cmd.ints[0] +| cmd.inputs[0].shape[0]))) *| 2,
         .embedding, .take_rows, .kv_append => out / 4 *| element_work,
         else => @max(out, elements(&cmd.inputs[0])) *| element_work,

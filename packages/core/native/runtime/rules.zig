@@ -152,6 +152,7 @@ pub fn check(c: Checker) Error!void {
         .rope => try rope(c),
         .pack_weight => try packWeight(c),
         .linear => try linear(c),
+        .linear_swiglu => try linearSwiglu(c),
         .attention => try attention(c),
         else => {},
     }
@@ -160,7 +161,7 @@ pub fn check(c: Checker) Error!void {
 /// Kernels take the variant at its word.
 fn variant(c: Checker, op: OpId) Error!void {
     const bits = c.cmd.variant;
-    if (op == .linear) {
+    if (op == .linear or op == .linear_swiglu) {
         if (abi.LinearVariant.decode(bits) != null) return;
         return c.fail("the variant 0x{x} has a mode that does not exist; 0 leaves the choice to the level", .{bits});
     }
@@ -240,6 +241,14 @@ fn linear(c: Checker) Error!void {
     if (dtypeOf(x) == .q8a and abi.isFloat(dtypeOf(w))) {
         return c.unsupported("x is {f}: q8a rows need quantised weights, w is {f}", .{ show(x), show(w) });
     }
+}
+
+fn linearSwiglu(c: Checker) Error!void {
+    const gate = c.input(1);
+    const up = c.input(2);
+    if (abi.isFloat(dtypeOf(gate))) return c.unsupported("gate is {f}: q8a rows need quantised weights", .{show(gate)});
+    if (@mod(gate.shape[0], 32) != 0) return c.fail("gate is {f}: n must divide by 32", .{show(gate)});
+    if (gate.dtype != up.dtype) return c.unsupported("up is {f} for gate {f}", .{ show(up), show(gate) });
 }
 
 fn attention(c: Checker) Error!void {

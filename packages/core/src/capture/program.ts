@@ -359,7 +359,7 @@ function compile(
 
 /** A command without its names: ops of layers that are alike have one kind. */
 function kindOf({ op, inputs, outputs }: GraphNode): string {
-  const shaped = op === "linear" || op === "embedding" ? inputs[1]! : inputs[0]!;
+  const shaped = op === "linear" || op === "linear_swiglu" || op === "embedding" ? inputs[1]! : inputs[0]!;
   const typed = op === "attention" ? inputs[1]! : op === "kv_append" ? outputs[0] : shaped;
   return `${typed.dtype} [${shaped.shape.map((dim) => typeof dim === "number" ? dim : "tokens").join(", ")}]`;
 }

@@ -5,6 +5,7 @@
 import { byteLength, type DType, dtypes } from "../dtype.ts";
 import { dequantize } from "../formats/quant/dequantize.ts";
 import * as ops from "../ops.ts";
+import type { Tensor } from "../tensor.ts";
 import { byRow, type CaseMaker, exact, type HostTensor, type OpCase, Random, tails, type Tolerance } from "./case.ts";
 
 /** Byte offsets of the f16 scales in a block, and their size so that values are about 1. */
@@ -120,6 +121,40 @@ function manyRows(random: Random, dtype: DType): OpCase {
   };
 }
 
+/** What two `linear` and `swiglu` give of what was quantised, up to the order of f32 sums; many rows as `manyRows`. */
+function swigluCases(): OpCase[] {
+  const random = new Random(36);
+  return blockTypes.flatMap((dtype) =>
+    [[1, 64], [2, 32], [5, 96], [17, 32], [130, 64]].map(([rows, n]): OpCase => {
+      const k = rowLengths(dtype)[1];
+      const call = ([x, gate, up]: Tensor[]): Tensor[] => {
+        const quantised = ops.quantizeRows(x);
+        return [ops.linearSwiglu(quantised, ops.packWeight(gate), ops.packWeight(up)), quantised];
+      };
+      return {
+        name: `${dtype} ${rows}x${k} n ${n}`,
+        inputs: [random.tensor([rows, k], 0.1), weights(random, dtype, n, k), weights(random, dtype, n, k)],
+        call,
+        expect: ([, gate, up], [, quantised]) => {
+          const ups = product(quantised, up, k);
+          return [product(quantised, gate, k).map((g, i) => g / (1 + Math.exp(-g)) * ups[i]), quantised];
+        },
+        tolerance: rows < 64 ? { abs: 2e-5, rel: 2e-5 } : { abs: 1.5e-3 * Math.sqrt(k), rel: 2 ** -6 },
+        dense: [1, 2],
+        wholeRows: [0],
+        // The ops one by one, and of many rows the last ones in a run of their own.
+        chunks: ([x, gate, up]) => {
+          const [g, u] = [gate, up].map((w) => ops.linear(ops.quantizeRows(x), ops.packWeight(w)));
+          const single = ops.swiglu(g, u);
+          if (rows < 128) return [single];
+          return [single.narrow(0, 0, 66), call([x.narrow(0, 66, rows - 66), gate, up])[0]];
+        },
+        rowInputs: rows < 64 ? [0] : undefined,
+      };
+    })
+  );
+}
+
 function packCases(): OpCase[] {
   const random = new Random(32);
   return weightTypes.flatMap((dtype) =>
@@ -216,8 +251,12 @@ function matmulCases(): OpCase[] {
 }
 
 /** Cases by op. */
-export const matrix: Record<"linear" | "pack_weight" | "embedding" | "quantize_rows" | "matmul", CaseMaker> = {
+export const matrix: Record<
+  "linear" | "linear_swiglu" | "pack_weight" | "embedding" | "quantize_rows" | "matmul",
+  CaseMaker
+> = {
   linear: linearCases,
+  linear_swiglu: swigluCases,
   pack_weight: packCases,
   embedding: embeddingCases,
   quantize_rows: quantizeCases,

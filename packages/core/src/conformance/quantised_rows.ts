@@ -32,6 +32,14 @@ function quantise(x: Float32Array, scale: number, low: number, high: number): Fl
   return x.map((value) => scale * toNearestEven(Math.min(high, Math.max(low, Math.fround(value / scale)))));
 }
 
+/** A block of `quantize_rows`, which multiplies by the scale's inverse. */
+function quantiseActivations(x: Float32Array): Float32Array {
+  const scale = Math.fround(largest(x) / 127);
+  if (scale === 0) return x.map(() => 0);
+  const inverse = Math.fround(1 / scale);
+  return x.map((value) => scale * toNearestEven(Math.fround(value * inverse)));
+}
+
 function inBlocks(row: Float32Array, block: (x: Float32Array) => Float32Array): Float32Array {
   const out = new Float32Array(row.length);
   for (let i = 0; i < row.length; i += 32) out.set(block(row.subarray(i, i + 32)), i);
@@ -87,5 +95,5 @@ export function stored(rows: readonly ArrayLike<number>[], { dtype, isKeys, page
 export function asked(row: ArrayLike<number>, dtype: KvDType): ArrayLike<number> {
   const x = Float32Array.from(row);
   if (dtype === "f32" || dtype === "f16") return x;
-  return rotate(inBlocks(rotate(x), (block) => quantise(block, Math.fround(largest(block) / 127), -127, 127)));
+  return rotate(inBlocks(rotate(x), quantiseActivations));
 }

@@ -842,7 +842,7 @@ export const opTable = {
     id: 31,
     name: "quantize_rows",
     method: "quantizeRows",
-    doc: "Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale).",
+    doc: "Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x * (1 / scale)).",
     inputs: [
       { name: "x", form: "f32 [rows, k] rows", doc: "k divides by 32", optional: false, dtypes: ["f32"], dims: ["rows","k"], leading: false, free: false, order: "rows" },
     ],
@@ -962,6 +962,23 @@ export const opTable = {
     floats: [
       { name: "scale", doc: "factor before the softmax" },
     ],
+    inPlace: [],
+  },
+  linear_swiglu: {
+    id: 38,
+    name: "linear_swiglu",
+    method: "linearSwiglu",
+    doc: "silu(x @ gate^T) * (x @ up^T): the same bits as two `linear`, then swiglu, without their results in memory.",
+    inputs: [
+      { name: "x", form: "q8a [rows, k]", doc: "", optional: false, dtypes: ["q8a"], dims: ["rows","k"], leading: false, free: false, order: "any" },
+      { name: "gate", form: "packed [n, k]", doc: "quantised", optional: false, dtypes: ["packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
+      { name: "up", form: "packed [n, k]", doc: "of the dtype of gate", optional: false, dtypes: ["packed"], dims: ["n","k"], leading: false, free: false, order: "any" },
+    ],
+    outputs: [
+      { name: "out", form: "f32|q8a [rows, n] rows", doc: "n divides by 32; q8a: the bits of quantize_rows of the f32 result", optional: false, dtypes: ["f32","q8a"], dims: ["rows","n"], leading: false, free: false, order: "rows" },
+    ],
+    ints: [],
+    floats: [],
     inPlace: [],
   },
 } as const;

@@ -69,8 +69,9 @@ export function callOne(
   return callOp(op, inputs, ints, floats, options, out === undefined ? none : [out])[0];
 }
 
-/** What the selector is asked about an op. */
-export function kernelQuery(op: OpName, inputs: readonly (View | undefined)[]): KernelQuery {
+/** What the selector is asked about an op; `linear_swiglu` is two products like any `linear`. */
+export function kernelQuery(name: OpName, inputs: readonly (View | undefined)[]): KernelQuery {
+  const op = name === "linear_swiglu" ? "linear" : name;
   const first = inputs[0]!;
   const weighty = op === "linear" || op === "embedding" || op === "attention";
   const deciding = weighty ? inputs[1]! : first;

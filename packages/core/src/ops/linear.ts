@@ -5,15 +5,16 @@
 import type { Backend } from "../backend.ts";
 import { type DType, dtypes } from "../dtype.ts";
 import { MllmError } from "../errors.ts";
+import { maxDim } from "../scalar.ts";
 import { MemoryStorage } from "../storage.ts";
 import { Tensor } from "../tensor.ts";
 import { keep } from "../tidy.ts";
 import { contiguousStrides, describeView } from "../view.ts";
-import { callOne, type OutOption } from "./call.ts";
+import { callOne, type OutOption, type QuantizedOption } from "./call.ts";
 
 /**
- * Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x / scale). x: f32
- * [rows, k], rows contiguous, k a multiple of 32 (else `invalid_argument`). Gives q8a [rows, k] for `linear`.
+ * Quantises activations to int8 in blocks of 32: scale = max|x| / 127, code = round to nearest even(x * (1 / scale)).
+ * x: f32 [rows, k], rows contiguous, k a multiple of 32 (else `invalid_argument`). Gives q8a [rows, k] for `linear`.
  */
 export function quantizeRows(x: Tensor, options?: OutOption): Tensor {
   return callOne("quantize_rows", [x], undefined, undefined, undefined, options?.out);
@@ -64,6 +65,26 @@ export function emptyPacked(backend: Backend, dtype: DType, shape: readonly [num
 export function linear(x: Tensor, w: Tensor, bias?: Tensor, options?: OutOption): Tensor {
   const input = x.dtype === "f32" && quantizesInput(w) ? quantised(x) : x;
   return callOne("linear", [input, w, bias], undefined, undefined, undefined, options?.out);
+}
+
+/**
+ * The gated half of a feed-forward block (SwiGLU, Shazeer 2020): silu(x gateᵀ) * (x upᵀ), the bits of `swiglu` of both
+ * `linear`, without either product in memory. x is quantised first where it is f32, as `linear` does it.
+ *
+ * @param x f32 or q8a [rows, k], rows contiguous
+ * @param gate packed weights [n, k], quantised, n a multiple of 32
+ * @param up the same, of the type of `gate`
+ * @returns f32 [rows, n], or q8a if wanted
+ * @throws {MllmError} `invalid_argument` when x, gate and up do not fit each other (`fitSwiglu`)
+ */
+export function linearSwiglu(x: Tensor, gate: Tensor, up: Tensor, options?: QuantizedOption): Tensor {
+  const input = x.dtype === "f32" ? quantised(x) : x;
+  return callOne("linear_swiglu", [input, gate, up], undefined, undefined, options, options?.out);
+}
+
+/** Whether `linearSwiglu` takes these weights. */
+export function fitSwiglu(gate: Pick<Tensor, "dtype" | "shape">, up: Pick<Tensor, "dtype" | "shape">): boolean {
+  return dtypes[gate.dtype].quantized && gate.dtype === up.dtype && maxDim(gate.shape[0]) % 32 === 0;
 }
 
 /** Whether `linear` with these weights quantises f32 rows first. */

@@ -1,4 +1,4 @@
-import { add, copy, type Linear, swiglu, takeRows, type Tensor, tidy } from "@mllm/core";
+import { add, copy, fitSwiglu, type Linear, linearSwiglu, swiglu, takeRows, type Tensor, tidy } from "@mllm/core";
 import type { ForwardInput } from "../causal_lm.ts";
 import { DecoderForCausalLM, type SelfAttention } from "./decoder.ts";
 import type { GatedMlp } from "./gated_mlp.ts";
@@ -14,12 +14,21 @@ export function allQuantize(...projections: Linear[]): boolean {
   return projections.every(({ quantizesInput }) => quantizesInput);
 }
 
+/** Whether both products of a gate run as one op with it. */
+function isPair(gate: Linear, up: Linear): boolean {
+  const noBias = gate.bias === undefined && up.bias === undefined;
+  return noBias && allQuantize(gate, up) && fitSwiglu(gate.weight, up.weight);
+}
+
 /** `GatedMlp.forward` with the gate fused; x is f32 or, where the projections quantise, q8a. */
 function feedForward({ gateProj, upProj, downProj }: GatedMlp, x: Tensor): Tensor {
   return tidy(() => {
+    const quantized = downProj.quantizesInput;
+    if (isPair(gateProj, upProj)) {
+      return downProj.forward(linearSwiglu(x, gateProj.weight, upProj.weight, { quantized })); // [tokens, hiddenSize]
+    }
     const gate = gateProj.forward(x); // [tokens, intermediateSize]
     const up = upProj.forward(x);
-    const quantized = downProj.quantizesInput;
     const gated = swiglu(gate, up, quantized ? { quantized } : { out: gate });
     if (quantized) gate.free();
     up.free();

@@ -11,8 +11,9 @@ function runs(total: number, limits: RunLimits): number[] {
 }
 
 describe("runs of a prompt", () => {
-  const i8 = (chunk: number): RunLimits => ({ chunk, activations: "i8" });
-  const f32: RunLimits = { chunk: 512, activations: "f32" };
+  const i8 = (chunk: number): RunLimits => ({ chunk, thresholds: [32] });
+  const f32: RunLimits = { chunk: 512, thresholds: [] };
+  const tiles = (chunk: number): RunLimits => ({ chunk, thresholds: [32, 64] });
 
   it("leave no short rest", () => {
     assertEquals(runs(528, i8(512)), [496, 32]);
@@ -36,6 +37,16 @@ describe("runs of a prompt", () => {
     assertEquals(runs(61, i8(60)), [60, 1]);
     assertEquals(runs(40, i8(33)), [33, 7]);
     assertEquals(runs(9, i8(4)), [4, 4, 1]);
+  });
+
+  it("reach the highest threshold that they can", () => {
+    assertEquals(runs(528, tiles(512)), [464, 64]);
+    assertEquals(runs(129, tiles(128)), [65, 64]);
+    assertEquals(runs(129, tiles(100)), [65, 64]);
+    assertEquals(runs(101, tiles(100)), [69, 32], "two of 64 are more");
+    assertEquals(runs(70, tiles(63)), [38, 32], "the chunk is shorter");
+    assertEquals(firstToRun(90, 100, tiles(512)), 36);
+    assertEquals(firstToRun(40, 48, tiles(512)), 16);
   });
 
   it("begin early enough behind what is cached", () => {

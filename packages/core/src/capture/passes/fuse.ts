@@ -1,10 +1,12 @@
 /**
- * Replaces pairs of ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu, softmax
- * + topk → softmax_topk, and a norm or gate + quantize_rows → the norm or gate that quantises on the way.
+ * Replaces ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu, softmax + topk →
+ * softmax_topk, a norm or gate + quantize_rows → the norm or gate that quantises on the way, and at last two linear of one
+ * q8a input + swiglu → linear_swiglu.
  * @module
  */
 import type { OpName } from "../../native/abi.ts";
 import { identical } from "../../ops/call.ts";
+import { fitSwiglu } from "../../ops/linear.ts";
 import { sameShape } from "../../scalar.ts";
 import { isContiguous, type View } from "../../view.ts";
 import { canPass, type Graph, type GraphBuffer, type GraphNode } from "../graph.ts";
@@ -13,8 +15,12 @@ import { type Usage, usageOf } from "../usage.ts";
 /** A rule looks at a node and one of its earlier producers, and gives the node that does both. */
 type Rule = (producer: GraphNode, node: GraphNode, usage: Map<GraphBuffer, Usage>) => GraphNode | undefined;
 
-/** Fuses until nothing changes; returns how many pairs became one. */
+/** Fuses until nothing changes; returns how many fusions there were. */
 export function fuse(graph: Graph): number {
+  return fusePairs(graph) + fuseGates(graph);
+}
+
+function fusePairs(graph: Graph): number {
   let fused = 0;
   let usage = usageOf(graph);
   for (let at = 0; at < graph.nodes.length; at++) {
@@ -115,4 +121,42 @@ function fuseQuantize(node: GraphNode, quantize: GraphNode, usage: Map<GraphBuff
   const made = node.outputs[index];
   if (!isGone(made, usage) || !identical(made, quantize.inputs[0]!)) return undefined;
   return { ...node, outputs: node.outputs.map((view, i) => i === index ? quantize.outputs[0] : view) };
+}
+
+/** Brings the products of each gate into it; after the pairs, for a gate is better quantised before. */
+function fuseGates(graph: Graph): number {
+  const { nodes } = graph;
+  let fused = 0;
+  for (let at = 0; at < nodes.length; at++) {
+    const usage = usageOf(graph);
+    const products = productsOf(nodes, at, usage);
+    if (products === undefined) continue;
+    const [gate, up] = products.map((index) => nodes[index]);
+    nodes[at] = {
+      ...nodes[at],
+      op: "linear_swiglu",
+      inputs: [gate.inputs[0], gate.inputs[1], up.inputs[1]],
+    };
+    for (const index of products.sort((a, b) => b - a)) nodes.splice(index, 1);
+    at -= 2;
+    fused++;
+  }
+  return fused;
+}
+
+/** The two `linear` of a gate, where nobody else reads them and they can move to it. */
+function productsOf(nodes: readonly GraphNode[], at: number, usage: Map<GraphBuffer, Usage>): number[] | undefined {
+  const { op, inputs } = nodes[at];
+  if (op !== "swiglu") return undefined;
+  const products = inputs.map((view) => {
+    if (view?.storage.kind !== "graph" || !isGone(view, usage)) return -1;
+    const { writes } = usage.get(view.storage)!;
+    const node = nodes[writes[0]];
+    const isProduct = writes.length === 1 && node.op === "linear" && identical(node.outputs[0], view);
+    return isProduct && canPass(node, nodes.slice(writes[0] + 1, at)) ? writes[0] : -1;
+  });
+  if (products.includes(-1) || products[0] === products[1]) return undefined;
+  const [gate, up] = products.map((index) => nodes[index].inputs);
+  const fits = gate[0]!.dtype === "q8a" && identical(gate[0]!, up[0]!) && fitSwiglu(gate[1]!, up[1]!);
+  return fits && gate[2] === undefined && up[2] === undefined ? products : undefined;
 }
