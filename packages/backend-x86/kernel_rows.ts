@@ -80,8 +80,8 @@ const namedCpus: readonly KernelRow[] = [
     "amx",
     "prefill",
     { tileRows: 6 },
-    "GEMM; from 64 rows on in bf16 on AMX tiles, on such a server at 1.3 TOPS a core beside 0.5 of VNNI, with fewer rows in " +
-      "tiles of 6 by two panels",
+    "from 64 rows on GEMM in bf16 on AMX tiles, on such a server at 1.3 TOPS a core beside 0.5 of VNNI; with fewer rows that " +
+      "of VNNI, in tiles of 6 rows by two panels",
   ),
   int8Linear(
     [...amxServers, "ice-lake-x", "ice-lake", "tiger-lake", "rocket-lake", "cascade-lake", "cooper-lake"],
@@ -142,6 +142,14 @@ export const kernelRows: readonly KernelRow[] = [
     variant: 0,
     threads: 0,
     reason: "GEMM from a few rows on, bound by arithmetic: register tiles over the same panels on all threads",
+  },
+  {
+    op: "attention",
+    level: "amx",
+    phase: "prefill",
+    variant: 0,
+    threads: 0,
+    reason: "runs of 32 tokens and more in int8 on AMX tiles, all threads take tasks of one head",
   },
   {
     op: "attention",

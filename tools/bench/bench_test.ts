@@ -114,8 +114,9 @@ describe("bench:peers arithmetic", () => {
   });
 
   it("an engine is held against the mean of what the machine gave before and after", () => {
-    const later = { ...peaks, int8_gops: 600, f32_gflops: 140, read_gb_per_s: 30 };
-    assertEquals(meanPeaks(peaks, later), { ...peaks, int8_gops: 500, f32_gflops: 120, read_gb_per_s: 25 });
+    const later = { ...peaks, int8_gops: 600, f32_gflops: 140, read_gb_per_s: 30, tiles_bf16_gops: 8000 };
+    const mean = { int8_gops: 500, f32_gflops: 120, read_gb_per_s: 25, tiles_bf16_gops: 4000, tiles_int8_gops: 0 };
+    assertEquals(meanPeaks(peaks, later), { ...peaks, ...mean });
   });
 
   it("an op's limit is the larger of its memory and its operations", () => {
@@ -134,6 +135,11 @@ describe("bench:peers arithmetic", () => {
     };
     assertEquals([attends("pp32"), attends("pp31"), attends("tg128")], ["int8", "f32", "f32"]);
     assertEquals(attends("pp512", "f16 [64, 64]"), "f32");
+    const amx = { ...peaks, tiles_bf16_gops: 4000, tiles_int8_gops: 8000 };
+    const units = (test: string) => rooflineOf(test, profile, 4, amx).ops.map(({ peak }) => peak);
+    assertEquals(units("pp64"), ["tiles_bf16", "tiles_int8"]);
+    assertEquals([units("pp63"), units("tg4")], [["int8", "int8"], ["int8", "f32"]]);
+    assertEquals(rooflineOf("pp64", profile, 4, amx).of_int8_peak, (400_000 / 4000 + 250_000 / 8000) / 20_000);
     assertEquals(linear.intensity, 400_000 / 161_000);
   });
 

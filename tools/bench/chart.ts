@@ -132,7 +132,8 @@ function axes(x: LogAxis, y: LogAxis): string[] {
 
 function roofs(x: LogAxis, y: LogAxis, peaks: Peaks): string[] {
   const bandwidth = peaks.read_gb_per_s;
-  const top = Math.max(peaks.int8_gops, peaks.f32_gflops);
+  const { tiles_bf16_gops = 0, tiles_int8_gops = 0 } = peaks;
+  const top = Math.max(peaks.int8_gops, peaks.f32_gflops, tiles_bf16_gops, tiles_int8_gops);
   const start = 10 ** x.least;
   const level = (rate: number, name: string, dash: string) =>
     rate <= 0 ? [] : [
@@ -147,6 +148,8 @@ function roofs(x: LogAxis, y: LogAxis, peaks: Peaks): string[] {
     text(labelX, labelY, `memory ${bandwidth.toFixed(1)} GB/s`, {
       transform: `rotate(${angle.toFixed(1)} ${labelX.toFixed(1)} ${labelY.toFixed(1)})`,
     }),
+    ...level(tiles_int8_gops, "int8 tiles", ""),
+    ...level(tiles_bf16_gops, "bf16 tiles", ""),
     ...level(peaks.int8_gops, "int8", ""),
     ...level(peaks.f32_gflops, "f32", ' stroke-dasharray="5 4"'),
   ];

@@ -12,6 +12,10 @@ export interface Peaks {
   f32_gflops: number;
   /** Bytes per nanosecond read from memory. */
   read_gb_per_s: number;
+  /** Operations per nanosecond of AMX tiles on random bf16; 0 or absent where a level has none. */
+  tiles_bf16_gops?: number;
+  /** The same on int8. */
+  tiles_int8_gops?: number;
 }
 
 /** What a figure has to be read with. */
@@ -47,6 +51,8 @@ export function meanPeaks(a: Peaks, b: Peaks): Peaks {
     int8_gops: (a.int8_gops + b.int8_gops) / 2,
     f32_gflops: (a.f32_gflops + b.f32_gflops) / 2,
     read_gb_per_s: (a.read_gb_per_s + b.read_gb_per_s) / 2,
+    tiles_bf16_gops: ((a.tiles_bf16_gops ?? 0) + (b.tiles_bf16_gops ?? 0)) / 2,
+    tiles_int8_gops: ((a.tiles_int8_gops ?? 0) + (b.tiles_int8_gops ?? 0)) / 2,
   };
 }
 

@@ -90,16 +90,19 @@ export function rooflineTable({ ops, ...all }: Roofline): string {
 }
 
 function rooflineText(roofline: Roofline): string {
-  const { test, of_bandwidth, of_int8_peak, of_limit } = roofline;
-  return `${test}, per token: ${percent(of_bandwidth)} of the read bandwidth, ${
-    percent(of_int8_peak)
-  } of the integer ` +
-    `peak, ${percent(of_limit)} of the limit.\n\n${rooflineTable(roofline)}`;
+  const { test, of_bandwidth, of_int8_peak, of_limit, ops } = roofline;
+  const units = ops.some(({ peak }) => peak === "tiles_bf16") ? "the tiles' peaks" : "the integer peak";
+  return `${test}, per token: ${percent(of_bandwidth)} of the read bandwidth, ${percent(of_int8_peak)} of ${units}, ` +
+    `${percent(of_limit)} of the limit.\n\n${rooflineTable(roofline)}`;
 }
 
-function peaksText({ level, threads, read_gb_per_s, int8_gops, f32_gflops }: Peaks): string {
+function peaksText(peaks: Peaks): string {
+  const { level, threads, read_gb_per_s, int8_gops, f32_gflops, tiles_bf16_gops = 0, tiles_int8_gops = 0 } = peaks;
+  const tiles = tiles_bf16_gops === 0
+    ? ""
+    : `; on tiles ${tiles_bf16_gops.toFixed(0)} GFLOPS bf16, ${tiles_int8_gops.toFixed(0)} GOPS int8`;
   return `${level}, ${threads} threads: ${read_gb_per_s.toFixed(1)} GB/s read, ${int8_gops.toFixed(0)} GOPS int8, ` +
-    `${f32_gflops.toFixed(0)} GFLOPS f32`;
+    `${f32_gflops.toFixed(0)} GFLOPS f32${tiles}`;
 }
 
 function machineText({ date, machine, models }: Results): string {

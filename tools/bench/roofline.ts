@@ -3,6 +3,12 @@ import { attentionI8TokensMin } from "@mllm/core";
 import type { TestProfile } from "../../packages/apps/src/cli/bench_profile.ts";
 import type { Peaks } from "./machine.ts";
 
+/** Units that compute: int8 dot products, f32 multiply-adds, AMX tiles. */
+export type Peak = "int8" | "f32" | "tiles_bf16" | "tiles_int8";
+
+/** Rows from which on level amx multiplies on tiles: `rows_min` of native/kernels/linear_amx.zig. */
+const TILE_ROWS_MIN = 64;
+
 /** One kind of op, per token. */
 export interface RooflineOp {
   op: string;
@@ -17,7 +23,7 @@ export interface RooflineOp {
   gb_per_s: number;
   gops: number;
   /** The peak that its operations are held against. */
-  peak: "int8" | "f32";
+  peak: Peak;
   /** Least possible time over time taken: the larger of what its memory and what its operations need. */
   of_limit: number;
 }
@@ -31,7 +37,7 @@ export interface Roofline {
   operations_per_token: number;
   /** Memory traffic of the test over its time, as a share of the read bandwidth. */
   of_bandwidth: number;
-  /** Operations that run on integers over the test's time, as a share of the integer peak. */
+  /** Operations on quantised operands: the least time of the units that run them, as a share of the test's time. */
   of_int8_peak: number;
   /** Sum of the ops' least times over the time taken. */
   of_limit: number;
@@ -40,22 +46,31 @@ export interface Roofline {
 
 const floats = /^(f32|f16|bf16) /;
 
-/** With the default activations, products of quantised weights and a prompt's attention beside them run on integers. */
-function integerOps(test: string, profile: TestProfile): (op: string, kind: string) => boolean {
+/** The units of each op: with the default activations quantised weights, and a prompt's attention beside them, are no floats. */
+function peakOf(test: string, profile: TestProfile, peaks: Peaks): (op: string, kind: string) => Peak {
   const isQuantised = (op: string, kind: string) => (op === "linear" && !floats.test(kind)) || op === "linear_swiglu";
-  const isPrompt = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0) >= attentionI8TokensMin;
-  const attends = isPrompt && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
-  return (op, kind) => isQuantised(op, kind) || (op === "attention" && attends);
+  const rows = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0);
+  const onTiles = (peaks.tiles_bf16_gops ?? 0) > 0 && rows >= TILE_ROWS_MIN;
+  const attends = rows >= attentionI8TokensMin && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
+  return (op, kind) => {
+    if (isQuantised(op, kind)) return onTiles ? "tiles_bf16" : "int8";
+    return op !== "attention" || !attends ? "f32" : onTiles ? "tiles_int8" : "int8";
+  };
 }
 
 /** @param tokens tokens that all repetitions together ran */
 export function rooflineOf(test: string, profile: TestProfile, tokens: number, peaks: Peaks): Roofline {
-  const rate = { int8: peaks.int8_gops || peaks.f32_gflops, f32: peaks.f32_gflops };
-  const isInteger = integerOps(test, profile);
+  const rate: Record<Peak, number> = {
+    int8: peaks.int8_gops || peaks.f32_gflops,
+    f32: peaks.f32_gflops,
+    tiles_bf16: peaks.tiles_bf16_gops ?? 0,
+    tiles_int8: peaks.tiles_int8_gops ?? 0,
+  };
+  const units = peakOf(test, profile, peaks);
   let leastNs = 0;
   const ops = profile.ops.map((row): RooflineOp => {
     const memory = row.weight_bytes + row.cache_bytes;
-    const peak = isInteger(row.op, row.kind) ? "int8" : "f32";
+    const peak = units(row.op, row.kind);
     const least = Math.max(memory / peaks.read_gb_per_s, rate[peak] > 0 ? row.operations / rate[peak] : 0);
     leastNs += least;
     return {
@@ -74,7 +89,7 @@ export function rooflineOf(test: string, profile: TestProfile, tokens: number, p
   });
   const sum = (value: (op: RooflineOp) => number) => ops.reduce((total, op) => total + value(op), 0);
   const nsPerToken = profile.wall_ns / tokens;
-  const integer = sum((op) => op.peak === "int8" ? op.operations_per_token : 0);
+  const coded = sum(({ peak, operations_per_token }) => peak === "f32" ? 0 : operations_per_token / rate[peak]);
   const memory = sum((op) => op.memory_bytes_per_token);
   return {
     test,
@@ -83,7 +98,7 @@ export function rooflineOf(test: string, profile: TestProfile, tokens: number, p
     memory_bytes_per_token: memory,
     operations_per_token: sum((op) => op.operations_per_token),
     of_bandwidth: memory / nsPerToken / peaks.read_gb_per_s,
-    of_int8_peak: peaks.int8_gops > 0 ? integer / nsPerToken / peaks.int8_gops : 0,
+    of_int8_peak: peaks.int8_gops > 0 ? coded / nsPerToken : 0,
     of_limit: leastNs / profile.wall_ns,
     ops,
   };

@@ -4,10 +4,12 @@
 //! `zig build peaks -Dthreads=2` prints them as JSON; `linear`'s micro-benchmarks call `measure`.
 
 const std = @import("std");
+const amx = @import("amx.zig");
 const dot = @import("dot.zig");
+const tile_permission = @import("tile_permission.zig");
 
 /// Giga-operations per second (a multiply and an add are two) and GB/s; 0 where a level has no such instruction.
-pub const Peaks = struct { int8: f64, f32: f64, read: f64 };
+pub const Peaks = struct { int8: f64, f32: f64, read: f64, tiles_bf16: f64, tiles_int8: f64 };
 
 /// Turns of a loop in one run: about 10 ms.
 const turns = 2_000_000;
@@ -75,6 +77,40 @@ pub fn measure(threads: usize) !Peaks {
         .int8 = if (int8_loop) |loop| try rate(threads, loop) else 0,
         .f32 = if (float_loop) |loop| try rate(threads, loop) else 0,
         .read = try readRate(threads),
+        .tiles_bf16 = try tileRate(threads, .bf16),
+        .tiles_int8 = try tileRate(threads, .int8),
+    };
+}
+
+const Tiles = enum { bf16, int8 };
+
+/// Products of AMX tiles; 0 where they can't be used.
+fn tileRate(threads: usize, comptime tiles: Tiles) !f64 {
+    if (!amx.available or tile_permission.refusal() != null) return 0;
+    var best: u64 = std.math.maxInt(u64);
+    for (0..runs) |_| best = @min(best, try time(threads, void, {}, TileLoop(tiles).go));
+    const operations: usize = amx.rows * 16 * (if (tiles == .bf16) 32 else 64) * 2;
+    return perNanosecond(turns / 8 * 4 * operations * threads, best);
+}
+
+/// Four independent sums, of random numbers: on zeros the units are up to a third faster.
+fn TileLoop(comptime tiles: Tiles) type {
+    return struct {
+        fn go(_: void, thread: usize) void {
+            var factors: [2][amx.rows][amx.row_bytes / 2]u16 align(64) = undefined;
+            var prng: std.Random.DefaultPrng = .init(thread);
+            for (&factors) |*tile| for (tile) |*row| for (row) |*x| {
+                const bits = prng.random().int(u16);
+                x.* = if (tiles == .bf16) bits & 0x80ff | 0x3f00 else bits; // bf16: of the order of 1
+            };
+            amx.configure(&amx.Config.full);
+            defer amx.release();
+            inline for (0..4) |i| amx.clear(i);
+            inline for (0..2) |i| amx.load(4 + i, @ptrCast(&factors[i]), amx.row_bytes);
+            for (0..turns / 8) |_| inline for (0..4) |i| {
+                if (tiles == .bf16) amx.dotBf16(i, 4, 5) else amx.dotBytes(.us, i, 4, 5);
+            };
+        }
     };
 }
 
