@@ -33,17 +33,21 @@ describe("backend plugins", () => {
     for (const { level } of x86.kernelRows) assert(level === undefined || x86.levels.includes(level), level);
   });
 
-  it("x86 names the register tiles that its kernels have", async () => {
+  it("x86 names the register tiles and the bound of rows that its kernels have", async () => {
     const file = new URL("../../packages/core/native/kernels/linear_i8.zig", import.meta.url);
-    const [, levels] = /const tile_sizes: .* \{\n((?: {4}\..*\n)+)\};/.exec(await Deno.readTextFile(file))!;
+    const [, levels] = /const shapes: .* \{\n((?: {4}\..*\n)+)\};/.exec(await Deno.readTextFile(file))!;
     const sizes = Object.fromEntries(
       levels.trim().split("\n").flatMap((line) => {
         const [names, rows] = line.split(" => ");
-        return names.split(",").map((name) => [name.trim().slice(1), rows.match(/\d+/g)!.map(Number)]);
+        return names.split(",").map((
+          name,
+        ) => [name.trim().slice(1), [...rows.matchAll(/\.rows = (\d+)/g)].map(([, n]) => Number(n))]);
       }),
     );
     assertEquals(x86.tileRows, { ...sizes, amx: sizes.avx512vnni });
     assertEquals(Object.keys(x86.tileRows!).sort(), x86.levels.toSorted());
+    const amx = await Deno.readTextFile(new URL("../../packages/core/native/kernels/linear_amx.zig", import.meta.url));
+    assertEquals(x86.linearThreshold, { amx: Number(/pub const rows_min = (\d+);/.exec(amx)![1]) });
   });
 
   it("x86 refuses an unknown level by name", async () => {

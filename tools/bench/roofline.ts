@@ -46,7 +46,7 @@ export interface Roofline {
 
 const floats = /^(f32|f16|bf16) /;
 
-/** The units of each op: with the default activations quantised weights, and a prompt's attention beside them, are no floats. */
+/** The units of each op: quantised weights and, beside them, a prompt's attention are no floats by default. */
 function peakOf(test: string, profile: TestProfile, peaks: Peaks): (op: string, kind: string) => Peak {
   const isQuantised = (op: string, kind: string) => (op === "linear" && !floats.test(kind)) || op === "linear_swiglu";
   const rows = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0);
