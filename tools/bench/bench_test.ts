@@ -138,7 +138,7 @@ describe("bench:peers arithmetic", () => {
     const amx = { ...peaks, tiles_bf16_gops: 4000, tiles_int8_gops: 8000 };
     const units = (test: string) => rooflineOf(test, profile, 4, amx).ops.map(({ peak }) => peak);
     assertEquals(units("pp64"), ["tiles_bf16", "tiles_int8"]);
-    assertEquals([units("pp63"), units("tg4")], [["int8", "int8"], ["int8", "f32"]]);
+    assertEquals([units("pp63"), units("tg4")], [["int8", "tiles_int8"], ["int8", "f32"]]);
     assertEquals(rooflineOf("pp64", profile, 4, amx).of_int8_peak, (400_000 / 4000 + 250_000 / 8000) / 20_000);
     assertEquals(linear.intensity, 400_000 / 161_000);
   });

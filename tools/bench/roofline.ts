@@ -1,13 +1,11 @@
 /** How near each op comes to what the machine can do at most. */
+import { x86 } from "@mllm/backend-x86";
 import { attentionI8TokensMin } from "@mllm/core";
 import type { TestProfile } from "../../packages/apps/src/cli/bench_profile.ts";
 import type { Peaks } from "./machine.ts";
 
 /** Units that compute: int8 dot products, f32 multiply-adds, AMX tiles. */
 export type Peak = "int8" | "f32" | "tiles_bf16" | "tiles_int8";
-
-/** Rows from which on level amx multiplies on tiles: `rows_min` of native/kernels/linear_amx.zig. */
-const TILE_ROWS_MIN = 64;
 
 /** One kind of op, per token. */
 export interface RooflineOp {
@@ -50,11 +48,12 @@ const floats = /^(f32|f16|bf16) /;
 function peakOf(test: string, profile: TestProfile, peaks: Peaks): (op: string, kind: string) => Peak {
   const isQuantised = (op: string, kind: string) => (op === "linear" && !floats.test(kind)) || op === "linear_swiglu";
   const rows = Number(/^pp(\d+)/.exec(test)?.[1] ?? 0);
-  const onTiles = (peaks.tiles_bf16_gops ?? 0) > 0 && rows >= TILE_ROWS_MIN;
+  const hasTiles = (peaks.tiles_bf16_gops ?? 0) > 0;
+  const onTiles = hasTiles && rows >= x86.linearThreshold!.amx;
   const attends = rows >= attentionI8TokensMin && profile.ops.some(({ op, kind }) => isQuantised(op, kind));
   return (op, kind) => {
     if (isQuantised(op, kind)) return onTiles ? "tiles_bf16" : "int8";
-    return op !== "attention" || !attends ? "f32" : onTiles ? "tiles_int8" : "int8";
+    return op !== "attention" || !attends ? "f32" : hasTiles ? "tiles_int8" : "int8";
   };
 }
 

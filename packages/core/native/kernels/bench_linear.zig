@@ -30,6 +30,8 @@ const with_tiles = struct {
     }
 };
 
+const tile_rows_min = if (has_tiles) with_tiles.linear_amx.rows_min else 0;
+
 /// A dtype of each packed kind; block kinds also run with f32 activations.
 const dtypes = [_]abi.Dtype{ .q4_0, .q8_0, .q5_0, .q4_k, .q6_k, .iq4_nl, .f32, .f16, .bf16 };
 
@@ -131,7 +133,8 @@ fn linearRows(b: *Bench, dtype: abi.Dtype, i8_mode: bool, shape: [2]usize, wante
         const ns: f64 = @floatFromInt(best);
         const speed = @as(f64, @floatFromInt(operations)) / ns;
         const read = @as(f64, @floatFromInt(bytes)) / ns;
-        const peak = if (i8_mode) peaks.int8 else peaks.f32;
+        const on_tiles = i8_mode and peaks.tiles_bf16 > 0 and rows >= tile_rows_min;
+        const peak = if (on_tiles) peaks.tiles_bf16 else if (i8_mode) peaks.int8 else peaks.f32;
         const format = "{s:<36} {d:>11.1} us {d:>8.1} GOPS {d:>5.1} % {d:>8.2} GB/s {d:>5.1} %\n";
         const name = try title(b, dtype, i8_mode, rows, shape);
         std.debug.print(format, .{ name, ns / 1000, speed, speed / peak * 100, read, read / peaks.read * 100 });

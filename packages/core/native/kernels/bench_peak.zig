@@ -93,7 +93,7 @@ fn tileRate(threads: usize, comptime tiles: Tiles) !f64 {
     return perNanosecond(turns / 8 * 4 * operations * threads, best);
 }
 
-/// Four independent sums, of random numbers: on zeros the units are up to a third faster.
+/// Four independent sums, of random numbers.
 fn TileLoop(comptime tiles: Tiles) type {
     return struct {
         fn go(_: void, thread: usize) void {
