@@ -50,16 +50,21 @@ fn rotateVectors(comptime count: usize, x: [*]align(4) V, factor: f32) void {
     @setEvalBranchQuota(10_000);
     var v: [count]V = x[0..count].*;
     inline for (&v) |*one| one.* = within(one.*);
+    butterflies(&v);
+    inline for (v, 0..) |one, i| x[i] = one * @as(V, @splat(factor));
+}
+
+/// All steps between whole vectors.
+inline fn butterflies(v: anytype) void {
     comptime var step = 1;
-    inline while (step < count) : (step *= 2) {
-        inline for (0..count) |i| if (i & step == 0) {
+    inline while (step < v.len) : (step *= 2) {
+        inline for (0..v.len) |i| if (i & step == 0) {
             const a = v[i];
             const b = v[i + step];
             v[i] = a + b;
             v[i + step] = a - b;
         };
     }
-    inline for (v, 0..) |one, i| x[i] = one * @as(V, @splat(factor));
 }
 
 /// The steps between elements of one vector.
@@ -109,15 +114,7 @@ inline fn mix(comptime count: usize, x: [*]align(4) simd.F, apart: usize, factor
     @setEvalBranchQuota(10_000);
     var v: [count]simd.F = undefined;
     inline for (&v, 0..) |*one, i| one.* = x[i * apart];
-    comptime var step = 1;
-    inline while (step < count) : (step *= 2) {
-        inline for (0..count) |i| if (i & step == 0) {
-            const a = v[i];
-            const b = v[i + step];
-            v[i] = a + b;
-            v[i + step] = a - b;
-        };
-    }
+    butterflies(&v);
     inline for (v, 0..) |one, i| x[i * apart] = one * simd.splat(factor);
 }
 

@@ -35,9 +35,7 @@ const block_steps = 8;
 const task_rows_max = 512;
 const task_columns_max = 256;
 
-pub fn takes(cmd: *const abi.Command) bool {
-    return hasRows(cmd);
-}
+pub const takes = hasRows;
 
 fn hasRows(cmd: *const abi.Command) bool {
     return cmd.inputs[0].dtype == @intFromEnum(abi.Dtype.q8a) and cmd.inputs[0].shape[0] >= rows_min;
@@ -55,9 +53,7 @@ pub fn scratchBytes(cmd: *const abi.Command, threads: u32) u64 {
 
 /// The same three of `linear_swiglu`.
 pub const swiglu = struct {
-    pub fn takes(cmd: *const abi.Command) bool {
-        return hasRows(cmd);
-    }
+    pub const takes = hasRows;
 
     pub fn run(ctx: *context.Context, cmd: *const abi.Command) void {
         const pair: Pair = .init(cmd);
