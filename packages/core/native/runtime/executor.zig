@@ -95,6 +95,7 @@ pub const Executor = struct {
     /// together.
     pub fn run(self: *Executor, steps: []const Step, scratch: []align(64) u8, rows: ?[]abi.ProfileRow) ?Failure {
         self.scratch = scratch;
+        self.pool.begin();
         var last_ns = if (rows != null) os.nowNs() else 0;
         var at: usize = 0;
         while (at < steps.len) {

@@ -9,6 +9,7 @@
 const std = @import("std");
 const abi = @import("abi");
 const os = @import("os.zig");
+const place = @import("place.zig");
 const wait = @import("wait.zig");
 const Atomic = std.atomic.Value;
 
@@ -33,6 +34,7 @@ const Worker = struct {
     /// Whether the worker may be inside a share.
     inside: Atomic(bool) align(64) = .init(false),
     clock: os.ThreadClock = .{},
+    place: place.Place = .{},
     /// The clock when the caller last looked.
     seen_ns: u64 = 0,
     thread: std.Thread = undefined,
@@ -94,6 +96,25 @@ pub const Pool = struct {
         gpa.free(self.workers);
     }
 
+    /// Some jobs follow, from the calling thread: workers that spin on its processor go to another one. A program's runs come
+    /// from several threads, and one that has just woken often finds itself where a worker spins, while the thread that
+    /// sent it has gone to sleep and left its own processor idle.
+    pub fn begin(self: *Pool) void {
+        const here = place.current() orelse return;
+        for (self.workers[0 .. self.threads - 1]) |*worker| {
+            if (worker.place.isAt(here)) worker.place.moveOff(here);
+        }
+    }
+
+    /// Wakes those who sleep, on other processors than the caller's: at this moment these may all be busy with what is about
+    /// to end.
+    fn call(self: *Pool) void {
+        if (place.current()) |here| for (self.workers[0 .. self.threads - 1]) |*worker| {
+            if (worker.place.isAsleep()) worker.place.moveOff(here);
+        };
+        self.calls.add();
+    }
+
     /// How many shares to cut a job into for at most `wanted` threads: fewer while threads rest because they held the
     /// others up. Calls sleepers when it is time to.
     pub fn turnout(self: *Pool, wanted: u32) u32 {
@@ -104,7 +125,7 @@ pub const Pool = struct {
             if (now >= self.call_at_ns) {
                 self.invited.store(self.threads, .release);
                 self.call_at_ns = now + call_ns;
-                self.calls.add();
+                self.call();
             }
         }
         return @min(most, self.invited.load(.monotonic));
@@ -185,11 +206,13 @@ pub const Pool = struct {
 
     fn work(self: *Pool, worker: *Worker, number: u32) void {
         worker.clock = .own();
+        worker.place.init();
         while (true) {
             const called = self.calls.load();
-            const shares = self.spinForWork(number);
+            const shares = self.spinForWork(worker, number);
             if (shares == Shares.quit) return;
             if (!shares.isOpen()) {
+                worker.place.leave();
                 self.calls.waitBeyond(called);
                 continue;
             }
@@ -203,9 +226,10 @@ pub const Pool = struct {
     }
 
     /// Watches until there are shares to take or the pool ends; else returns closed shares when it is time to sleep.
-    fn spinForWork(self: *Pool, number: u32) Shares {
+    fn spinForWork(self: *Pool, worker: *Worker, number: u32) Shares {
         var end_ns: u64 = 0;
         while (true) {
+            worker.place.arrive();
             for (0..32) |_| {
                 const shares = self.shares.load(.acquire);
                 if (shares == Shares.quit) return shares;

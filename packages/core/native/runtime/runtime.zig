@@ -17,6 +17,7 @@ test {
     _ = @import("library.zig");
     _ = @import("memory.zig");
     _ = @import("os.zig");
+    _ = @import("place.zig");
     _ = @import("pool.zig");
     _ = @import("program.zig");
     _ = @import("rules.zig");
