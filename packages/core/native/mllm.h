@@ -140,6 +140,7 @@ enum mllm_op {
   MLLM_OP_ATTENTION = 36,
   MLLM_OP_SOFTMAX_TOPK = 37,
   MLLM_OP_LINEAR_SWIGLU = 38,
+  MLLM_OP_RMSNORM_ROPE = 39,
 };
 
 /** The `variant` of a `linear` command, in bits from the lowest on. Everywhere 0 is the level's own choice, and nothing changes a bit of the result. */

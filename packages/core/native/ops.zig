@@ -400,6 +400,28 @@ pub const table = [_]Op{
         },
         .outputs = &.{.{ .name = "out", .form = "f32|q8a [rows, n] rows; n divides by 32; q8a: the bits of quantize_rows of the f32 result" }},
     },
+    .{
+        .id = 39,
+        .name = "rmsnorm_rope",
+        .doc = "rope(rmsnorm(x)) of every head: the same bits as the two ops, in one pass.",
+        .inputs = &.{
+            .{ .name = "x", .form = "f32 [tokens, heads, head_dim]" },
+            .{ .name = "weight", .form = "f32 [head_dim] dense" },
+            .{ .name = "inv_freq", .form = "f32 [pairs] dense; 2 * pairs <= head_dim" },
+            .{ .name = "positions", .form = "i32 [tokens]; absent: position + t", .optional = true },
+        },
+        .outputs = &.{.{ .name = "out", .form = "f32 [tokens, heads, head_dim]" }},
+        .ints = &.{
+            .{ .name = "position", .doc = "position of token 0" },
+            .{ .name = "interleaved", .doc = "0 halves, 1 interleaved" },
+        },
+        .floats = &.{
+            .{ .name = "eps", .doc = "added to the mean square" },
+            .{ .name = "offset", .doc = "added to the weight" },
+            .{ .name = "scale", .doc = "attention factor (YaRN), else 1" },
+        },
+        .in_place = &.{0},
+    },
 };
 
 comptime {

@@ -448,6 +448,11 @@ function randomProgram(rng: Random, x: Tensor, w: Tensor, matrix: Tensor): Tenso
       () => ops.linear(ops.swiglu(ops.linear(b, matrix), ops.linear(b, matrix)), matrix),
       () => ops.linear(ops.rmsnorm(a, w, { eps: 1e-6 }), matrix),
       () => ops.topk(ops.softmax(a), width).values,
+      () => {
+        const heads = ops.rmsnorm(a.reshape(-1, 4, 8), w.narrow(0, 0, 8), { eps: 1e-6 });
+        return ops.rope(heads, w.narrow(0, 8, 3), { position: 5, out: a === b ? undefined : a.reshape(-1, 4, 8) })
+          .reshape(-1, width);
+      },
     ];
     const made = makers[rng.int(makers.length)]();
     if (!pool.includes(made)) pool.push(made);

@@ -185,6 +185,7 @@ const rules: Readonly<Record<OpName, Rule>> = {
   embedding: { bytes: embeddingBytes },
   take_rows: { bytes: takeRowsBytes },
   rope: { operations: 3, weights: [1] },
+  rmsnorm_rope: { operations: 7, weights: [1, 2] },
   quantize_rows: { operations: 3 },
   pack_weight: { weights: [0] },
   linear: { operations: linearOperations, weights: [1, 2] },

@@ -179,6 +179,13 @@ const counted = (name: string, axis: number, least: number): Rule => (call, { co
   call.bind(name, count);
 };
 
+/** `at` is the input inv_freq. */
+function pairs(call: Call, at: number): void {
+  if (2 * maxDim(call.input(at).shape[0]) > maxDim(call.input(0).shape[2])) {
+    call.fail("inv_freq is longer than half of head_dim");
+  }
+}
+
 const packWeight: Rule = (call, { packed }) => {
   const { dtype, bytes } = packed ?? call.fail("the backend gave no packed size");
   return [{ dtype, shape: call.input(0).shape, layout: "panel16", bytes }];
@@ -198,11 +205,8 @@ const rules: Partial<Record<OpName, Rule>> = {
   topk: counted("k", 1, 1),
   softmax_topk: counted("k", 1, 1),
   take_rows: counted("count", 0, 1),
-  rope(call) {
-    if (2 * maxDim(call.input(1).shape[0]) > maxDim(call.input(0).shape[2])) {
-      call.fail("inv_freq is longer than half of head_dim");
-    }
-  },
+  rope: (call) => pairs(call, 1),
+  rmsnorm_rope: (call) => pairs(call, 2),
   quantize_rows(call) {
     if (maxDim(call.input(0).shape[1]) % 32 !== 0) call.fail("k must divide by 32");
   },

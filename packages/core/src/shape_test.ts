@@ -69,6 +69,7 @@ describe("shape inference", () => {
       ["k = 10 is not in 1..9", "topk", [view([5, 9])], { count: 10 }],
       ["count = 6 is not in 1..5", "take_rows", [view([5, 9])], { count: 6 }],
       ["inv_freq is longer than half of head_dim", "rope", [view([5, 2, 8]), view([5]), undefined]],
+      ["inv_freq is longer than half of head_dim", "rmsnorm_rope", [view([5, 2, 8]), view([8]), view([5])]],
       ["positions must be i32 [tokens], and tokens is 5 in x", "rope", [
         view([5, 2, 8]),
         view([4]),

@@ -51,14 +51,21 @@ fn title(b: *Bench, name: []const u8, rows: usize, n: usize) ![]const u8 {
     return std.fmt.allocPrint(b.gpa, "{s} [{d}, {d}]", .{ name, rows, n });
 }
 
-/// rope over 16 heads of 128 and kv_append of 8 heads of 128.
+/// rope over 16 heads of 128, alone and with their norm, and kv_append of 8 heads of 128.
 fn rotary(b: *Bench, tokens: usize) !void {
     const q = try b.tensor(f32, &.{ tokens, 16, 128 });
     const frequencies = try b.tensor(f32, &.{64});
     var cmd = testing.command(&.{ q, frequencies }, &.{q});
     cmd.ints[0] = 1000;
     cmd.floats[0] = 1;
-    try b.row(try title(b, "rope 16 heads", tokens, 128), .{ .bytes = 2 * tokens * 16 * 128 * 4 }, rope.rope, rope.rope_workspace, &cmd);
+    const bytes = 2 * tokens * 16 * 128 * 4;
+    try b.row(try title(b, "rope 16 heads", tokens, 128), .{ .bytes = bytes }, rope.rope, rope.rope_workspace, &cmd);
+    const weight = try b.tensor(f32, &.{128});
+    var normed = testing.command(&.{ q, weight, frequencies }, &.{q});
+    normed.ints[0] = 1000;
+    normed.floats[2] = 1;
+    const name = try title(b, "rmsnorm_rope 16 heads", tokens, 128);
+    try b.row(name, .{ .bytes = bytes }, rope.rmsnorm_rope, rope.rmsnorm_rope_workspace, &normed);
     const k = try b.tensor(f32, &.{ tokens, 8, 128 });
     const pages = try b.tensor(i32, &.{8});
     for (@as([*]i32, @ptrFromInt(@as(usize, @intCast(pages.data))))[0..8], 0..) |*p, i| p.* = @intCast(i);

@@ -29,7 +29,16 @@ fn vector(desc: *const abi.TensorDesc) [*]const f32 {
     return @ptrFromInt(@as(usize, @intCast(desc.data)));
 }
 
-const Scaling = struct { weight: [*]const f32, eps: f32, offset: f32 };
+pub const Scaling = struct {
+    weight: [*]const f32,
+    eps: f32,
+    offset: f32,
+
+    /// `input` is the weight; floats: eps, offset.
+    pub fn init(cmd: *const abi.Command, input: usize) Scaling {
+        return .{ .weight = vector(&cmd.inputs[input]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
+    }
+};
 
 /// 1 / rms(x) of a row.
 inline fn inverseRms(x: anytype, n: usize, eps: f32) F {
@@ -38,7 +47,7 @@ inline fn inverseRms(x: anytype, n: usize, eps: f32) F {
 }
 
 /// x / rms(x) * (weight + offset), of one row; in place when x and out are the same row.
-fn rmsnormRow(x: anytype, out: @TypeOf(x), n: usize, s: Scaling) void {
+pub fn rmsnormRow(x: anytype, out: @TypeOf(x), n: usize, s: Scaling) void {
     const inverse = inverseRms(x, n, s.eps);
     const offset = simd.splat(s.offset);
     var i: usize = 0;
@@ -71,8 +80,7 @@ const NormRows = struct {
 
     fn init(cmd: *const abi.Command, output: usize, weight: usize) NormRows {
         const desc = &cmd.outputs[output];
-        const scaling: Scaling = .{ .weight = vector(&cmd.inputs[weight]), .eps = cmd.floats[0], .offset = cmd.floats[1] };
-        return .{ .desc = desc, .rows = .init(desc, 1), .scaling = scaling };
+        return .{ .desc = desc, .rows = .init(desc, 1), .scaling = .init(cmd, weight) };
     }
 
     fn quantized(self: *const NormRows) bool {

@@ -1,18 +1,14 @@
-//! Rotary position embedding (Su et al. 2021): half-split and interleaved pairs, partial rotation, any strides.
+//! Rotary position embedding (Su et al. 2021): half-split and interleaved pairs, partial rotation, any strides. Heads may
+//! be normalised on the way (rmsnorm_rope), which is the norm of norm.zig over the row before it is turned.
 
 const std = @import("std");
 const abi = @import("abi");
 const Context = @import("context").Context;
+const norm = @import("norm.zig");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
 
 const lanes = simd.lanes;
-
-/// Two f32 per pair and token: cos and sin, both already multiplied by the attention factor.
-pub fn rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
-    _ = threads;
-    return views.dim(&cmd.inputs[0], 0) * views.count(&cmd.inputs[1]) * 2 * @sizeOf(f32);
-}
 
 /// cos and sin of position * inv_freq in f64 (exact product, reduced by pi/2), rounded to f32 after the factor.
 fn fillAngles(position: f64, inv_freq: [*]const f32, half: usize, scale: f64, cos: [*]f32, sin: [*]f32) void {
@@ -40,6 +36,43 @@ inline fn turn(a: anytype, b: @TypeOf(a), c: @TypeOf(a), s: @TypeOf(a)) [2]@Type
 
 /// cos and sin of one token's pairs.
 const Angles = struct { cos: [*]const f32, sin: [*]const f32, half: usize, interleaved: bool };
+
+/// What turns the tokens of a command.
+const Rotation = struct {
+    inv_freq: [*]const f32,
+    half: usize,
+    positions: ?views.Rows,
+    /// Position of token 0, where there are no `positions`.
+    first: i64,
+    interleaved: bool,
+    /// Attention factor.
+    scale: f32,
+
+    /// Inputs `at` and behind are inv_freq and positions; ints: position, interleaved.
+    fn init(cmd: *const abi.Command, at: usize, scale: f32) Rotation {
+        return .{
+            .inv_freq = @ptrFromInt(@as(usize, @intCast(cmd.inputs[at].data))),
+            .half = views.count(&cmd.inputs[at]),
+            .positions = if (cmd.given(at + 1)) .init(&cmd.inputs[at + 1], 0) else null,
+            .first = cmd.ints[0],
+            .interleaved = cmd.ints[1] != 0,
+            .scale = scale,
+        };
+    }
+
+    /// Bytes of a `buffer`; each thread has one.
+    fn bytes(self: *const Rotation) usize {
+        return std.mem.alignForward(usize, 2 * self.half * @sizeOf(f32), 64);
+    }
+
+    /// Those of token t, which are good until `buffer` is used again.
+    fn angles(self: *const Rotation, t: usize, buffer: [*]f32) Angles {
+        const position: i64 = if (self.positions) |positions| positions.pointer(i32, t)[0] else self.first + @as(i64, @intCast(t));
+        const sin = buffer + self.half;
+        fillAngles(@floatFromInt(position), self.inv_freq, self.half, self.scale, buffer, sin);
+        return .{ .cos = buffer, .sin = sin, .half = self.half, .interleaved = self.interleaved };
+    }
+};
 
 fn turnHalves(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), t: Angles) void {
     var i: usize = 0;
@@ -91,39 +124,54 @@ fn turnRow(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense
     for (2 * t.half..n) |i| out.at(i).* = x.at(i).*;
 }
 
-/// inputs: x [tokens, heads, head_dim], inv_freq, positions (optional); ints: position, interleaved; floats: scale.
-/// Each thread computes the angles of its own tokens once, for all their heads.
-pub fn rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+fn turnHead(comptime dense: bool, x: views.Cursor(dense), out: views.Cursor(dense), n: usize, scaling: ?norm.Scaling, t: Angles) void {
+    if (scaling) |s| {
+        norm.rmsnormRow(x, out, n, s);
+        turnRow(dense, out, out, n, t);
+    } else turnRow(dense, x, out, n, t);
+}
+
+/// Each share computes the angles of its own tokens once, for all their heads.
+fn turnTokens(ctx: *Context, cmd: *const abi.Command, rotation: *const Rotation, scaling: ?norm.Scaling) void {
     const x = &cmd.inputs[0];
     const out = &cmd.outputs[0];
-    const tokens = views.dim(x, 0);
     const heads = views.dim(x, 1);
     const n = views.dim(x, 2);
-    const half = views.count(&cmd.inputs[1]);
-    const has_positions = cmd.given(2);
-    std.debug.assert(ctx.scratch.len >= rope_workspace(cmd, ctx.threads));
-    const inv_freq: [*]const f32 = @ptrFromInt(@as(usize, @intCast(cmd.inputs[1].data)));
-    const positions: views.Rows = if (has_positions) .init(&cmd.inputs[2], 0) else undefined;
-    const angles: [*]f32 = @ptrCast(ctx.scratch.ptr);
+    const buffer: [*]f32 = @ptrCast(@alignCast(ctx.scratch.ptr + ctx.thread * rotation.bytes()));
     const dense = (n == 1 or (x.strides[2] == 1 and out.strides[2] == 1));
-    const share = ctx.range(tokens, views.rowGrain(heads * n));
+    const share = ctx.range(views.dim(x, 0), views.rowGrain(heads * n));
     for (share.start..share.end) |t| {
-        const position: i64 = if (has_positions) positions.pointer(i32, t)[0] else cmd.ints[0] + @as(i64, @intCast(t));
-        const cos = angles + t * 2 * half;
-        const sin = cos + half;
-        fillAngles(@floatFromInt(position), inv_freq, half, cmd.floats[0], cos, sin);
-        const turned: Angles = .{ .cos = cos, .sin = sin, .half = half, .interleaved = cmd.ints[1] != 0 };
+        const angles = rotation.angles(t, buffer);
         for (0..heads) |h| {
             const from: [*]f32 = @ptrFromInt(views.addressOf(x, &.{ t, h }));
             const to: [*]f32 = @ptrFromInt(views.addressOf(out, &.{ t, h }));
             if (dense) {
-                turnRow(true, .{ .p = from, .stride = 1 }, .{ .p = to, .stride = 1 }, n, turned);
+                turnHead(true, .{ .p = from, .stride = 1 }, .{ .p = to, .stride = 1 }, n, scaling, angles);
             } else {
                 const source: views.Cursor(false) = .{ .p = from, .stride = @intCast(x.strides[2]) };
-                turnRow(false, source, .{ .p = to, .stride = @intCast(out.strides[2]) }, n, turned);
+                turnHead(false, source, .{ .p = to, .stride = @intCast(out.strides[2]) }, n, scaling, angles);
             }
         }
     }
+}
+
+pub fn rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    return threads * Rotation.init(cmd, 1, 1).bytes();
+}
+
+/// inputs: x [tokens, heads, head_dim], inv_freq, positions (optional); ints: position, interleaved; floats: scale.
+pub fn rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    turnTokens(ctx, cmd, &.init(cmd, 1, cmd.floats[0]), null);
+}
+
+pub fn rmsnorm_rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
+    return threads * Rotation.init(cmd, 2, 1).bytes();
+}
+
+/// inputs: x [tokens, heads, head_dim], weight, inv_freq, positions (optional); ints: position, interleaved; floats: eps,
+/// offset, scale.
+pub fn rmsnorm_rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
+    turnTokens(ctx, cmd, &.init(cmd, 2, cmd.floats[2]), .init(cmd, 1));
 }
 
 /// Scalar oracle of one head.

@@ -1,4 +1,5 @@
 const std = @import("std");
+const norm = @import("norm.zig");
 const rope = @import("rope.zig");
 const kv = @import("kv_cache.zig");
 const testing = @import("testing.zig");
@@ -47,6 +48,57 @@ test "rope equals its oracle: halves, interleaved, partial, far positions, in pl
             const same = try x.read();
             defer allocator.free(same);
             try testing.expectBits(apart, same);
+        };
+    };
+}
+
+test "rmsnorm_rope is rmsnorm then rope bit for bit, in place too, with and without positions" {
+    for ([_]usize{ 2, 8, 34, 66, 128 }) |n| for ([_]usize{ n / 2, @max(1, n / 4) }) |half| for (testing.layouts) |layout| {
+        for ([_]i64{ 0, 1 }) |interleaved| for ([_]bool{ false, true }) |given| {
+            const values = try testing.normal(n, 4 * 3 * n, 3);
+            defer allocator.free(values);
+            const x: testing.Tensor(f32) = try .init(&.{ 4, 3, n }, layout);
+            defer x.deinit();
+            x.write(values);
+            const weight: testing.Tensor(f32) = try .init(&.{n}, .misaligned);
+            defer weight.deinit();
+            weight.write(values[n..][0..n]);
+            const frequencies: testing.Tensor(f32) = try .init(&.{half}, .misaligned);
+            defer frequencies.deinit();
+            for (0..half) |i| frequencies.at(i).* = 1 / @as(f32, @floatFromInt(i + 1));
+            const positions: testing.Tensor(i32) = try .init(&.{4}, .dense);
+            defer positions.deinit();
+            positions.write(&.{ 7, 0, 100, 8 });
+            const normed: testing.Tensor(f32) = try .init(&.{ 4, 3, n }, .dense);
+            defer normed.deinit();
+            var first = testing.command(&.{ x.desc, weight.desc }, &.{normed.desc});
+            first.floats[0..2].* = .{ 1e-5, 1 };
+            try testing.run(norm.rmsnorm, null, &first, 1);
+            const count: u32 = if (given) 4 else 3;
+            var second = testing.command(&.{ normed.desc, frequencies.desc, positions.desc }, &.{normed.desc});
+            second.input_count = count - 1;
+            second.ints[0..2].* = .{ 40_000, interleaved };
+            second.floats[0] = 1.1386;
+            try testing.run(rope.rope, rope.rope_workspace, &second, 1);
+            const expected = try normed.read();
+            defer allocator.free(expected);
+            const apart: testing.Tensor(f32) = try .init(&.{ 4, 3, n }, layout);
+            defer apart.deinit();
+            var fused = testing.command(&.{ x.desc, weight.desc, frequencies.desc, positions.desc }, &.{apart.desc});
+            fused.input_count = count;
+            fused.ints[0..2].* = .{ 40_000, interleaved };
+            fused.floats[0..3].* = .{ 1e-5, 1, 1.1386 };
+            for (testing.thread_counts) |threads| {
+                try testing.run(rope.rmsnorm_rope, rope.rmsnorm_rope_workspace, &fused, threads);
+                const actual = try apart.read();
+                defer allocator.free(actual);
+                try testing.expectBits(expected, actual);
+            }
+            fused.outputs[0] = x.desc;
+            try testing.run(rope.rmsnorm_rope, rope.rmsnorm_rope_workspace, &fused, 2);
+            const same = try x.read();
+            defer allocator.free(same);
+            try testing.expectBits(expected, same);
         };
     };
 }

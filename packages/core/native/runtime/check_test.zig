@@ -312,6 +312,8 @@ test "the rules of single ops" {
     more.outputs[0].shape[0] = 7;
     var rope = of("rope");
     rope.inputs[1].shape[0] = 33;
+    var normed = of("rmsnorm_rope");
+    normed.inputs[2].shape[0] = 33;
     var quantised = of("linear");
     quantised.inputs[0].dtype = q8a;
     var floating = of("linear_swiglu");
@@ -359,6 +361,7 @@ test "the rules of single ops" {
         .{ before, "2 rows from row -1 on" },
         .{ more, "out is f32 [7, 256] for x f32 [6, 256]" },
         .{ rope, "more pairs than" },
+        .{ normed, "more pairs than" },
         .{ quantised, "q8a rows need quantised weights" },
         .{ floating, "gate is f16 [256, 256] packed: q8a rows need quantised weights" },
         .{ unlike, "up is q4_0 [256, 256] packed for gate q8_0 [256, 256] packed" },

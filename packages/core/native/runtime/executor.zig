@@ -55,7 +55,8 @@ fn work(cmd: *const abi.Command) u64 {
         .linear, .matmul => out *| @as(u64, @intCast(cmd.inputs[0].shape[cmd.inputs[0].rank - 1])),
         .linear_swiglu => out *| 2 *| @as(u64, @intCast(cmd.inputs[0].shape[1])),
         .attention => out *| @as(u64, @intCast(@max(1, cmd.ints[0] +| cmd.inputs[0].shape[0]))) *| 2,
-        .embedding, .take_rows, .kv_append => out / 4 *| element_work,
+        .embedding, .take_rows => out / 4 *| element_work,
+        .kv_append => elements(&cmd.inputs[0]) / 4 *| element_work, // of the cache only so much is written
         else => @max(out, elements(&cmd.inputs[0])) *| element_work,
     };
 }

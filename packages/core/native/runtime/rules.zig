@@ -149,7 +149,8 @@ pub fn check(c: Checker) Error!void {
         .argmax => try indexable(c),
         .topk, .softmax_topk => try topk(c),
         .take_rows => try takeRows(c),
-        .rope => try rope(c),
+        .rope => try rope(c, 1),
+        .rmsnorm_rope => try rope(c, 2),
         .pack_weight => try packWeight(c),
         .linear => try linear(c),
         .linear_swiglu => try linearSwiglu(c),
@@ -222,9 +223,10 @@ fn takeRows(c: Checker) Error!void {
     if (out.shape[0] > x.shape[0]) return c.fail("out is {f} for x {f}", .{ show(out), show(x) });
 }
 
-fn rope(c: Checker) Error!void {
+/// `at` is the input inv_freq.
+fn rope(c: Checker, at: usize) Error!void {
     const x = c.input(0);
-    const inv_freq = c.input(1);
+    const inv_freq = c.input(at);
     try c.fixed("x", x, 2);
     try c.fixed("inv_freq", inv_freq, 0);
     if (inv_freq.shape[0] * 2 > x.shape[2]) return c.fail("inv_freq is {f}: more pairs than x {f} has", .{ show(inv_freq), show(x) });

@@ -282,45 +282,45 @@ function takeRowsCases(): OpCase[] {
   );
 }
 
-function ropeCases(): OpCase[] {
+/** Heads that are turned; or normalised first, with the bits of the ops one by one. */
+function ropeCases(normed: boolean): OpCase[] {
   const random = new Random(29);
-  const cases: OpCase[] = [];
-  for (
-    const [tokens, heads, headDim, rotary] of [[1, 1, 2, 2], [3, 2, 8, 8], [7, 3, 34, 34], [5, 4, 64, 32], [
-      17,
-      2,
-      128,
-      128,
-    ], [2, 5, 66, 6]]
-  ) {
-    for (const interleaved of [false, true]) {
-      for (const given of [false, true]) {
-        const x = random.tensor([tokens, heads, headDim]);
-        const pairs = rotary / 2;
-        const inverse: HostTensor = {
-          dtype: "f32",
-          shape: [pairs],
-          values: Float64Array.from({ length: pairs }, (_, i) => Math.fround(1e4 ** (-i / pairs))),
-        };
-        cases.push({
-          name: `${x.shape.join("x")} rotary ${rotary}${interleaved ? " interleaved" : ""}${given ? " positions" : ""}`,
-          inputs: [x, inverse, given ? random.ids([tokens], 5000) : undefined],
-          call: (
-            [x, f, positions],
-            out,
-          ) => [ops.rope(x, f, { position: 300, positions, interleaved, scale: 1.25, out })],
-          expect: ([x, f, positions]) => [
-            byRow(x, headDim, (row, i) => {
-              const token = Math.floor(i / heads);
-              return turn(row, f, positions?.[token] ?? 300 + token, interleaved);
-            }),
-          ],
-          tolerance: { abs: 4e-6, rel: 4e-6 },
-        });
-      }
-    }
-  }
-  return cases;
+  const shapes = [[1, 1, 2, 2], [3, 2, 8, 8], [7, 3, 34, 34], [5, 4, 64, 32], [17, 2, 128, 128], [2, 5, 66, 6]];
+  const options = { position: 300, scale: 1.25 };
+  return shapes.flatMap(([tokens, heads, headDim, rotary]) =>
+    [[false, false], [false, true], [true, false], [true, true]].map(([interleaved, given]): OpCase => {
+      const pairs = rotary / 2;
+      const inverse = Float64Array.from({ length: pairs }, (_, i) => Math.fround(1e4 ** (-i / pairs)));
+      const inputs = [
+        random.tensor([tokens, heads, headDim]),
+        { dtype: "f32", shape: [pairs], values: inverse },
+        given ? random.ids([tokens], 5000) : undefined,
+        normed ? random.tensor([headDim], 1) : undefined,
+      ] as const;
+      return {
+        name: `${inputs[0].shape.join("x")} rotary ${rotary}${interleaved ? " interleaved" : ""}` +
+          (given ? " positions" : ""),
+        inputs,
+        call: ([x, f, positions, w], out) => {
+          const own = { ...options, positions, interleaved, out };
+          return [normed ? ops.rmsnormRope(x, w, f, { ...own, ...eps, offset: 1 }) : ops.rope(x, f, own)];
+        },
+        expect: ([x, f, positions, w]) => [
+          byRow(x, headDim, (row, i) => {
+            const token = Math.floor(i / heads);
+            const plain = normed ? rmsOf(row, w, tiny, 1) : row;
+            return turn(plain, f, positions?.[token] ?? 300 + token, interleaved);
+          }),
+        ],
+        tolerance: { abs: normed ? 8e-6 : 4e-6, rel: 4e-6 },
+        chunks: normed
+          ? ([x, f, positions, w]) => [
+            ops.rope(ops.rmsnorm(x, w, { ...eps, offset: 1 }), f, { ...options, positions, interleaved }),
+          ]
+          : undefined,
+      };
+    })
+  );
 }
 
 function turn(row: number[], f: ArrayLike<number>, position: number, interleaved: boolean): number[] {
@@ -350,7 +350,8 @@ export const rows: Record<
   | "topk"
   | "softmax_topk"
   | "take_rows"
-  | "rope",
+  | "rope"
+  | "rmsnorm_rope",
   CaseMaker
 > = {
   rmsnorm: () => [
@@ -389,5 +390,6 @@ export const rows: Record<
   topk: topkCases,
   softmax_topk: softmaxTopkCases,
   take_rows: takeRowsCases,
-  rope: ropeCases,
+  rope: () => ropeCases(false),
+  rmsnorm_rope: () => ropeCases(true),
 };

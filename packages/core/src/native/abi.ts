@@ -981,6 +981,31 @@ export const opTable = {
     floats: [],
     inPlace: [],
   },
+  rmsnorm_rope: {
+    id: 39,
+    name: "rmsnorm_rope",
+    method: "rmsnormRope",
+    doc: "rope(rmsnorm(x)) of every head: the same bits as the two ops, in one pass.",
+    inputs: [
+      { name: "x", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
+      { name: "weight", form: "f32 [head_dim] dense", doc: "", optional: false, dtypes: ["f32"], dims: ["head_dim"], leading: false, free: false, order: "dense" },
+      { name: "inv_freq", form: "f32 [pairs] dense", doc: "2 * pairs <= head_dim", optional: false, dtypes: ["f32"], dims: ["pairs"], leading: false, free: false, order: "dense" },
+      { name: "positions", form: "i32 [tokens]", doc: "absent: position + t", optional: true, dtypes: ["i32"], dims: ["tokens"], leading: false, free: false, order: "any" },
+    ],
+    outputs: [
+      { name: "out", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
+    ],
+    ints: [
+      { name: "position", doc: "position of token 0" },
+      { name: "interleaved", doc: "0 halves, 1 interleaved" },
+    ],
+    floats: [
+      { name: "eps", doc: "added to the mean square" },
+      { name: "offset", doc: "added to the weight" },
+      { name: "scale", doc: "attention factor (YaRN), else 1" },
+    ],
+    inPlace: [0],
+  },
 } as const;
 
 /** Name of an op, as in the table. */

@@ -3,10 +3,14 @@
  * @module
  */
 import type { Backend } from "../backend.ts";
-import { rope, type RopeOptions } from "../ops/rows.ts";
+import { rmsnormRope, rope, type RopeOptions } from "../ops/rows.ts";
 import { Tensor } from "../tensor.ts";
 import { Module } from "./module.ts";
+import type { RmsNorm } from "./rms_norm.ts";
 import type { RopeFrequencies } from "./rope.ts";
+
+/** Positions of the tokens, and a place for the result. */
+type RotaryOptions = Pick<RopeOptions, "position" | "positions" | "out">;
 
 /** Rotary embedding (Su et al. 2021): turns queries and keys by their positions. */
 export class RotaryEmbedding extends Module {
@@ -28,7 +32,13 @@ export class RotaryEmbedding extends Module {
   }
 
   /** x: f32 [tokens, heads, headDim] → like x; `position` is that of token 0. */
-  forward(x: Tensor, options: Pick<RopeOptions, "position" | "positions" | "out">): Tensor {
+  forward(x: Tensor, options: RotaryOptions): Tensor {
     return rope(x, this.invFreq, { ...options, interleaved: this.interleaved, scale: this.attentionFactor });
+  }
+
+  /** `forward` of what the norm makes of every head, as one op. x: f32 [tokens, heads, headDim] → like x. */
+  forwardNormed(x: Tensor, { weight, eps, offset }: RmsNorm, options: RotaryOptions): Tensor {
+    const { interleaved, attentionFactor: scale } = this;
+    return rmsnormRope(x, weight, this.invFreq, { ...options, interleaved, scale, eps, offset });
   }
 }

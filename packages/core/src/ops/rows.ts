@@ -5,6 +5,7 @@
 import type { Scalar } from "../scalar.ts";
 import type { Tensor } from "../tensor.ts";
 import { callOne, type OutOption } from "./call.ts";
+import type { RmsNormOptions } from "./norm.ts";
 
 /**
  * Rows of a table by id.
@@ -50,4 +51,23 @@ export interface RopeOptions extends OutOption {
 export function rope(x: Tensor, invFreq: Tensor, options: RopeOptions): Tensor {
   const { position, positions, interleaved = false, scale = 1, out } = options;
   return callOne("rope", [x, invFreq, positions], [position, interleaved ? 1 : 0], [scale], undefined, out);
+}
+
+/**
+ * `rope` of `rmsnorm` of every head, the bits of the two ops in one pass. `out` may be x.
+ *
+ * @param x f32 [tokens, heads, headDim], any strides
+ * @param weight f32 [headDim]
+ * @param invFreq f32 [rotaryDim / 2], at most headDim / 2
+ * @returns f32, like x
+ */
+export function rmsnormRope(
+  x: Tensor,
+  weight: Tensor,
+  invFreq: Tensor,
+  options: RopeOptions & Pick<RmsNormOptions, "eps" | "offset">,
+): Tensor {
+  const { position, positions, interleaved = false, scale = 1, eps, offset = 0, out } = options;
+  const inputs = [x, weight, invFreq, positions];
+  return callOne("rmsnorm_rope", inputs, [position, interleaved ? 1 : 0], [eps, offset, scale], undefined, out);
 }

@@ -1,6 +1,6 @@
 /**
- * Qwen3 for speed: the bits of modeling.ts, with norms and rotary embedding in place and every tensor freed at its last
- * use.
+ * Qwen3 for speed: the bits of modeling.ts, with a head's norm and rotary embedding in one pass, in place, and every
+ * tensor freed at its last use.
  */
 import { kvAppend, type RmsNorm, type Tensor, tidy } from "@mllm/core";
 import { attendToCache } from "../decoder/cached_attention.ts";
@@ -21,7 +21,7 @@ class Qwen3AttentionFast extends Qwen3Attention implements FastSelfAttention {
     const [tokens] = x.shape; // x: [tokens, hiddenSize]
     const { k, v } = cache.layers[this.layer];
     const turned = (heads: Tensor, norm: RmsNorm): Tensor =>
-      this.rotary.forward(norm.forward(heads, { out: heads }), { position, out: heads });
+      this.rotary.forwardNormed(heads, norm, { position, out: heads });
 
     tidy(() =>
       kvAppend(turned(this.kProj.forward(x).reshape(tokens, kvHeads, headDim), this.kNorm), cache.pages, k, input)

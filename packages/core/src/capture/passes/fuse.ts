@@ -1,7 +1,7 @@
 /**
  * Replaces ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu, softmax + topk →
- * softmax_topk, a norm or gate + quantize_rows → the norm or gate that quantises on the way, and at last two linear of one
- * q8a input + swiglu → linear_swiglu.
+ * softmax_topk, rmsnorm + rope → rmsnorm_rope, a norm or gate + quantize_rows → the norm or gate that quantises on the way,
+ * and at last two linear of one q8a input + swiglu → linear_swiglu.
  * @module
  */
 import type { OpName } from "../../native/abi.ts";
@@ -39,6 +39,7 @@ const rules: Partial<Record<OpName, Rule>> = {
   rmsnorm: fuseResidual,
   mul: fuseSwiglu,
   topk: fuseTopk,
+  rope: fuseRope,
   quantize_rows: fuseQuantize,
 };
 
@@ -105,6 +106,22 @@ function fuseTopk(softmax: GraphNode, topk: GraphNode, usage: Map<GraphBuffer, U
     return undefined;
   }
   return { op: "softmax_topk", inputs: softmax.inputs, outputs: topk.outputs, ints: [0], floats: softmax.floats };
+}
+
+function fuseRope(norm: GraphNode, rope: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
+  const [normed] = norm.outputs;
+  const [x, invFreq, positions] = rope.inputs;
+  if (norm.op !== "rmsnorm" || !isGone(normed, usage) || !identical(normed, x!)) return undefined;
+  const [heads, weight] = norm.inputs as View[];
+  const [out] = rope.outputs;
+  if (out.storage === weight.storage || (out.storage === heads.storage && !identical(out, heads))) return undefined;
+  return {
+    op: "rmsnorm_rope",
+    inputs: [heads, weight, invFreq, positions],
+    outputs: [out],
+    ints: rope.ints,
+    floats: [...norm.floats, ...rope.floats],
+  };
 }
 
 /** Ops that can write an output as q8a, and which output. */
