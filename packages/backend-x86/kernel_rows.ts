@@ -71,8 +71,8 @@ const namedCpus: readonly KernelRow[] = [
       level,
       "decode",
       { mode: "gemv", prefetch: 7 },
-      "GEMV that asks for weights 3.5 KiB ahead: on an AMX server two threads read Q4_0 and Q4_K at 30 to 31 GB/s then, " +
-        "beside 19 to 21 and plain reading's 33 (measured at avx512vnni; at avxvnni 29 to 31)",
+      "GEMV that asks for weights 3.5 KiB ahead, of four panels side by side: on an AMX server two threads read Q4_0 at " +
+        "29 GB/s then, beside 28 with one panel and plain reading's 31 in the same run; without asking at 19 to 21",
     )
   ),
   int8Linear(

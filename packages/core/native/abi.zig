@@ -156,7 +156,7 @@ pub const LinearVariant = packed struct(u32) {
     /// Panels of 16 columns that a thread of a GEMV takes at a time.
     run: u12 = 0,
     /// How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache,
-    /// and into the first 1 KiB ahead); 0 leaves that to the level.
+    /// into the first 1 KiB ahead, and one row reads some panels side by side); 0 leaves that to the level.
     prefetch: u4 = 0,
 
     pub fn prefetchBytes(self: LinearVariant) usize {

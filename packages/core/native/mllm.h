@@ -156,7 +156,7 @@ enum mllm_op {
 /** Panels of 16 columns that a thread of a GEMV takes at a time. */
 #define MLLM_LINEAR_VARIANT_RUN_SHIFT 16
 #define MLLM_LINEAR_VARIANT_RUN_BITS 12
-/** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache, and into the first 1 KiB ahead); 0 leaves that to the level. */
+/** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache, into the first 1 KiB ahead, and one row reads some panels side by side); 0 leaves that to the level. */
 #define MLLM_LINEAR_VARIANT_PREFETCH_SHIFT 28
 #define MLLM_LINEAR_VARIANT_PREFETCH_BITS 4
 

@@ -17,7 +17,7 @@ export interface LinearVariant {
   readonly run?: number;
   /**
    * How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes, 1 to 15; from 3 on into the second cache,
-   * and into the first one 1 KiB ahead.
+   * into the first one 1 KiB ahead, and one row reads some panels side by side.
    */
   readonly prefetch?: number;
 }

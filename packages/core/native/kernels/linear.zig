@@ -134,6 +134,9 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
     return std.math.floorPowerOfTwo(usize, @min(max, n));
 }
 
+/// Panels that a GEMV may read side by side; a multiple of every grain.
+pub const side_by_side = 4;
+
 /// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
 /// gather way at the start of each, short ones at last, so that all threads end together. A variant may name one length
 /// for all.
@@ -162,6 +165,7 @@ pub const PanelRuns = struct {
     fn length(self: *const PanelRuns) usize {
         if (self.ctx.threads == 1) return self.panels;
         const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
+        if (self.named == 0 and share >= side_by_side) return share / side_by_side * side_by_side;
         const wanted = if (self.named == 0) share else self.named;
         return @max(self.grain, wanted / self.grain * self.grain);
     }

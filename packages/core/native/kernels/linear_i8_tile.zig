@@ -162,22 +162,22 @@ pub fn Records(comptime f: Form, comptime rows: usize) type {
 /// Bytes between what is read and what is asked for, into the first cache and into the second; 0 for nothing.
 pub const Ahead = struct { first: usize = 0, second: usize = 0 };
 
-/// A packed panel.
-pub fn Panel(comptime kind: Kind) type {
+/// Some packed panels, wherever they lie.
+pub fn Panels(comptime kind: Kind, comptime count: usize) type {
     return struct {
         const Self = @This();
         const f = packed_weights.form(kind);
-        pub const vectors = dot.per_panel;
+        pub const vectors = dot.per_panel * count;
         /// Vectors that are ready at the same time.
         pub const together = 1;
         /// Whether dots of one row take the codes as they are packed.
         pub const has_nibbles = dot.has_wide_codes and f.code_max == 15;
 
-        panel: packed_weights.Panel(kind),
+        panels: [count]packed_weights.Panel(kind),
         ahead: Ahead = .{},
-        /// With `ahead`: the length of the panel, and what is read after it.
+        /// With `ahead`: the length of a panel, and what is read after each.
         bytes: usize = 0,
-        next: [*]const u8 = undefined,
+        next: [count][*]const u8 = undefined,
 
         pub inline fn prefetch(self: Self, b: usize) void {
             self.ask(b, self.ahead.second, 2);
@@ -187,15 +187,19 @@ pub fn Panel(comptime kind: Kind) type {
         inline fn ask(self: Self, b: usize, distance: usize, comptime locality: u2) void {
             if (distance == 0) return;
             const at = f.blockAt(b) + distance;
-            const from = if (at < self.bytes) self.panel.base + at else self.next + (at - self.bytes);
-            inline for (0..comptime (f.blockBytes() + 63) / 64) |line| @prefetch(from + line * 64, .{ .locality = locality });
+            inline for (self.panels, self.next) |panel, next| {
+                const from = if (at < self.bytes) panel.base + at else next + (at - self.bytes);
+                inline for (0..comptime (f.blockBytes() + 63) / 64) |line| @prefetch(from + line * 64, .{ .locality = locality });
+            }
         }
 
         pub inline fn block(self: Self, b: usize, comptime part: usize) Block {
+            const panel = self.panels[part / dot.per_panel];
+            const v = part % dot.per_panel;
             return .{
-                .all = self.panel.blockCodes(b, part),
-                .pairs = if (has_nibbles) self.panel.blockPairs(b, part) else {},
-                .scales = self.panel.blockScales(b, part),
+                .all = panel.blockCodes(b, v),
+                .pairs = if (has_nibbles) panel.blockPairs(b, v) else {},
+                .scales = panel.blockScales(b, v),
             };
         }
 

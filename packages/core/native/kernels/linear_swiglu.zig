@@ -99,11 +99,13 @@ fn gemv(comptime kind: Kind, ctx: *context.Context, pair: *const Pair) void {
     var runs = linear.PanelRuns.init(ctx, &pair.gate, 2);
     var taken = runs.next();
     while (taken) |run| {
-        const last: Range = .{ .start = run.end - 1, .end = run.end };
-        linear_i8.multiplyRun(kind, &both.gate, run, both.up.panelAt(run.start));
-        linear_i8.multiplyRun(kind, &both.up, .{ .start = run.start, .end = last.start }, both.up.panelAt(last.start));
+        const gate: linear_i8.Walk = .init(&both.gate, run);
+        const up: linear_i8.Walk = .init(&both.up, run);
+        gate.multiplyButLast(kind);
+        gate.multiplyLast(kind, up);
+        up.multiplyButLast(kind);
         taken = runs.next(); // as in `linear_i8.gemv`
-        linear_i8.multiplyRun(kind, &both.up, last, both.gate.panelAt(if (taken) |next| next.start else last.start));
+        up.multiplyLast(kind, .init(&both.gate, taken orelse run));
         for (0..pair.gate.rows) |row| {
             const gates = products + row * 2 * n;
             for (run.start / 2..run.end / 2) |b| pair.finish(row, b * block, halves(gates + b * block), halves(gates + n + b * block));

@@ -9,7 +9,12 @@ const quantize = @import("quantize.zig");
 const testing = @import("linear_testing.zig");
 
 const variants = [_]abi.LinearVariant{
-    .{}, .{ .mode = .gemv, .run = 3 }, .{ .mode = .gemm, .tile_rows = 1 }, .{ .mode = .gemm, .tile_rows = 63 }, .{ .few_rows = 200 },
+    .{},
+    .{ .mode = .gemv, .run = 3 },
+    .{ .mode = .gemv, .prefetch = 7 },
+    .{ .mode = .gemm, .tile_rows = 1 },
+    .{ .mode = .gemm, .tile_rows = 63 },
+    .{ .few_rows = 200 },
 };
 
 /// A rows-by-n result, in f32 with a gap behind each row or in q8a.

@@ -11,9 +11,10 @@ const Rows = @import("weights.zig").Rows;
 
 /// GEMV and GEMM of one level, and what the selector may ask of them; every one gives the same bits.
 const variants = [_]abi.LinearVariant{
-    .{},                                .{ .mode = .gemv },                 .{ .mode = .gemm },
-    .{ .few_rows = 2, .run = 1 },       .{ .few_rows = 255, .run = 4095 },  .{ .mode = .gemv, .run = 3, .prefetch = 15 },
-    .{ .mode = .gemm, .tile_rows = 1 }, .{ .mode = .gemm, .tile_rows = 4 }, .{ .mode = .gemm, .tile_rows = 63 },
+    .{},                                .{ .mode = .gemv },                          .{ .mode = .gemm },
+    .{ .few_rows = 2, .run = 1 },       .{ .few_rows = 255, .run = 4095 },           .{ .mode = .gemv, .run = 3, .prefetch = 15 },
+    .{ .mode = .gemm, .tile_rows = 1 }, .{ .mode = .gemm, .tile_rows = 4 },          .{ .mode = .gemm, .tile_rows = 63 },
+    .{ .mode = .gemv, .prefetch = 7 },  .{ .mode = .gemv, .run = 6, .prefetch = 3 },
 };
 
 fn fma(a: f32, b: f32, c: f32) f32 {

@@ -105,7 +105,7 @@ export const LinearVariant = {
   tileRows: { shift: 10, bits: 6 },
   /** Panels of 16 columns that a thread of a GEMV takes at a time. */
   run: { shift: 16, bits: 12 },
-  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache, and into the first 1 KiB ahead); 0 leaves that to the level. */
+  /** How far ahead of its reads a GEMV asks for weights, in steps of 512 bytes (of more than 1 KiB: into the second cache, into the first 1 KiB ahead, and one row reads some panels side by side); 0 leaves that to the level. */
   prefetch: { shift: 28, bits: 4 },
 } as const;
 
