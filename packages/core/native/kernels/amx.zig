@@ -79,6 +79,7 @@ pub inline fn dotBf16(comptime sums: u3, comptime a: u3, comptime b: u3) void {
 }
 
 pub const Bytes = enum {
+    ss,
     /// Signed times unsigned.
     su,
     us,

@@ -124,7 +124,7 @@ test "tdpbsud and tdpbusd are sums of products of bytes, which wrap" {
         defer amx.release();
         amx.load(1, @ptrCast(&a), 64);
         amx.load(2, @ptrCast(&b), 64);
-        inline for (.{ amx.Bytes.su, amx.Bytes.us }, .{ i8, u8 }, .{ u8, i8 }) |kind, A, B| {
+        inline for (.{ amx.Bytes.ss, amx.Bytes.su, amx.Bytes.us }, .{ i8, i8, u8 }, .{ i8, u8, i8 }) |kind, A, B| {
             var out: [16][16]i32 align(64) = undefined;
             amx.load(0, @ptrCast(&c), 64);
             amx.dotBytes(kind, 0, 1, 2);

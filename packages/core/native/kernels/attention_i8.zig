@@ -295,7 +295,7 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
     var tile: Tile = .init(plan, scratch, scratch + plan.pageFloats() + ctx.thread * plan.threadFloats());
     tile.softcap = cmd.floats[1] * i8_page.log2e;
     tile.view = view;
-    if (ctx.phase == 0) return makePages(ctx, &tile, k, v);
+    if (ctx.phase == 0) return makePages(ctx, &tile, k, v, Products.key_zero);
     const count = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
     Products.begin();
     defer Products.end();
@@ -315,9 +315,9 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
 }
 
 /// All pages that some query sees; a task is a page of a head.
-fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache) void {
+fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache, key_zero: u8) void {
     const s = t.plan.shape;
-    const maker: i8_page.Maker = .{ .shape = s, .k = k, .v = v, .rows = t.some_rows };
+    const maker: i8_page.Maker = .{ .shape = s, .k = k, .v = v, .key_zero = key_zero, .rows = t.some_rows };
     const first = t.view.firstPage();
     const count = t.view.lastPage() + 1 - first;
     const end = t.view.position + t.view.tokens;

@@ -31,6 +31,9 @@ pub fn rowsAtMost(_: usize) usize {
 /// Rows that are brought from queries to results together. With more, what lies between leaves the first cache.
 pub const rows_together = rows_max;
 
+/// Keys are signed.
+pub const key_zero = 0;
+
 /// Whether pages are whole tiles.
 pub fn takes(shape: Shape) bool {
     return shape.width % amx.row_bytes == 0 and shape.keys % amx.row_bytes == 0;
@@ -62,41 +65,105 @@ pub fn weigh(rows: *const Rows) void {
         .out_row = s.keys * 4,
     };
     const first, const last = rows.span(0, rows.count);
-    product.run(.su, first, last);
-    var each: [rows_max]F = @splat(simd.splat(-simd.inf));
-    for (each[0..rows.count], 0..) |*best, m| {
-        const from, const to = rows.span(m, m + 1);
-        const start: I = @splat(rows.query_starts[m]);
-        const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * s.keys));
-        var b = simd.splat(-simd.inf);
-        var j = from;
-        while (j + 4 * lanes <= to) : (j += 4 * lanes) inline for (0..4) |v| {
-            b = float.score(rows, m, j + v * lanes, dots[j / lanes + v] + start, b);
-        };
-        while (j < to) : (j += lanes) b = float.score(rows, m, j, dots[j / lanes] + start, b);
-        const hidden = from < rows.low[m] or to > rows.high[m];
-        best.* = if (hidden or rows.softcap != 0) float.amend(rows, m, from, to) else b;
-    }
+    product.run(.ss, first, last);
+    var each: [rows_max]F = undefined;
+    for (each[rows.count..]) |*idle| idle.* = simd.zero;
+    // All keys, as in most pages of long prompts.
+    const whole = rows.softcap == 0 and rows.low[rows.count - 1] == 0 and rows.high[0] == s.keys;
+    var j: usize = 0;
+    if (whole) {
+        while (j < s.keys) : (j += block) scoreBlock(rows, j, &each);
+    } else for (each[0..rows.count], 0..) |*best, m| best.* = scorePart(rows, m);
     const largest = across(simd.maxSkipNan, each);
     simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
-    for (each[0..rows.count], 0..) |*total, m| {
-        const from, const to = rows.span(m, m + 1);
-        total.* = simd.zero;
-        var j: usize = 0;
-        while (j < s.keys) : (j += 4 * lanes) {
-            var bytes: Bytes = @splat(0);
-            inline for (0..4) |v| {
-                const at = j + v * lanes;
-                if (at >= from and at < to) {
-                    const weights: float.Weights = .of(rows, m, at, total.*);
-                    total.* = weights.sum;
-                    bytes = withLowBytes(v, bytes, weights.codes);
-                }
-            }
-            rows.weights[m * s.keys + j ..][0..64].* = bytes;
-        }
-    }
+    j = 0;
+    if (whole) {
+        while (j < s.keys) : (j += block) weighBlock(rows, j, &each);
+    } else for (each[0..rows.count], 0..) |*total, m| total.* = weighPart(rows, m);
     simd.store(rows.sum, across(add, each));
+}
+
+/// Keys whose scales stay in registers from row to row.
+const block = 4 * lanes;
+
+/// Scores of a block of keys that all rows see, and the largest of each lane so far. No row that is passed starts out
+/// filled: the compiler makes a call of memset of that.
+fn scoreBlock(rows: *const Rows, j: usize, each: *[rows_max]F) void {
+    var scales: [4]F = undefined;
+    var logs: [4]F = undefined;
+    inline for (0..4) |v| {
+        scales[v] = simd.load(rows.page.key_scales + j + v * lanes);
+        logs[v] = simd.load(rows.logs + j + v * lanes);
+    }
+    // Copied, because stores of floats might change what `rows` points at.
+    const query_scales = rows.query_scales;
+    const keys = rows.shape.keys;
+    var at = rows.scores + j;
+    for (each[0..rows.count], query_scales) |*best, query_scale| {
+        var largest = if (j == 0) simd.splat(-simd.inf) else best.*;
+        inline for (0..4) |v| {
+            const dots: I = @bitCast(simd.load(at + v * lanes));
+            const x = float.scoreOf(dots, scales[v] * simd.splat(query_scale), logs[v]);
+            simd.store(at + v * lanes, x);
+            largest = simd.maxSkipNan(largest, x);
+        }
+        best.* = largest;
+        at += keys;
+    }
+}
+
+/// The same of the keys that row m sees.
+fn scorePart(rows: *const Rows, m: usize) F {
+    const from, const to = rows.span(m, m + 1);
+    const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * rows.shape.keys));
+    var best = simd.splat(-simd.inf);
+    var j = from;
+    while (j < to) : (j += lanes) best = float.score(rows, m, j, dots[j / lanes], best);
+    const hidden = from < rows.low[m] or to > rows.high[m];
+    return if (hidden or rows.softcap != 0) float.amend(rows, m, from, to) else best;
+}
+
+/// Weights of a block of keys, as bytes, and their sums so far.
+fn weighBlock(rows: *const Rows, j: usize, each: *[rows_max]F) void {
+    var inverses: [4]F = undefined;
+    inline for (0..4) |v| inverses[v] = simd.load(rows.page.value_inverses + j + v * lanes);
+    const max = rows.max;
+    const keys = rows.shape.keys;
+    var at = rows.scores + j;
+    var to = rows.weights + j;
+    for (each[0..rows.count], max) |*total, largest| {
+        var bytes: Bytes = @splat(0);
+        var sum = if (j == 0) simd.zero else total.*;
+        inline for (0..4) |v| {
+            const weights: float.Weights = .make(simd.load(at + v * lanes) - simd.splat(largest), inverses[v], sum);
+            bytes = withLowBytes(v, bytes, weights.codes);
+            sum = weights.sum;
+        }
+        total.* = sum;
+        to[0..64].* = bytes;
+        at += keys;
+        to += keys;
+    }
+}
+
+/// The same of the keys that row m sees; zeros for the others.
+fn weighPart(rows: *const Rows, m: usize) F {
+    const from, const to = rows.span(m, m + 1);
+    var sum = simd.zero;
+    var j: usize = 0;
+    while (j < rows.shape.keys) : (j += block) {
+        var bytes: Bytes = @splat(0);
+        inline for (0..4) |v| {
+            const at = j + v * lanes;
+            if (at >= from and at < to) {
+                const weights: float.Weights = .of(rows, m, at, sum);
+                sum = weights.sum;
+                bytes = withLowBytes(v, bytes, weights.codes);
+            }
+        }
+        rows.weights[m * rows.shape.keys + j ..][0..64].* = bytes;
+    }
+    return sum;
 }
 
 /// Bytes with quarter v replaced by the low byte of each lane. Assembly, because the compiler takes shuffles of 64 bytes
@@ -158,12 +225,14 @@ pub fn merge(rows: *const Rows) void {
         .out_row = s.width * 4,
     };
     product.run(.us, 0, s.width);
+    const sums = rows.scores;
+    const acc = rows.acc;
     for (0..rows.count) |m| {
         const row: float.Merge = .of(rows, m);
-        const sums: [*]const I = @ptrCast(@alignCast(rows.scores + m * s.width));
-        var c: usize = 0;
-        while (c < s.width) : (c += 4 * lanes) inline for (0..4) |v| {
-            row.add(rows.acc + m * s.width + c + v * lanes, sums[c / lanes + v]);
+        const first = m * s.width;
+        var c = first;
+        while (c < first + s.width) : (c += 4 * lanes) inline for (0..4) |v| {
+            row.add(acc + c + v * lanes, @bitCast(simd.load(sums + c + v * lanes)));
         };
     }
 }

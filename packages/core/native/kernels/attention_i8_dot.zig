@@ -28,6 +28,9 @@ pub fn rowsAtMost(head_dim: usize) usize {
 /// Rows that are brought from queries to results together.
 pub const rows_together = std.math.maxInt(usize);
 
+/// Keys are unsigned: their start from `query_starts` makes up for it.
+pub const key_zero = 128;
+
 pub fn takes(_: Shape) bool {
     return true;
 }

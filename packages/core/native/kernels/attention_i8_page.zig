@@ -4,7 +4,7 @@
 //! Rows are rotated (hadamard.zig); K is page_size in whole panels of 16, W is head_dim in multiples of 16:
 //!
 //!     keys    less the page's reference; a scale per key
-//!             codes [W/4 steps][K keys][4] u8, code + 128: dots along head_dim, a lane per key
+//!             codes [W/4 steps][K keys][4], signed or as code + 128: dots along head_dim, a lane per key
 //!     values  a scale per key, max|v| / 127, which is 2^log of the log that is kept
 //!             codes [K/4][W][4 keys] i8: dots along keys, a lane per element of head_dim
 //!
@@ -29,8 +29,6 @@ const Form = kv_page.Form;
 
 /// Its last bit is worth 1: the low byte of a sum is the rounded number.
 const magic = simd.splat(0x1.8p23);
-/// Makes code + 128 of four codes.
-const flip: I = @splat(@bitCast(@as(u32, 0x80808080)));
 pub const log2e = 1.44269504088896341;
 /// Least scale of a value, for rows of zeros.
 const scale_min = 0x1p-100;
@@ -83,6 +81,8 @@ pub const Maker = struct {
     shape: Shape,
     k: kv.Cache,
     v: kv.Cache,
+    /// What a key's code of 0 is in memory, as the products take it: 0 (signed) or 128.
+    key_zero: u8,
     /// Scratch: `lanes` rows of W, or as many columns.
     rows: [*]f32,
 
@@ -104,6 +104,11 @@ pub const Maker = struct {
             .f16 => m.floatValues(f16, to, @ptrCast(@alignCast(values)), live),
             inline else => |form| m.codedValues(form, to, values, live),
         }
+    }
+
+    /// Brings four signed codes to `key_zero`.
+    inline fn flip(m: *const Maker) I {
+        return @splat(@bitCast(@as(u32, m.key_zero) * 0x01010101));
     }
 
     fn row(m: *const Maker, i: usize) [*]f32 {
@@ -130,7 +135,7 @@ pub const Maker = struct {
             simd.store(to.key_scales + first, columns.scales);
             for (0..s.width / 4) |step| {
                 const codes: [*]i32 = @ptrCast(@alignCast(to.keys));
-                codes[step * s.keys + first ..][0..lanes].* = columns.codes(step) ^ flip;
+                codes[step * s.keys + first ..][0..lanes].* = columns.codes(step) ^ m.flip();
             }
         }
         hadamard.rotate(to.reference, n);
@@ -218,7 +223,7 @@ pub const Maker = struct {
                         four |= byte(simd.fma(x, factor, magic), k);
                     }
                     const out: [*]i32 = @ptrCast(@alignCast(to.keys));
-                    out[(b * 8 + step) * s.keys + first ..][0..lanes].* = four ^ flip;
+                    out[(b * 8 + step) * s.keys + first ..][0..lanes].* = four ^ m.flip();
                 }
             }
         }

@@ -287,6 +287,7 @@ test "a page in int8 is its rows, to half a step" {
             .shape = shape,
             .k = .init(&case.k.desc, &case.pages.desc),
             .v = .init(&case.v.desc, &case.pages.desc),
+            .key_zero = 128,
             .rows = scratch,
         };
         const page: i8_page.Page = .at(shape, memory.ptr);

@@ -73,10 +73,14 @@ pub const Rows = struct {
 /// What integer sums start from, per unit of the sum of a query's codes.
 pub const start_factor = dot.Scheme.startFactor(.fours, 128, 255);
 
+pub inline fn scoreOf(dots: I, factor: F, log: F) F {
+    return simd.fma(@as(F, @floatFromInt(dots)), factor, log);
+}
+
 /// The scores of the keys from j on by their dots with row m; kept, and entered into the largest of each lane.
 pub inline fn score(rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {
     const factor = simd.load(rows.page.key_scales + j) * simd.splat(rows.query_scales[m]);
-    const x = simd.fma(@as(F, @floatFromInt(dots)), factor, simd.load(rows.logs + j));
+    const x = scoreOf(dots, factor, simd.load(rows.logs + j));
     simd.store(rows.scores + m * rows.shape.keys + j, x);
     return simd.maxSkipNan(best, x);
 }
@@ -105,11 +109,16 @@ pub const Weights = struct {
 
     pub inline fn of(rows: *const Rows, m: usize, j: usize, sum: F) Weights {
         const x = simd.load(rows.scores + m * rows.shape.keys + j);
-        const w = powerOfTwo(x - simd.splat(rows.max[m]));
+        return .make(x - simd.splat(rows.max[m]), simd.load(rows.page.value_inverses + j), sum);
+    }
+
+    /// By their scores less the largest, and by 1 / v scale.
+    pub inline fn make(x: F, inverse: F, sum: F) Weights {
+        const w = powerOfTwo(x);
         return .{
             // Codes are the low bytes.
             .codes = @bitCast(simd.fma(w, simd.splat(weight_max), simd.splat(0x1.8p23))),
-            .sum = simd.fma(w, simd.load(rows.page.value_inverses + j), sum),
+            .sum = simd.fma(w, inverse, sum),
         };
     }
 };
