@@ -326,6 +326,8 @@ fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache, key_zero: 
         if (task >= count * t.plan.kv_heads) return ctx.again();
         const head = task / count;
         const page = first + task % count;
+        // The page of this thread's next task, or one of its neighbours.
+        if (page + ctx.threads < first + count) maker.ask(page + ctx.threads, head);
         const live = @min(s.page_size, end - page * s.page_size);
         maker.make(.at(s, t.pageAt(head, page)), page, head, live);
     }

@@ -91,6 +91,15 @@ pub const Maker = struct {
         return lanes * s.width;
     }
 
+    /// Asks for what a page will be made of: no hardware sees the page of another head or thread coming.
+    pub fn ask(m: *const Maker, page: usize, head: usize) void {
+        inline for (.{ m.k, m.v }) |cache| {
+            const line = 64;
+            const from = cache.at(page, head);
+            for (0..cache.page.bytes() / line) |i| @prefetch(from + i * line, .{ .locality = 2 });
+        }
+    }
+
     /// Makes a page of a head of which the first `live` keys are written.
     pub fn make(m: *const Maker, to: Page, page: usize, head: usize, live: usize) void {
         switch (m.k.page.form) {
