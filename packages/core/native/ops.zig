@@ -365,7 +365,11 @@ pub const table = [_]Op{
             .{ .name = "v_cache", .form = "f32|f16|values [pages, kv_heads, page_size, head_dim] dense; of any such dtype" },
             .{ .name = "pages", .form = "i32 [logical_pages] dense; physical page of each; one that is out of the cache fails the command" },
         },
-        .outputs = &.{.{ .name = "out", .form = "f32 [tokens, heads, head_dim]" }},
+        .outputs = &.{.{
+            .name = "out",
+            .form = "f32|q8a [?]; f32 like q; q8a [tokens, heads * head_dim], where head_dim divides by 32: the bits of " ++
+                "quantize_rows of the f32 rows",
+        }},
         .ints = &.{
             .{ .name = "position", .doc = "position of query 0" },
             .{ .name = "window", .doc = "sliding window; 0 for none" },

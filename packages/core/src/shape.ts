@@ -25,7 +25,7 @@ export interface ShapeOptions {
   readonly dtype?: DType;
   /** `take_rows`, `topk`: rows or columns of the result. */
   readonly count?: number;
-  /** Norms, `swiglu`, `geglu_tanh`: q8a rows instead of f32. */
+  /** Norms, `swiglu`, `geglu_tanh`, `attention`: q8a rows instead of f32. */
   readonly quantized?: boolean;
   /** `pack_weight`: what the backend said. */
   readonly packed?: { readonly bytes: number; readonly dtype: DType };
@@ -218,9 +218,13 @@ const rules: Partial<Record<OpName, Rule>> = {
   },
   pack_weight: packWeight,
   kv_append: kvAppend,
-  attention(call) {
+  attention(call, { quantized = false }) {
     const [q, k] = [call.input(0), call.input(1)];
-    if (maxDim(q.shape[1]) % maxDim(k.shape[1]) !== 0) call.fail("heads of q are no multiple of kv_heads");
+    const [heads, headDim] = q.shape.slice(1).map(maxDim);
+    if (heads % maxDim(k.shape[1]) !== 0) call.fail("heads of q are no multiple of kv_heads");
+    if (!quantized) return [{ dtype: "f32", shape: q.shape }];
+    if (headDim % 32 !== 0) call.fail("quantised rows need a head_dim that divides by 32");
+    return [{ dtype: "q8a", shape: [q.shape[0], heads * headDim] }];
   },
 };
 

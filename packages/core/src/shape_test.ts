@@ -41,6 +41,8 @@ describe("shape inference", () => {
     assertEquals(shapes("copy", [packed]), [["f32", 64, 32]]);
     assertEquals(shapes("kv_append", [view([tokens, 2, 32]), pages], { cache }), [["f16", 3, 2, 16, 32]]);
     assertEquals(shapes("attention", [view([tokens, 6, 32]), cache, cache, pages]), [["f32", tokens, 6, 32]]);
+    const quantized = shapes("attention", [view([tokens, 6, 32]), cache, cache, pages], { quantized: true });
+    assertEquals(quantized, [["q8a", tokens, 192]]);
   });
 
   it("says which operand is wrong, and by which other one", () => {

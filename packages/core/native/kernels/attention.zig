@@ -40,7 +40,8 @@ fn floatWorkspace(cmd: *const abi.Command, threads: u32) u64 {
     return (threads * p.threadFloats() +| split) *| @sizeOf(f32);
 }
 
-/// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q; ints: position, window, i8; floats: scale, softcap.
+/// inputs: q [tokens, heads, head_dim], k_cache, v_cache, pages; outputs: out like q, or q8a [tokens, heads * head_dim];
+/// ints: position, window, i8; floats: scale, softcap.
 pub fn attention(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
     if (integer.applies(cmd)) return integer.run(ctx, cmd);
     const q = &cmd.inputs[0];

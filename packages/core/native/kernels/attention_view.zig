@@ -6,6 +6,7 @@ const abi = @import("abi");
 const simd = @import("simd.zig");
 const views = @import("views.zig");
 const hadamard = @import("hadamard.zig");
+const quantize = @import("quantize.zig");
 
 const lanes = simd.lanes;
 
@@ -35,6 +36,7 @@ pub fn place(tile: anytype, comptime names: anytype, parts: [names.len]usize, me
 pub const View = struct {
     head: usize,
     group: usize,
+    head_dim: usize,
     /// Position of the first token, and how many there are.
     position: usize,
     tokens: usize,
@@ -49,6 +51,7 @@ pub const View = struct {
         return .{
             .head = 0,
             .group = views.dim(q, 1) / views.dim(cache, 1),
+            .head_dim = views.dim(q, 2),
             .position = @intCast(cmd.ints[0]),
             .tokens = views.dim(q, 0),
             .window = @intCast(cmd.ints[1]),
@@ -114,16 +117,34 @@ pub const View = struct {
 
     /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
-        const n = views.dim(out, 2);
         for (0..v.rows()) |r| {
-            const y = v.rowOf(out, first, r);
             const sum = s.sum[r];
             const inverse = if (sum == 0) 0 else 1 / sum;
             const acc = s.acc + r * width;
-            if (rotated) hadamard.rotate(acc, n);
-            var i: usize = 0;
-            if (y.stride == 1) while (i + lanes <= n) : (i += lanes) simd.store(y.p + i, simd.load(acc + i) * simd.splat(inverse));
-            while (i < n) : (i += 1) y.at(i).* = acc[i] * inverse;
+            if (rotated) hadamard.rotate(acc, v.head_dim);
+            if (quantize.isWanted(out)) v.quantizeRow(acc, inverse, out, first, r) else v.storeRow(acc, inverse, out, first, r);
+        }
+    }
+
+    fn storeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
+        const y = v.rowOf(out, first, r);
+        var i: usize = 0;
+        if (y.stride == 1) while (i + lanes <= v.head_dim) : (i += lanes) simd.store(y.p + i, simd.load(acc + i) * simd.splat(inverse));
+        while (i < v.head_dim) : (i += 1) y.at(i).* = acc[i] * inverse;
+    }
+
+    /// The same values as a head's blocks of an output q8a [tokens, heads * head_dim].
+    fn quantizeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
+        const token = r / v.group;
+        const head = v.head * v.group + r - token * v.group;
+        const blocks = v.head_dim / 32;
+        const row: quantize.Writer = .row(out, first + token, views.dim(out, 1));
+        for (0..blocks) |b| {
+            var values: [32]f32 = undefined;
+            inline for (0..32 / lanes) |i| {
+                simd.store(values[i * lanes ..].ptr, simd.load(acc + b * 32 + i * lanes) * simd.splat(inverse));
+            }
+            row.block(head * blocks + b, &values);
         }
     }
 };

@@ -82,6 +82,8 @@ fn commandOf(op: ops.Op) abi.Command {
     var cmd: abi.Command = .{ .op = op.id, .input_count = @intCast(op.inputs.len), .output_count = @intCast(op.outputs.len) };
     for (op.inputs, 0..) |operand, i| cmd.inputs[i] = operandOf(ops.parse(operand.form), (i + 1) << 32);
     for (op.outputs, 0..) |operand, i| cmd.outputs[i] = operandOf(ops.parse(operand.form), (i + 100) << 32);
+    // A form can't say that this one is like q.
+    if (std.mem.eql(u8, op.name, "attention")) cmd.outputs[0] = with(cmd.inputs[0], .{ .data = cmd.outputs[0].data });
     // The one op whose packed weights can't be floats.
     if (std.mem.eql(u8, op.name, "linear_swiglu")) for (cmd.inputs[1..3]) |*weights| {
         weights.dtype = @intFromEnum(abi.Dtype.q8_0);
@@ -340,6 +342,20 @@ test "the rules of single ops" {
         desc.shape[1] = 5;
         restride(desc);
     }
+    var unlike_q = of("attention");
+    unlike_q.outputs[0].shape[0] = 5;
+    var codes = of("attention");
+    codes.outputs[0] = with(codes.outputs[0], .{ .dtype = q8a, .rank = 2, .shape = .{ 6, 512, 0, 0 }, .strides = .{ 512, 1, 0, 0 } });
+    try expectTaken(&codes, .eager);
+    var split = codes;
+    split.outputs[0] = with(of("attention").outputs[0], .{ .dtype = q8a });
+    var narrow = codes;
+    for (narrow.inputs[0..3]) |*desc| {
+        desc.shape[desc.rank - 1] = 16;
+        restride(desc);
+    }
+    narrow.outputs[0].shape[1] = 128;
+    restride(&narrow.outputs[0]);
     var mixed = of("attention");
     mixed.inputs[2].dtype = @intFromEnum(abi.Dtype.i32);
     var window = of("attention");
@@ -371,6 +387,9 @@ test "the rules of single ops" {
         .{ blocks, "no such tensor can exist" },
         .{ apart, "no such tensor can exist" },
         .{ heads, "kv_heads must divide heads" },
+        .{ unlike_q, "out is f32 [5, 8, 64] for q f32 [6, 8, 64]" },
+        .{ split, "out is q8a [6, 8, 64] for q f32 [6, 8, 64]" },
+        .{ narrow, "out is q8a [6, 128] for q f32 [6, 8, 16]" },
         .{ mixed, "v_cache is i32" },
         .{ window, "the window -1 is negative" },
         .{ way, "i8 is 2, must be 0 or 1" },

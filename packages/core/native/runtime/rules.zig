@@ -258,6 +258,13 @@ fn attention(c: Checker) Error!void {
     const keys = c.input(1);
     try c.fixed("q", q, 1);
     if (@mod(q.shape[1], keys.shape[1]) != 0) return c.fail("q is {f} for k_cache {f}: kv_heads must divide heads", .{ show(q), show(keys) });
+    const out = c.output(0);
+    const fits = if (dtypeOf(out) == .q8a)
+        out.rank == 2 and sameDims(q, out, 1) and out.symbolic_dims >> 1 == 0 and
+            out.shape[1] == q.shape[1] *| q.shape[2] and @mod(q.shape[2], 32) == 0
+    else
+        out.rank == 3 and sameDims(q, out, 3);
+    if (!fits) return c.fail("out is {f} for q {f}", .{ show(out), show(q) });
     if (c.cmd.ints[1] < 0) return c.fail("the window {d} is negative", .{c.cmd.ints[1]});
     // The kernel's scratch depends on it.
     if (c.cmd.int_registers[2] != 0) return c.fail("int 2 can't come from register {d}", .{c.cmd.int_registers[2]});

@@ -171,6 +171,10 @@ function attentionCases(): OpCase[] {
       ],
       call: (inputs) => [ops.attention(inputs[0], ...caches(inputs), inputs[3], { ...options, position: s.position })],
       expect: (inputs) => [expected(s, Math.fround(scale), inputs)],
+      quantized: s.headDim % 32 !== 0
+        ? undefined
+        : (inputs) =>
+          ops.attention(inputs[0], ...caches(inputs), inputs[3], { ...options, position: s.position, quantized: true }),
       // Weights have 15 bits where values are quantised, in int8 7 or 8.
       tolerance: s.int8 ? { rms: 0.025 } : isCoded ? { abs: 3e-4, rel: 1e-5 } : { abs: 4e-6, rel: 1e-5 },
       dense: [3],

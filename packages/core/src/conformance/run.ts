@@ -102,9 +102,10 @@ function checkForms(backend: Backend, op: OpName, one: OpCase, inputs: Tensor[],
 
 /** Quantised on the way or afterwards: the same bytes. */
 function checkQuantized(op: OpName, one: OpCase, inputs: Tensor[], whole: Tensor): void {
-  const n = whole.shape[1] as number;
+  const rows = whole.reshape(whole.shape[0], -1);
+  const n = rows.shape[1] as number;
   const bytes = one.quantized!(inputs).toBytes();
-  const wanted = quantizeRows(whole).toBytes();
+  const wanted = quantizeRows(rows).toBytes();
   const rowBytes = byteLength("q8a", [1, n]);
   const used = n + n / 32 * 4 + n / 16 * 2; // what follows up to the row's end is padding
   for (let i = 0; i < bytes.length; i++) {

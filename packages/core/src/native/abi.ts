@@ -931,7 +931,7 @@ export const opTable = {
       { name: "pages", form: "i32 [logical_pages] dense", doc: "physical page of each; one that is out of the cache fails the command", optional: false, dtypes: ["i32"], dims: ["logical_pages"], leading: false, free: false, order: "dense" },
     ],
     outputs: [
-      { name: "out", form: "f32 [tokens, heads, head_dim]", doc: "", optional: false, dtypes: ["f32"], dims: ["tokens","heads","head_dim"], leading: false, free: false, order: "any" },
+      { name: "out", form: "f32|q8a [?]", doc: "f32 like q; q8a [tokens, heads * head_dim], where head_dim divides by 32: the bits of quantize_rows of the f32 rows", optional: false, dtypes: ["f32","q8a"], dims: [], leading: false, free: true, order: "any" },
     ],
     ints: [
       { name: "position", doc: "position of query 0" },

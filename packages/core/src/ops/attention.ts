@@ -19,6 +19,11 @@ export function kvAppend(x: Tensor, pages: Tensor, cache: Tensor, options: { rea
 
 /** Which keys `attention` sees, and how scores are scaled. */
 export interface AttentionOptions extends OutOption {
+  /**
+   * Gives q8a [tokens, heads * headDim] instead of f32: the bits of `quantizeRows` of the f32 rows. headDim must be a
+   * multiple of 32.
+   */
+  readonly quantized?: boolean;
   /** Position of query 0 in the sequence, in tokens. */
   readonly position: Scalar;
   /** Sliding window in tokens; none when absent. */
@@ -46,11 +51,11 @@ export interface AttentionOptions extends OutOption {
  * @param k cache of keys, f32, f16, q8_0 or q4_0 [pages, kvHeads, pageSize, headDim]
  * @param v cache of values, of any of these types
  * @param pages i32 [logical pages], the physical page of each
- * @returns f32 [tokens, heads, headDim]
+ * @returns f32 [tokens, heads, headDim], or q8a [tokens, heads * headDim] when `quantized`
  * @throws {MllmError} `invalid_argument` when heads, headDim or types do not fit, or a key lies outside the page table
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, pages: Tensor, options: AttentionOptions): Tensor {
   const { position, window = 0, scale, softcap = 0, activations = "f32", out } = options;
   const ints = [position, window, activations === "i8" ? 1 : 0];
-  return callOne("attention", [q, k, v, pages], ints, [scale, softcap], undefined, out);
+  return callOne("attention", [q, k, v, pages], ints, [scale, softcap], options, out);
 }

@@ -35,11 +35,12 @@ export function cachedAttention(
   return attendToCache(q, self, input);
 }
 
-/** What `cachedAttention` does once keys and values are appended. */
+/** What `cachedAttention` does once keys and values are appended; q8a where that is `wanted` and the heads allow it. */
 export function attendToCache(
   q: Tensor,
   { config, layer, oProj }: CachedAttention,
   { position, cache }: LayerInput,
+  wanted: "f32" | "q8a" = "f32",
 ): Tensor {
   const { numAttentionHeads, headDim, slidingWindows } = config;
   const { k, v } = cache.layers[layer];
@@ -49,5 +50,6 @@ export function attendToCache(
     scale: 1 / Math.sqrt(headDim),
     activations: oProj.quantizesInput ? "i8" : "f32",
   } as const;
+  if (wanted === "q8a" && headDim % 32 === 0) return attention(q, k, v, cache.pages, { ...options, quantized: true });
   return attention(q, k, v, cache.pages, options).reshape(q.shape[0], numAttentionHeads * headDim);
 }

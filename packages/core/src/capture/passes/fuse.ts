@@ -1,13 +1,13 @@
 /**
  * Replaces ops by one op that gives the same bits: add + rmsnorm → rmsnorm_residual, silu + mul → swiglu, softmax + topk →
- * softmax_topk, rmsnorm + rope → rmsnorm_rope, a norm or gate + quantize_rows → the norm or gate that quantises on the way,
- * and at last two linear of one q8a input + swiglu → linear_swiglu.
+ * softmax_topk, rmsnorm + rope → rmsnorm_rope, a norm, gate or attention + quantize_rows → the one that quantises on the
+ * way, and at last two linear of one q8a input + swiglu → linear_swiglu.
  * @module
  */
 import type { OpName } from "../../native/abi.ts";
 import { identical } from "../../ops/call.ts";
 import { fitSwiglu } from "../../ops/linear.ts";
-import { sameShape } from "../../scalar.ts";
+import { maxDim, sameShape } from "../../scalar.ts";
 import { isContiguous, type View } from "../../view.ts";
 import { canPass, type Graph, type GraphBuffer, type GraphNode } from "../graph.ts";
 import { type Usage, usageOf } from "../usage.ts";
@@ -130,14 +130,23 @@ const quantizableOutputs: Partial<Record<OpName, number>> = {
   rmsnorm_residual: 1,
   swiglu: 0,
   geglu_tanh: 0,
+  attention: 0,
 };
 
 function fuseQuantize(node: GraphNode, quantize: GraphNode, usage: Map<GraphBuffer, Usage>): GraphNode | undefined {
   const index = quantizableOutputs[node.op];
   if (index === undefined) return undefined;
   const made = node.outputs[index];
-  if (!isGone(made, usage) || !identical(made, quantize.inputs[0]!)) return undefined;
+  if (!isGone(made, usage) || !isRowsOf(quantize.inputs[0]!, made)) return undefined;
   return { ...node, outputs: node.outputs.map((view, i) => i === index ? quantize.outputs[0] : view) };
+}
+
+/** Whether rows [tokens, n] are an output, or all heads [tokens, heads, headDim] of one, in whole blocks of each head. */
+function isRowsOf(rows: View, made: View): boolean {
+  if (made.shape.length === 2) return identical(rows, made);
+  const [tokens, heads, headDim] = made.shape;
+  const same = rows.storage === made.storage && rows.byteOffset === made.byteOffset && dense(rows) && dense(made);
+  return same && sameShape(rows.shape, [tokens, maxDim(heads) * maxDim(headDim)]) && maxDim(headDim) % 32 === 0;
 }
 
 /** Brings the products of each gate into it; after the pairs, for a gate is better quantised before. */
