@@ -72,7 +72,8 @@ const namedCpus: readonly KernelRow[] = [
       "decode",
       { mode: "gemv", prefetch: 7 },
       "GEMV that asks for weights 3.5 KiB ahead, of four panels side by side: on an AMX server two threads read Q4_0 at " +
-        "29 GB/s then, beside 28 with one panel and plain reading's 31 in the same run; without asking at 19 to 21",
+        "29 GB/s then (level amx), beside 28 with one panel and plain reading's 31 in the same run; without asking at 19 to " +
+        "21 (other levels and types: derived)",
     )
   ),
   int8Linear(

@@ -48,7 +48,7 @@ const mllm: Engine = {
   name: "mllm",
   prepare: () =>
     Promise.resolve((request) => ({
-      command: "deno",
+      command: Deno.execPath(),
       args: ["run", "-q", "-A", "tools/bench/peer_mllm.ts", JSON.stringify(request)],
       cwd: root,
     })),

@@ -60,7 +60,7 @@ export function meanPeaks(a: Peaks, b: Peaks): Peaks {
 export async function describeMachine(): Promise<Machine> {
   const root = repositoryRoot();
   const args = ["run", "-q", "--no-prompt", "-P=apps", "packages/apps/mllm.ts", "doctor", "--json"];
-  const { backends } = JSON.parse(await output("deno", args, root));
+  const { backends } = JSON.parse(await output(Deno.execPath(), args, root));
   const cpu = backends.find((backend: { available: boolean }) => backend.available);
   if (cpu === undefined) throw new Error("no backend is available here: run `deno task mllm doctor`");
   const governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";

@@ -49,7 +49,7 @@ async function profileRows(model: string, plan: Plan): Promise<BenchRow[]> {
   args.push("--profile", "-r", "2", "-p", plan.prompts.join(","), "-n", plan.generates.join(","));
   args.push("--threads", String(plan.threads));
   if (plan.level !== undefined) args.push("--backend", `x86:${plan.level}`);
-  return JSON.parse(await output("deno", args, root));
+  return JSON.parse(await output(Deno.execPath(), args, root));
 }
 
 async function compare(model: string, plan: Plan, machineLevel: string): Promise<ModelResult> {
@@ -114,7 +114,7 @@ async function writeDocs(results: Results): Promise<void> {
   const charts = "![Tokens per second](benchmarks.svg)\n\n![Roofline](roofline.svg)\n\n";
   await Deno.writeTextFile(document, replaceResults(await Deno.readTextFile(document), charts + reportText(merged)));
   await Deno.writeTextFile(`${folder}/benchmarks.svg`, speedChart(merged.models, merged.machine));
-  await output("deno", ["fmt", "-q", document, `${folder}/benchmarks.json`], root);
+  await output(Deno.execPath(), ["fmt", "-q", document, `${folder}/benchmarks.json`], root);
   await Deno.writeTextFile(`${folder}/roofline.svg`, rooflineChart(merged.models[0], merged.machine));
 }
 

@@ -168,6 +168,23 @@ describe("capture", () => {
     layer.free();
   });
 
+  check("leaves a norm of heads alone where a product reads them as rows", () => {
+    const inputs = { x: { dtype: "f32", shape: ["tokens", 2 * 32] } } as const;
+    const data = Float32Array.from(random.tensor([3, 2 * 32]).values);
+    using weight = tidy(() => Tensor.from(backend, Float32Array.from(random.tensor([32]).values), [32]));
+    using matrix = tidy(() => ops.packWeight(Tensor.from(backend, q8Bytes(random, 64, 64), [64, 64], "q8_0")));
+    const build = (x: Tensor) => {
+      const heads = ops.rmsnorm(x.reshape(x.shape[0], 2, 32), weight, { eps: 1e-6 });
+      return ops.linear(ops.quantizeRows(heads.reshape(x.shape[0], 64)), matrix);
+    };
+    const eager = tidy(() => build(Tensor.from(backend, data, [3, 64])).toFloat32Array());
+    using program = capture(backend, { tokensMax: 4, inputs }, ({ x }) => ({ y: build(x) }));
+    assertEquals(program.commands.map(({ op }) => op), ["rmsnorm", "quantize_rows", "linear"]);
+    program.inputs.x.write(data);
+    program.run({ tokens: 3, position: 0 });
+    assertEquals(program.output("y", 3).slice(), eager);
+  });
+
   for (const type of ["f32", "q8_0"] as const) {
     check(`gathers the products of one input, where nothing between writes it (${type})`, () => {
       const inputs = { x: { dtype: "f32", shape: ["tokens", width] } } as const;

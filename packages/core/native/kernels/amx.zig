@@ -78,12 +78,8 @@ pub inline fn dotBf16(comptime sums: u3, comptime a: u3, comptime b: u3) void {
     asm volatile (text("tdpbf16ps %%tmm{d}, %%tmm{d}, %%tmm{d}", .{ b, a, sums }));
 }
 
-pub const Bytes = enum {
-    ss,
-    /// Signed times unsigned.
-    su,
-    us,
-};
+/// What the bytes of a and of b are: signed or unsigned.
+pub const Bytes = enum { ss, su, us };
 
 /// sums [m][n] i32 += a [m][k] * b [k][n], k in fours of bytes: b is [k/4][n][4]. Sums are exact, or wrap.
 pub inline fn dotBytes(comptime kind: Bytes, comptime sums: u3, comptime a: u3, comptime b: u3) void {

@@ -106,7 +106,7 @@ test "the emulated tdpbf16ps rounds as the SDM says, denormals and NaN too" {
     }.value);
 }
 
-test "tdpbsud and tdpbusd are sums of products of bytes, which wrap" {
+test "tdpbssd, tdpbsud and tdpbusd are sums of products of bytes, which wrap" {
     _ = prepare();
     var prng: std.Random.DefaultPrng = .init(5);
     const random = prng.random();

@@ -70,7 +70,8 @@ pub const Rows = struct {
     }
 };
 
-/// What integer sums start from, per unit of the sum of a query's codes.
+/// What integer sums start from, per unit of the sum of a query's codes, where keys lie around `key_zero` 128
+/// (attention_i8_dot.zig); tiles take signed keys and start from 0.
 pub const start_factor = dot.Scheme.startFactor(.fours, 128, 255);
 
 pub inline fn scoreOf(dots: I, factor: F, log: F) F {

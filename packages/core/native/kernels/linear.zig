@@ -145,14 +145,16 @@ pub const PanelRuns = struct {
     panels: usize,
     /// Runs are of whole multiples of this.
     grain: usize,
+    /// Long runs are of whole multiples of this; of as many as are read side by side.
+    unit: usize = 1,
     /// The length that the variant names; 0 for none.
     named: usize,
     /// The run that `start` belongs to.
     index: usize = 0,
     start: usize = 0,
 
-    pub fn init(ctx: *context.Context, problem: *const Problem, grain: usize) PanelRuns {
-        return .{ .ctx = ctx, .panels = problem.panels(), .grain = grain, .named = problem.variant.run };
+    pub fn init(ctx: *context.Context, problem: *const Problem, grain: usize, unit: usize) PanelRuns {
+        return .{ .ctx = ctx, .panels = problem.panels(), .grain = grain, .unit = unit, .named = problem.variant.run };
     }
 
     pub fn next(self: *PanelRuns) ?context.Context.Range {
@@ -165,7 +167,7 @@ pub const PanelRuns = struct {
     fn length(self: *const PanelRuns) usize {
         if (self.ctx.threads == 1) return self.panels;
         const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
-        if (self.named == 0 and share >= side_by_side) return share / side_by_side * side_by_side;
+        if (self.named == 0 and share >= self.unit and self.unit > 1) return share / self.unit * self.unit;
         const wanted = if (self.named == 0) share else self.named;
         return @max(self.grain, wanted / self.grain * self.grain);
     }

@@ -52,7 +52,7 @@ pub fn fewRows(kind: Kind) usize {
 }
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem, comptime panelsTogether(kind, 1));
+    var runs = linear.PanelRuns.init(ctx, problem, comptime panelsTogether(kind, 1), 1);
     while (runs.next()) |run| {
         const most = comptime panelsTogether(kind, 1);
         var start = run.start;

@@ -43,7 +43,7 @@ const gemv_rows = if (dot.level == .avx512vnni) 8 else 4;
 pub const few_rows = 2 * gemv_rows;
 
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem, 1);
+    var runs = linear.PanelRuns.init(ctx, problem, 1, streamsOf(problem));
     var taken = runs.next();
     while (taken) |run| {
         const walk: Walk = .init(problem, run);
@@ -55,8 +55,13 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
 }
 
 /// Panels that one row goes through side by side where weights are asked for: each is a stream that the CPU follows by itself,
-/// too. On an AMX server two threads that read four streams each get 34 to 36 GB/s, with one each 30 to 33.
+/// too. On an AMX server two threads got 34 to 36 GB/s in plain reading with four streams each, 30 to 33 with one.
 const streams_max = linear.side_by_side;
+
+/// Panels that are read side by side in a run that is long enough.
+pub fn streamsOf(problem: *const Problem) usize {
+    return if (problem.rows == 1 and aheadOf(problem, 1).second > 0) streams_max else 1;
+}
 
 /// The way through a run of panels, all rows times each: in equal parts that are read side by side, a panel of each in a
 /// step, and at last one by one what is left.
@@ -66,8 +71,8 @@ pub const Walk = struct {
     streams: usize,
 
     pub fn init(problem: *const Problem, run: Range) Walk {
-        const are_many = problem.rows == 1 and aheadOf(problem, 1).second > 0 and run.end - run.start >= streams_max;
-        return .{ .problem = problem, .run = run, .streams = if (are_many) streams_max else 1 };
+        const streams = streamsOf(problem);
+        return .{ .problem = problem, .run = run, .streams = if (run.end - run.start >= streams) streams else 1 };
     }
 
     /// Steps in which all streams are read.

@@ -13,7 +13,7 @@ const Form = packed_weights.Form;
 const Kind = packed_weights.Kind;
 const Scheme = dot.Scheme;
 
-/// Runs all blocks: `x` is Rows or Records, `w` is Panel or Unpacked.
+/// Runs all blocks: `x` is Rows or Records, `w` is Panels or Unpacked.
 pub inline fn run(comptime f: Form, comptime rows: usize, blocks: usize, x: anytype, w: anytype) [rows][@TypeOf(w).vectors]F {
     @setEvalBranchQuota(20_000);
     const X = @TypeOf(x);

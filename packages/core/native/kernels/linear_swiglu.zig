@@ -96,7 +96,7 @@ fn gemv(comptime kind: Kind, ctx: *context.Context, pair: *const Pair) void {
     const n = pair.gate.n;
     const products: [*]f32 = @ptrCast(ctx.scratch.ptr);
     const both = pair.into(@intFromPtr(products), 2 * n, n);
-    var runs = linear.PanelRuns.init(ctx, &pair.gate, 2);
+    var runs = linear.PanelRuns.init(ctx, &pair.gate, 2, linear_i8.streamsOf(&pair.gate));
     var taken = runs.next();
     while (taken) |run| {
         const gate: linear_i8.Walk = .init(&both.gate, run);

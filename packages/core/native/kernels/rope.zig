@@ -60,9 +60,9 @@ const Rotation = struct {
         };
     }
 
-    /// Bytes of a `buffer`; each thread has one.
-    fn bytes(self: *const Rotation) usize {
-        return std.mem.alignForward(usize, 2 * self.half * @sizeOf(f32), 64);
+    /// Bytes of a `buffer` for so many pairs; each thread has one.
+    fn bytes(half: usize) usize {
+        return std.mem.alignForward(usize, 2 * half * @sizeOf(f32), 64);
     }
 
     /// Those of token t, which are good until `buffer` is used again.
@@ -137,7 +137,9 @@ fn turnTokens(ctx: *Context, cmd: *const abi.Command, rotation: *const Rotation,
     const out = &cmd.outputs[0];
     const heads = views.dim(x, 1);
     const n = views.dim(x, 2);
-    const buffer: [*]f32 = @ptrCast(@alignCast(ctx.scratch.ptr + ctx.thread * rotation.bytes()));
+    const bytes = Rotation.bytes(rotation.half);
+    std.debug.assert(ctx.scratch.len >= ctx.threads * bytes);
+    const buffer: [*]f32 = @ptrCast(@alignCast(ctx.scratch.ptr + ctx.thread * bytes));
     const dense = (n == 1 or (x.strides[2] == 1 and out.strides[2] == 1));
     const share = ctx.range(views.dim(x, 0), views.rowGrain(heads * n));
     for (share.start..share.end) |t| {
@@ -156,7 +158,7 @@ fn turnTokens(ctx: *Context, cmd: *const abi.Command, rotation: *const Rotation,
 }
 
 pub fn rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
-    return threads * Rotation.init(cmd, 1, 1).bytes();
+    return threads * Rotation.bytes(views.count(&cmd.inputs[1]));
 }
 
 /// inputs: x [tokens, heads, head_dim], inv_freq, positions (optional); ints: position, interleaved; floats: scale.
@@ -165,7 +167,7 @@ pub fn rope(ctx: *Context, cmd: *const abi.Command) callconv(.c) void {
 }
 
 pub fn rmsnorm_rope_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
-    return threads * Rotation.init(cmd, 2, 1).bytes();
+    return threads * Rotation.bytes(views.count(&cmd.inputs[2]));
 }
 
 /// inputs: x [tokens, heads, head_dim], weight, inv_freq, positions (optional); ints: position, interleaved; floats: eps,

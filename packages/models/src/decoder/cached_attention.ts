@@ -35,12 +35,13 @@ export function cachedAttention(
   return attendToCache(q, self, input);
 }
 
-/** What `cachedAttention` does once keys and values are appended; q8a where that is `wanted` and the heads allow it. */
+/** What `cachedAttention` does once keys and values are appended; as the q8a that `oProj` reads, where the caller
+ * `wantsCodes` and that is possible. */
 export function attendToCache(
   q: Tensor,
   { config, layer, oProj }: CachedAttention,
   { position, cache }: LayerInput,
-  wanted: "f32" | "q8a" = "f32",
+  wantsCodes = false,
 ): Tensor {
   const { numAttentionHeads, headDim, slidingWindows } = config;
   const { k, v } = cache.layers[layer];
@@ -50,6 +51,8 @@ export function attendToCache(
     scale: 1 / Math.sqrt(headDim),
     activations: oProj.quantizesInput ? "i8" : "f32",
   } as const;
-  if (wanted === "q8a" && headDim % 32 === 0) return attention(q, k, v, cache.pages, { ...options, quantized: true });
+  if (wantsCodes && oProj.quantizesInput && headDim % 32 === 0) {
+    return attention(q, k, v, cache.pages, { ...options, quantized: true });
+  }
   return attention(q, k, v, cache.pages, options).reshape(q.shape[0], numAttentionHeads * headDim);
 }

@@ -27,7 +27,7 @@ class Qwen2AttentionFast extends Qwen2Attention implements FastSelfAttention {
     return tidy(() => {
       const attended = tidy(() => {
         const q = turned(this.qProj.forward(x).reshape(tokens, heads, headDim));
-        return attendToCache(q, this, input, this.oProj.quantizesInput ? "q8a" : "f32");
+        return attendToCache(q, this, input, true);
       });
       return this.oProj.forward(attended); // [tokens, hiddenSize]
     });

@@ -30,7 +30,7 @@ class Qwen3AttentionFast extends Qwen3Attention implements FastSelfAttention {
     return tidy(() => {
       const attended = tidy(() => {
         const q = turned(this.qProj.forward(x).reshape(tokens, heads, headDim), this.qNorm);
-        return attendToCache(q, this, input, this.oProj.quantizesInput ? "q8a" : "f32");
+        return attendToCache(q, this, input, true);
       });
       return this.oProj.forward(attended); // [tokens, hiddenSize]
     });

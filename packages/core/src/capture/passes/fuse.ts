@@ -114,6 +114,7 @@ function fuseRope(norm: GraphNode, rope: GraphNode, usage: Map<GraphBuffer, Usag
   if (norm.op !== "rmsnorm" || !isGone(normed, usage) || !identical(normed, x!)) return undefined;
   const [heads, weight] = norm.inputs as View[];
   const [out] = rope.outputs;
+  if (invFreq!.storage === normed.storage || positions?.storage === normed.storage) return undefined;
   if (out.storage === weight.storage || (out.storage === heads.storage && !identical(out, heads))) return undefined;
   return {
     op: "rmsnorm_rope",
@@ -137,13 +138,14 @@ function fuseQuantize(node: GraphNode, quantize: GraphNode, usage: Map<GraphBuff
   const index = quantizableOutputs[node.op];
   if (index === undefined) return undefined;
   const made = node.outputs[index];
-  if (!isGone(made, usage) || !isRowsOf(quantize.inputs[0]!, made)) return undefined;
+  const rows = quantize.inputs[0]!;
+  const isWhole = node.op === "attention" ? isRowsOf(rows, made) : identical(rows, made);
+  if (!isGone(made, usage) || !isWhole) return undefined;
   return { ...node, outputs: node.outputs.map((view, i) => i === index ? quantize.outputs[0] : view) };
 }
 
-/** Whether rows [tokens, n] are an output, or all heads [tokens, heads, headDim] of one, in whole blocks of each head. */
+/** Whether rows [tokens, n] are all heads of attention's output [tokens, heads, headDim], in whole blocks of each head. */
 function isRowsOf(rows: View, made: View): boolean {
-  if (made.shape.length === 2) return identical(rows, made);
   const [tokens, heads, headDim] = made.shape;
   const same = rows.storage === made.storage && rows.byteOffset === made.byteOffset && dense(rows) && dense(made);
   return same && sameShape(rows.shape, [tokens, maxDim(heads) * maxDim(headDim)]) && maxDim(headDim) % 32 === 0;
