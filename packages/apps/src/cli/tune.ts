@@ -38,7 +38,8 @@ export const tuneCommand: Command = {
     }
     if (report.interrupted) {
       print(host, report, options.has("json"));
-      host.stderr.write("mllm: interrupted: the next `mllm tune` goes on with the stage that ran\n");
+      const next = report.measured + report.known > 0 ? "goes on with the stage that ran" : "begins anew";
+      host.stderr.write(`mllm: interrupted: the next \`mllm tune\` ${next}\n`);
       return SIGNAL_EXIT.SIGINT;
     }
     const { measured, disturbed } = report;

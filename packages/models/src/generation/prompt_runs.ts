@@ -30,8 +30,12 @@ function leastOf(tokens: number, { chunk, thresholds }: RunLimits): number {
   return thresholds.findLast((least) => least <= chunk && canBeCut(tokens, chunk, least)) ?? 1;
 }
 
-/** The first token to run of a prompt of `total` tokens, of which the cache holds `cached`: the last one always runs. */
+/**
+ * The first token to run of a prompt of `total` tokens, of which the cache holds `cached`: the last one always runs. A
+ * prompt too short for the highest threshold runs whole, for what is cached may come from a longer run.
+ */
 export function firstToRun(cached: number, total: number, limits: RunLimits): number {
+  if (limits.thresholds.some((least) => least > total && least <= limits.chunk)) return 0;
   const least = leastOf(total, limits);
   let first = Math.min(cached, total - 1);
   while (!canBeCut(total - first, limits.chunk, least)) first--;

@@ -46,14 +46,15 @@ describe("runs of a prompt", () => {
     assertEquals(runs(101, tiles(100)), [69, 32], "two of 64 are more");
     assertEquals(runs(70, tiles(63)), [38, 32], "the chunk is shorter");
     assertEquals(firstToRun(90, 100, tiles(512)), 36);
-    assertEquals(firstToRun(40, 48, tiles(512)), 16);
+    assertEquals(firstToRun(40, 48, tiles(512)), 0);
   });
 
   it("begin early enough behind what is cached", () => {
     assertEquals(firstToRun(47, 48, i8(512)), 16);
     assertEquals(firstToRun(48, 48, i8(512)), 16);
     assertEquals(firstToRun(5, 48, i8(512)), 5);
-    assertEquals(firstToRun(20, 20, i8(512)), 19);
+    assertEquals(firstToRun(20, 20, i8(512)), 0);
+    assertEquals(firstToRun(20, 20, i8(31)), 19);
     assertEquals(firstToRun(50, 100, i8(48)), 36);
     assertEquals(firstToRun(61, 61, i8(60)), 60);
     for (let cached = 0; cached <= 443; cached++) {
