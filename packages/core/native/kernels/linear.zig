@@ -134,9 +134,6 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
     return std.math.floorPowerOfTwo(usize, @min(max, n));
 }
 
-/// Panels that a GEMV may read side by side; a multiple of every grain.
-pub const side_by_side = 4;
-
 /// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
 /// gather way at the start of each, short ones at last, so that all threads end together. A variant may name one length
 /// for all.
@@ -145,7 +142,7 @@ pub const PanelRuns = struct {
     panels: usize,
     /// Runs are of whole multiples of this.
     grain: usize,
-    /// Long runs are of whole multiples of this; of as many as are read side by side.
+    /// Long runs are of whole multiples of this: of as many as are read side by side. A multiple of the grain, or 1.
     unit: usize = 1,
     /// The length that the variant names; 0 for none.
     named: usize,
@@ -167,9 +164,9 @@ pub const PanelRuns = struct {
     fn length(self: *const PanelRuns) usize {
         if (self.ctx.threads == 1) return self.panels;
         const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
-        if (self.named == 0 and share >= self.unit and self.unit > 1) return share / self.unit * self.unit;
         const wanted = if (self.named == 0) share else self.named;
-        return @max(self.grain, wanted / self.grain * self.grain);
+        const multiple = if (self.named == 0 and share >= self.unit) @max(self.grain, self.unit) else self.grain;
+        return @max(multiple, wanted / multiple * multiple);
     }
 };
 

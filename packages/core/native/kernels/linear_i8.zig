@@ -56,7 +56,7 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
 
 /// Panels that one row goes through side by side where weights are asked for: each is a stream that the CPU follows by itself,
 /// too. On an AMX server two threads got 34 to 36 GB/s in plain reading with four streams each, 30 to 33 with one.
-const streams_max = linear.side_by_side;
+const streams_max = 4;
 
 /// Panels that are read side by side in a run that is long enough.
 pub fn streamsOf(problem: *const Problem) usize {
