@@ -17,6 +17,7 @@ const LastError = @import("errors.zig").LastError;
 const Memory = @import("memory.zig").Memory;
 const Pool = @import("pool.zig").Pool;
 const Program = @import("program.zig").Program;
+const Workspace = @import("workspace.zig").Workspace;
 
 const gpa = std.heap.c_allocator;
 
@@ -37,8 +38,8 @@ pub const Device = struct {
     programs: std.ArrayList(?*Program) = .empty,
     steps: std.ArrayList(Step) = .empty,
     /// Shared by all programs: runs are one after the other, and nothing in it outlives a run.
-    arena: []align(64) u8 = &.{},
-    scratch: []align(64) u8 = &.{},
+    arena: Workspace = .{},
+    scratch: Workspace = .{},
 
     /// The device must not move.
     pub fn init(self: *Device, table: *const context.KernelTable, threads: u32, spin_us: u32, memory_limit: u64) !void {
@@ -55,6 +56,8 @@ pub const Device = struct {
         self.programs.deinit(gpa);
         self.files.deinit(gpa);
         self.steps.deinit(gpa);
+        self.arena.deinit();
+        self.scratch.deinit();
         self.memory.deinit();
     }
 
@@ -142,6 +145,7 @@ pub const Device = struct {
             scratch_bytes = @max(scratch_bytes, self.table.workspaces[cmd.op - 1](cmd, self.pool.threads));
         }
         if (!self.grow(&self.scratch, scratch_bytes)) return self.outOfMemory();
+        self.scratch.prepare(scratch_bytes);
         plan(self.steps.items, self.pool.threads);
         return self.execute(self.steps.items, null);
     }
@@ -165,6 +169,7 @@ pub const Device = struct {
             program.destroy();
             return self.outOfMemory();
         };
+        self.memory.trim(); // who has programs has loaded the weights
         return .ok;
     }
 
@@ -198,12 +203,14 @@ pub const Device = struct {
         if (!self.acquire()) return .invalid;
         defer self.lock.release();
         const program = self.find(number) orelse return .invalid;
-        program.resolve(registers, @intFromPtr(self.arena.ptr), self.pool.threads, &self.errors) catch |err| return check.status(err);
+        program.resolve(registers, @intFromPtr(self.arena.bytes.ptr), self.pool.threads, &self.errors) catch |err| return check.status(err);
+        self.arena.prepare(program.share(program.arena_bytes));
+        self.scratch.prepare(program.share(program.scratch_bytes));
         return self.execute(program.steps, if (program.profiling) program.rows else null);
     }
 
     fn execute(self: *Device, steps: []const Step, rows: ?[]abi.ProfileRow) abi.Status {
-        const failure = self.executor.run(steps, self.scratch, rows) orelse return .ok;
+        const failure = self.executor.run(steps, self.scratch.bytes, rows) orelse return .ok;
         const cmd = steps[failure.index].command;
         self.errors.set("{s} on {f}: {s}", .{ ops.table[cmd.op - 1].name, check.show(&cmd.inputs[0]), failure.text });
         return .invalid;
@@ -220,14 +227,8 @@ pub const Device = struct {
         return program.rows.len;
     }
 
-    /// Makes shared memory at least this large; its contents go.
-    fn grow(self: *Device, memory: *[]align(64) u8, bytes: u64) bool {
-        if (bytes <= memory.len) return true;
-        const address = self.alloc(bytes);
-        if (address == 0) return false;
-        if (memory.len > 0) self.free(@intFromPtr(memory.ptr));
-        memory.* = @as([*]align(64) u8, @ptrFromInt(address))[0..@intCast(bytes)];
-        return true;
+    fn grow(self: *Device, workspace: *Workspace, bytes: u64) bool {
+        return (self.memory_limit == 0 or bytes <= self.memory_limit) and workspace.grow(bytes);
     }
 
     fn outOfMemory(self: *Device) abi.Status {

@@ -76,6 +76,15 @@ const Chunk = struct {
             return @ptrCast(@alignCast(base + self.used));
         }
 
+        /// Gives back the huge pages that wait for blocks to come.
+        fn trim(self: *List) void {
+            const base = @intFromPtr(self.first orelse return);
+            const end = std.mem.alignForward(usize, base + self.used, os.huge_page_bytes) - base;
+            if (end >= self.ready) return;
+            os.dropPages(@as([*]u8, @ptrFromInt(base)) + end, self.ready - end);
+            self.ready = end;
+        }
+
         fn deinit(self: *List) void {
             while (self.first) |chunk| {
                 self.first = chunk.next;
@@ -169,6 +178,13 @@ pub const Memory = struct {
         header.next = self.free_lists[header.class];
         self.free_lists[header.class] = header;
         return true;
+    }
+
+    /// Gives back the pages that wait for more weights: there are none to come for now.
+    pub fn trim(self: *Memory) void {
+        self.lock.acquire();
+        defer self.lock.release();
+        self.regions.trim();
     }
 
     /// Gives everything back to the system.
@@ -339,6 +355,25 @@ test "a region that is left keeps no pages behind its blocks" {
     for (std.mem.alignForward(usize, used, page)..region_bytes) |i| try std.testing.expectEqual(0, last[i]);
     try std.testing.expectEqual(1, block[(2 << 20) - 1]);
     try std.testing.expectEqual(1, last[used - 1]);
+}
+
+test "trimmed, a region keeps no huge page that no block lies in" {
+    if (@import("builtin").os.tag != .linux) return error.SkipZigTest;
+    var memory: Memory = .{};
+    defer memory.deinit();
+    memory.trim(); // nothing is there
+    const block = memory.alloc(3 << 20).?;
+    const region: [*]u8 = @ptrCast(memory.regions.first.?);
+    @memset(region[memory.regions.used..region_step], 1);
+    block[(3 << 20) - 1] = 1;
+    memory.trim();
+    const end = memory.regions.ready;
+    try std.testing.expect(end >= memory.regions.used and end <= memory.regions.used + os.huge_page_bytes);
+    for (end..region_step) |i| try std.testing.expectEqual(0, region[i]);
+    try std.testing.expectEqual(1, block[(3 << 20) - 1]);
+    const next = memory.alloc(6 << 20).?;
+    try std.testing.expect(memory.regions.ready >= memory.regions.used);
+    @memset(next[0 .. 6 << 20], 1);
 }
 
 test "classes waste at most a quarter" {

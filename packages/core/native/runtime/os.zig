@@ -15,8 +15,18 @@ const kernel32 = struct {
     extern "kernel32" fn GetModuleHandleExW(flags: u32, address: *const anyopaque, out: *?*anyopaque) callconv(.winapi) i32;
 };
 
-/// Address space of at least `bytes`, zeroed, committed page by page when first touched.
+/// The larger pages that Linux has for memory of processes, on x86 and (with pages of 4 KiB) on arm64.
+pub const huge_page_bytes = 2 << 20;
+
+/// Address space of at least `bytes`, zeroed, committed page by page when first touched: in huge pages where that is worth it.
 pub fn mapPages(bytes: usize) ?[*]align(std.heap.page_size_min) u8 {
+    const pages = mapSmallPages(bytes) orelse return null;
+    if (bytes >= 2 * huge_page_bytes) preferHugePages(pages[0..bytes]);
+    return pages;
+}
+
+/// As `mapPages`, in the pages that the system gives unasked.
+pub fn mapSmallPages(bytes: usize) ?[*]align(std.heap.page_size_min) u8 {
     if (os == .windows) {
         const commit_reserve = 0x3000;
         const read_write = 4;
@@ -24,9 +34,13 @@ pub fn mapPages(bytes: usize) ?[*]align(std.heap.page_size_min) u8 {
     }
     const pages = std.posix.mmap(null, bytes, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0) catch
         return null;
-    // 2 MiB pages save a fifth of the time of reading weights; a refusal changes nothing else.
-    if (os == .linux and bytes >= 4 << 20) std.posix.madvise(pages.ptr, pages.len, std.os.linux.MADV.HUGEPAGE) catch {};
     return pages.ptr;
+}
+
+/// Pages that are touched from now on may be huge, which saves a fifth of the time of reading weights; a refusal changes
+/// nothing else.
+pub fn preferHugePages(pages: []align(std.heap.page_size_min) u8) void {
+    if (os == .linux) std.posix.madvise(pages.ptr, pages.len, std.os.linux.MADV.HUGEPAGE) catch {};
 }
 
 /// More than `touch` needs: systems refuse stacks that hold less than all thread-local variables of the process.
@@ -43,8 +57,7 @@ pub fn populate(pages: []u8) void {
 
 /// Where the 2 MiB page begins that is nearest to the middle of these bytes, counted from their start; 0 where none does.
 fn middleOf(start: usize, bytes: usize) usize {
-    const huge = 2 << 20;
-    const boundary = std.mem.alignBackward(usize, start + bytes / 2 + huge / 2, huge);
+    const boundary = std.mem.alignBackward(usize, start + bytes / 2 + huge_page_bytes / 2, huge_page_bytes);
     return if (boundary > start and boundary < start + bytes) boundary - start else 0;
 }
 

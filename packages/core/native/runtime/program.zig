@@ -91,6 +91,11 @@ pub const Program = struct {
         gpa.destroy(self);
     }
 
+    /// About how much this run takes of what the program needs for its most tokens.
+    pub fn share(self: *const Program, bytes: u64) u64 {
+        return @intCast(@as(u128, bytes) * @as(u64, @intCast(self.planned_tokens)) / self.tokens_max);
+    }
+
     fn collect(self: *Program, gpa: std.mem.Allocator, cmd: *abi.Command, index: u32) !void {
         for (cmd.inputs[0..cmd.input_count]) |*desc| try self.collectDesc(gpa, desc);
         for (cmd.outputs[0..cmd.output_count]) |*desc| try self.collectDesc(gpa, desc);

@@ -22,5 +22,6 @@ test {
     _ = @import("program.zig");
     _ = @import("rules.zig");
     _ = @import("wait.zig");
+    _ = @import("workspace.zig");
     _ = @import("library_test.zig");
 }

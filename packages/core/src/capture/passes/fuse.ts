@@ -155,8 +155,8 @@ function isRowsOf(rows: View, made: View): boolean {
 function fuseGates(graph: Graph): number {
   const { nodes } = graph;
   let fused = 0;
+  let usage = usageOf(graph);
   for (let at = 0; at < nodes.length; at++) {
-    const usage = usageOf(graph);
     const products = productsOf(nodes, at, usage);
     if (products === undefined) continue;
     const [gate, up] = products.map((index) => nodes[index]);
@@ -166,6 +166,7 @@ function fuseGates(graph: Graph): number {
       inputs: [gate.inputs[0], gate.inputs[1], up.inputs[1]],
     };
     for (const index of products.sort((a, b) => b - a)) nodes.splice(index, 1);
+    usage = usageOf(graph);
     at -= 2;
     fused++;
   }
