@@ -37,7 +37,7 @@ pub const Device = struct {
     files: std.ArrayList(file_map.Mapping) = .empty,
     programs: std.ArrayList(?*Program) = .empty,
     steps: std.ArrayList(Step) = .empty,
-    /// Shared by all programs: runs are one after the other, and nothing in it outlives a run.
+    /// Shared by all programs: runs are one after the other.
     arena: Workspace = .{},
     scratch: Workspace = .{},
 

@@ -15,7 +15,9 @@ pub const Workspace = struct {
     pub fn grow(self: *Workspace, bytes: u64) bool {
         if (bytes <= self.bytes.len) return true;
         if (bytes > std.math.maxInt(u48)) return false;
-        const rounded: usize = @intCast(std.mem.alignForward(u64, bytes, std.heap.page_size_max));
+        // Linux lays whole huge pages at boundaries of such, and nothing else.
+        const unit: u64 = if (bytes >= os.huge_page_bytes) os.huge_page_bytes else std.heap.page_size_max;
+        const rounded: usize = @intCast(std.mem.alignForward(u64, bytes, unit));
         const pages = os.mapSmallPages(rounded) orelse return false;
         self.deinit();
         self.bytes = @alignCast(pages[0..rounded]);
