@@ -2,7 +2,7 @@
 //! rows pass over them. See attention_i8_page.zig for the pages, attention_i8_weights.zig for what is calculated with them,
 //! attention_i8_dot.zig and attention_i8_amx.zig for the products.
 //!
-//! A row's bits depend on the row, its keys and values, and on their pages, merged in order: neither on the tile, nor on
+//! A row's bits depend on the row, its keys and values, and on their stretches, merged in order: neither on the tile, nor on
 //! threads, nor on how many queries there are (from `abi.attention_i8_tokens_min` on, where this begins).
 
 const std = @import("std");
@@ -23,22 +23,19 @@ const float = @import("attention_i8_weights.zig");
 const i8_page = @import("attention_i8_page.zig");
 const view_zig = @import("attention_view.zig");
 
-const Page = i8_page.Page;
+const Stretch = i8_page.Stretch;
 const Shape = i8_page.Shape;
 const State = view_zig.State;
 const View = view_zig.View;
 const padded = view_zig.padded;
 const lanes = simd.lanes;
 
-/// Pages whose references meet the queries together.
-const batch = 8;
-
-/// Largest page: its keys share the steps of a row's weights, and those below half a step count in the divisor alone.
-pub const page_size_max = 128;
+/// Pages whose references meet the queries together: whole stretches.
+const batch = i8_page.pages_max;
 
 /// Whether this command multiplies in int8.
 pub fn applies(cmd: *const abi.Command) bool {
-    const fits = views.dim(&cmd.inputs[0], 0) >= abi.attention_i8_tokens_min and views.dim(&cmd.inputs[1], 2) <= page_size_max;
+    const fits = views.dim(&cmd.inputs[0], 0) >= abi.attention_i8_tokens_min and views.dim(&cmd.inputs[1], 2) <= i8_page.keys_max;
     return cmd.ints[2] == 1 and fits;
 }
 
@@ -80,7 +77,16 @@ const Plan = struct {
 
     fn pageFloats(p: *const Plan) usize {
         // Saturating: nothing bounds what a page table claims but that no memory is as large.
-        return p.kv_heads *| p.pages *| p.shape.floats();
+        return p.kv_heads *| (p.referenceFloats() +| p.stretches() *| p.shape.floats());
+    }
+
+    /// Floats of the references of one head.
+    fn referenceFloats(p: *const Plan) usize {
+        return p.pages *| p.shape.width;
+    }
+
+    fn stretches(p: *const Plan) usize {
+        return std.math.divCeil(usize, p.pages, p.shape.pages) catch unreachable;
     }
 
     fn threadFloats(p: *const Plan) usize {
@@ -132,7 +138,7 @@ inline fn onTiles(cmd: *const abi.Command) bool {
     return amx.available and tiles.takes(.init(views.dim(cache, 2), views.dim(cache, 3)));
 }
 
-const no_logs: [page_size_max]f32 align(64) = @splat(0);
+const no_logs: [i8_page.keys_max]f32 align(64) = @splat(0);
 
 const scratch_fields = .{
     "some_rows", "columns", "turned", "codes", "scales", "starts", "commons",
@@ -145,8 +151,10 @@ const Tile = struct {
     view: View,
     rows: usize,
     softcap: f32,
-    /// All pages, [pages][kv_heads]: memory beyond those that are seen is never touched.
-    pages: [*]f32,
+    /// All references [pages][kv_heads][W] and stretches [stretches][kv_heads]: memory beyond those that are seen is never
+    /// touched.
+    references: [*]f32,
+    stretches: [*]f32,
     // Scratch; Plan.parts has the sizes.
     some_rows: [*]f32,
     /// Rows times scale, rotated: some [W][lanes], and all [W][turnedStride].
@@ -159,7 +167,7 @@ const Tile = struct {
     commons: [*]f32,
     scores: [*]f32,
     weights: [*]u8,
-    /// Of the page, per row: largest score, sum of weights, factors of the merge, visible keys.
+    /// Of the stretch, per row: largest score, sum of weights, factors of the merge, visible keys.
     max: [*]f32,
     sum: [*]f32,
     keep: [*]f32,
@@ -171,13 +179,19 @@ const Tile = struct {
     fn init(plan: Plan, pages: [*]f32, memory: [*]f32) Tile {
         var t: Tile = undefined;
         t.plan = plan;
-        t.pages = pages;
+        t.references = pages;
+        t.stretches = pages + plan.kv_heads * plan.referenceFloats();
         t.total = .at(view_zig.place(&t, scratch_fields, plan.parts(), memory), plan.tile_rows);
         return t;
     }
 
-    fn pageAt(t: *const Tile, head: usize, page: usize) [*]f32 {
-        return t.pages + (page * t.plan.kv_heads + head) * t.plan.shape.floats();
+    fn referenceOf(t: *const Tile, head: usize, page: usize) [*]f32 {
+        return t.references + (page * t.plan.kv_heads + head) * t.plan.shape.width;
+    }
+
+    fn stretchOf(t: *const Tile, head: usize, page: usize) Stretch {
+        const s = t.plan.shape;
+        return .at(s, t.stretches + (page / s.pages * t.plan.kv_heads + head) * s.floats());
     }
 
     /// Takes on the query rows of tokens first … first+count-1.
@@ -228,31 +242,37 @@ const Tile = struct {
         const s = t.plan.shape;
         const stride = padded(t.rows);
         const end = t.view.lastPage() + 1;
+        // The pages of the first stretch that lie before the window are not there.
         var page = t.view.firstPage();
         while (page < end) {
-            const last = @min(end, page + batch);
-            const references = t.pageAt(t.view.head, page);
-            const apart = t.plan.kv_heads * s.floats();
+            const start = page - page % s.pages;
+            const last = @min(end, start + batch);
+            const apart = t.plan.kv_heads * s.width;
             const turned = turnedStride(t.rows);
-            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, turned, t.commons, stride);
-            for (page..last, 0..) |each, i| t.runPage(Products, each, t.commons + i * stride);
+            const commons = t.commons + (page - start) * stride;
+            const references = t.referenceOf(t.view.head, page);
+            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, turned, commons, stride);
+            page = start;
+            while (page < last) : (page += s.pages) t.runStretch(Products, page, t.commons + (page - start) * stride);
             page = last;
         }
     }
 
-    fn runPage(t: *const Tile, comptime Products: type, number: usize, commons: [*]const f32) void {
-        const page: Page = .at(t.plan.shape, t.pageAt(t.view.head, number));
-        t.view.look(number, t.low, t.high);
+    fn runStretch(t: *const Tile, comptime Products: type, page: usize, commons: [*]const f32) void {
+        const s = t.plan.shape;
+        const stretch = t.stretchOf(t.view.head, page);
+        t.view.look(page * s.page_size, s.pages * s.page_size, t.low, t.high);
         const all: float.Rows = .{
-            .page = page,
-            .shape = t.plan.shape,
+            .stretch = stretch,
+            .shape = s,
             .count = t.rows,
             .queries = t.codes,
             .query_scales = t.scales,
             .query_starts = t.starts,
             .commons = commons,
+            .commons_apart = padded(t.rows),
             .softcap = t.softcap,
-            .logs = if (t.softcap == 0) page.value_logs else &no_logs,
+            .logs = if (t.softcap == 0) stretch.value_logs else &no_logs,
             .low = t.low,
             .high = t.high,
             .scores = t.scores,
@@ -263,16 +283,11 @@ const Tile = struct {
             .keep = t.keep,
             .gain = t.gain,
         };
-        var r: usize = 0;
-        while (r < t.rows) : (r +|= Products.rows_together) {
-            const rows = all.part(r, Products.rows_together);
-            Products.weigh(&rows);
-            for (rows.max[0..rows.count], rows.commons) |*max, common| {
-                max.* = (if (t.softcap == 0) max.* + common else max.*) * (1.0 / i8_page.log2e);
-            }
-            t.total.absorb(t.max, t.sum, r, r + rows.count, t.keep, t.gain);
-            Products.merge(&rows);
-        }
+        // One after the other, so that the first cache holds either the keys or the values of the stretch.
+        Products.weigh(&all);
+        for (t.max[0..t.rows]) |*max| max.* *= 1.0 / i8_page.log2e;
+        t.total.absorb(t.max, t.sum, 0, t.rows, t.keep, t.gain);
+        Products.merge(&all);
     }
 };
 
@@ -329,6 +344,6 @@ fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache, key_zero: 
         // The page of this thread's next task, or one of its neighbours.
         if (page + ctx.threads < first + count) maker.ask(page + ctx.threads, head);
         const live = @min(s.page_size, end - page * s.page_size);
-        maker.make(.at(s, t.pageAt(head, page)), page, head, live);
+        maker.make(t.stretchOf(head, page), t.referenceOf(head, page), page, head, live);
     }
 }

@@ -1,8 +1,8 @@
 //! The two products of attention over pages in int8 (attention_i8_page.zig) on AMX tiles: 16 rows of queries by 16 keys, or
 //! by 16 elements of head_dim. Integer sums are exact, so the bits are those of attention_i8_dot.zig.
 //!
-//! Vectors of 512 bits are slow for 150 cycles and more behind an instruction of AMX: so all products of some rows come
-//! first, then all that is float.
+//! Vectors of 512 bits are slow for 150 cycles and more behind an instruction of AMX: so all products of 16 rows with the
+//! keys of a stretch come first, then all that is float.
 
 const std = @import("std");
 const amx = @import("amx.zig");
@@ -23,20 +23,17 @@ comptime {
     std.debug.assert(rows_max == lanes);
 }
 
-/// Rows that pass over a page one after the other: the more, the less often pages come from the third cache.
+/// Rows that pass over a stretch one after the other: the more, the less often stretches come from the third cache.
 pub fn rowsAtMost(_: usize) usize {
     return 128;
 }
 
-/// Rows that are brought from queries to results together. With more, what lies between leaves the first cache.
-pub const rows_together = rows_max;
-
 /// Keys are signed.
 pub const key_zero = 0;
 
-/// Whether pages are whole tiles.
+/// Whether pages are whole blocks.
 pub fn takes(shape: Shape) bool {
-    return shape.width % amx.row_bytes == 0 and shape.keys % amx.row_bytes == 0;
+    return shape.width % amx.row_bytes == 0 and shape.pageKeys() % block == 0;
 }
 
 /// Floats of the place for scores, and then for sums.
@@ -53,89 +50,122 @@ pub fn end() void {
 }
 
 /// Scores, weights, maxima and sums.
-pub fn weigh(rows: *const Rows) void {
+pub fn weigh(all: *const Rows) void {
+    var r: usize = 0;
+    while (r < all.count) : (r += rows_max) {
+        weighRows(&all.part(r, rows_max));
+    }
+}
+
+fn weighRows(rows: *const Rows) void {
     const s = rows.shape;
+    const from, const to = rows.span(0, rows.count);
+    if (from >= to) {
+        simd.store(rows.max, simd.zero);
+        simd.store(rows.sum, simd.zero);
+        return;
+    }
     const product: Product = .{
         .steps = s.width / amx.row_bytes,
         .a = @ptrCast(rows.queries),
         .a_row = s.width,
-        .b = rows.page.keys,
+        .b = rows.stretch.keys,
         .b_row = s.keys * 4,
         .out = @ptrCast(rows.scores),
         .out_row = s.keys * 4,
     };
-    const first, const last = rows.span(0, rows.count);
-    product.run(.ss, first, last);
+    product.run(.ss, from, to);
+    const page_keys = s.pageKeys();
+    var peaks: [pages_max][rows_max]F = undefined;
+    const first = from / block * block;
+    var j = first;
+    while (j < to) : (j += block) {
+        const is_first = j == first or j % page_keys == 0;
+        const some = &peaks[j / page_keys];
+        if (allSee(rows, j)) scoreBlock(rows, j, is_first, some) else scorePart(rows, j, is_first, some);
+    }
     var each: [rows_max]F = undefined;
     for (each[rows.count..]) |*idle| idle.* = simd.zero;
-    // All keys, as in most pages of long prompts.
-    const whole = rows.softcap == 0 and rows.low[rows.count - 1] == 0 and rows.high[0] == s.keys;
-    var j: usize = 0;
-    if (whole) {
-        while (j < s.keys) : (j += block) scoreBlock(rows, j, &each);
-    } else for (each[0..rows.count], 0..) |*best, m| best.* = scorePart(rows, m);
+    for (each[0..rows.count], 0..) |*best, m| {
+        var largest = simd.splat(-simd.inf);
+        for (first / page_keys..(to - 1) / page_keys + 1) |page| largest = simd.maxSkipNan(largest, rows.whole(m, page, peaks[page][m]));
+        best.* = largest;
+    }
     const largest = across(simd.maxSkipNan, each);
     simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
-    j = 0;
-    if (whole) {
-        while (j < s.keys) : (j += block) weighBlock(rows, j, &each);
-    } else for (each[0..rows.count], 0..) |*total, m| total.* = weighPart(rows, m);
+    j = first;
+    while (j < to) : (j += block) {
+        const some = &peaks[j / page_keys];
+        if (allSee(rows, j)) weighBlock(rows, j, j == first, some, &each) else weighPart(rows, j, j == first, some, &each);
+    }
     simd.store(rows.sum, across(add, each));
 }
 
-/// Keys whose scales stay in registers from row to row.
-const block = 4 * lanes;
+/// Whether all rows see all keys of a block, as in most of long prompts.
+fn allSee(rows: *const Rows, j: usize) bool {
+    return rows.softcap == 0 and rows.low[rows.count - 1] <= j and rows.high[0] >= j + block;
+}
 
-/// Scores of a block of keys that all rows see, and the largest of each lane so far. No row that is passed starts out
-/// filled: the compiler makes a call of memset of that.
-fn scoreBlock(rows: *const Rows, j: usize, each: *[rows_max]F) void {
+/// Keys whose scales stay in registers from row to row, and a step of the product of weights and values.
+const block = amx.row_bytes;
+/// Of a stretch.
+const pages_max = i8_page.keys_max / block;
+
+/// Scores of a block of keys that all rows see, and the largest of each lane in their page so far. No row that is passed
+/// starts out filled: the compiler makes a call of memset of that.
+fn scoreBlock(rows: *const Rows, j: usize, is_first: bool, peaks: *[rows_max]F) void {
     var scales: [4]F = undefined;
     var logs: [4]F = undefined;
     inline for (0..4) |v| {
-        scales[v] = simd.load(rows.page.key_scales + j + v * lanes);
+        scales[v] = simd.load(rows.stretch.key_scales + j + v * lanes);
         logs[v] = simd.load(rows.logs + j + v * lanes);
     }
     // Copied, because stores of floats might change what `rows` points at.
     const query_scales = rows.query_scales;
     const keys = rows.shape.keys;
     var at = rows.scores + j;
-    for (each[0..rows.count], query_scales) |*best, query_scale| {
-        var largest = if (j == 0) simd.splat(-simd.inf) else best.*;
+    for (peaks[0..rows.count], query_scales) |*peak, query_scale| {
+        var largest = if (is_first) simd.splat(-simd.inf) else peak.*;
         inline for (0..4) |v| {
             const dots: I = @bitCast(simd.load(at + v * lanes));
             const x = float.scoreOf(dots, scales[v] * simd.splat(query_scale), logs[v]);
             simd.store(at + v * lanes, x);
             largest = simd.maxSkipNan(largest, x);
         }
-        best.* = largest;
+        peak.* = largest;
         at += keys;
     }
 }
 
-/// The same of the keys that row m sees.
-fn scorePart(rows: *const Rows, m: usize) F {
-    const from, const to = rows.span(m, m + 1);
-    const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * rows.shape.keys));
-    var best = simd.splat(-simd.inf);
-    var j = from;
-    while (j < to) : (j += lanes) best = float.score(rows, m, j, dots[j / lanes], best);
-    const hidden = from < rows.low[m] or to > rows.high[m];
-    return if (hidden or rows.softcap != 0) float.amend(rows, m, from, to) else best;
+/// The same of the keys of a block that each row sees.
+fn scorePart(rows: *const Rows, j: usize, is_first: bool, peaks: *[rows_max]F) void {
+    for (peaks[0..rows.count], 0..) |*peak, m| {
+        const from, const to = rows.within(m, j, j + block);
+        const dots: [*]const I = @ptrCast(@alignCast(rows.scores + m * rows.shape.keys));
+        var largest = simd.splat(-simd.inf);
+        var at = from;
+        while (at < to) : (at += lanes) largest = float.score(rows, m, at, dots[at / lanes], largest);
+        const hidden = from < rows.low[m] or to > rows.high[m];
+        if (hidden or rows.softcap != 0) largest = float.amend(rows, m, from, to);
+        peak.* = if (is_first) largest else simd.maxSkipNan(peak.*, largest);
+    }
 }
 
 /// Weights of a block of keys, as bytes, and their sums so far.
-fn weighBlock(rows: *const Rows, j: usize, each: *[rows_max]F) void {
+fn weighBlock(rows: *const Rows, j: usize, is_first: bool, peaks: *const [rows_max]F, each: *[rows_max]F) void {
     var inverses: [4]F = undefined;
-    inline for (0..4) |v| inverses[v] = simd.load(rows.page.value_inverses + j + v * lanes);
+    inline for (0..4) |v| inverses[v] = simd.load(rows.stretch.value_inverses + j + v * lanes);
     const max = rows.max;
+    const commons = rows.commonsOf(j / rows.shape.pageKeys());
     const keys = rows.shape.keys;
     var at = rows.scores + j;
     var to = rows.weights + j;
-    for (each[0..rows.count], max) |*total, largest| {
+    for (each[0..rows.count], peaks[0..rows.count], max, commons) |*total, peak, largest, common| {
+        const most = float.bound(largest - common, peak);
         var bytes: Bytes = @splat(0);
-        var sum = if (j == 0) simd.zero else total.*;
+        var sum = if (is_first) simd.zero else total.*;
         inline for (0..4) |v| {
-            const weights: float.Weights = .make(simd.load(at + v * lanes) - simd.splat(largest), inverses[v], sum);
+            const weights: float.Weights = .make(simd.load(at + v * lanes) - most, inverses[v], sum);
             bytes = withLowBytes(v, bytes, weights.codes);
             sum = weights.sum;
         }
@@ -146,24 +176,24 @@ fn weighBlock(rows: *const Rows, j: usize, each: *[rows_max]F) void {
     }
 }
 
-/// The same of the keys that row m sees; zeros for the others.
-fn weighPart(rows: *const Rows, m: usize) F {
-    const from, const to = rows.span(m, m + 1);
-    var sum = simd.zero;
-    var j: usize = 0;
-    while (j < rows.shape.keys) : (j += block) {
+/// The same of the keys of a block that each row sees; zeros for the others.
+fn weighPart(rows: *const Rows, j: usize, is_first: bool, peaks: *const [rows_max]F, each: *[rows_max]F) void {
+    for (each[0..rows.count], peaks[0..rows.count], 0..) |*total, peak, m| {
+        const from, const to = rows.within(m, j, j + block);
+        const most = rows.most(m, j / rows.shape.pageKeys(), peak);
+        var sum = if (is_first) simd.zero else total.*;
         var bytes: Bytes = @splat(0);
         inline for (0..4) |v| {
             const at = j + v * lanes;
             if (at >= from and at < to) {
-                const weights: float.Weights = .of(rows, m, at, sum);
+                const weights: float.Weights = .of(rows, m, at, most, sum);
                 sum = weights.sum;
                 bytes = withLowBytes(v, bytes, weights.codes);
             }
         }
+        total.* = sum;
         rows.weights[m * rows.shape.keys + j ..][0..64].* = bytes;
     }
-    return sum;
 }
 
 /// Bytes with quarter v replaced by the low byte of each lane. Assembly, because the compiler takes shuffles of 64 bytes
@@ -213,13 +243,23 @@ fn parts(half: usize, first: usize) [lanes]i32 {
 }
 
 /// Merges the weighted values: acc * keep + sum * gain.
-pub fn merge(rows: *const Rows) void {
+pub fn merge(all: *const Rows) void {
+    var r: usize = 0;
+    while (r < all.count) : (r += rows_max) {
+        mergeRows(&all.part(r, rows_max));
+    }
+}
+
+fn mergeRows(rows: *const Rows) void {
     const s = rows.shape;
+    const from, const to = rows.span(0, rows.count);
+    if (from >= to) return;
+    const first = from / block * block;
     const product: Product = .{
-        .steps = s.keys / amx.row_bytes,
-        .a = rows.weights,
+        .steps = (to - first + block - 1) / block,
+        .a = rows.weights + first,
         .a_row = s.keys,
-        .b = @ptrCast(rows.page.values),
+        .b = @ptrCast(rows.stretch.values + first * s.width),
         .b_row = s.width * 4,
         .out = @ptrCast(rows.scores),
         .out_row = s.width * 4,
@@ -229,9 +269,9 @@ pub fn merge(rows: *const Rows) void {
     const acc = rows.acc;
     for (0..rows.count) |m| {
         const row: float.Merge = .of(rows, m);
-        const first = m * s.width;
-        var c = first;
-        while (c < first + s.width) : (c += 4 * lanes) inline for (0..4) |v| {
+        const at = m * s.width;
+        var c = at;
+        while (c < at + s.width) : (c += 4 * lanes) inline for (0..4) |v| {
             row.add(acc + c + v * lanes, @bitCast(simd.load(sums + c + v * lanes)));
         };
     }

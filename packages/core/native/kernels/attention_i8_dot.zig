@@ -25,9 +25,6 @@ pub fn rowsAtMost(head_dim: usize) usize {
     return std.math.clamp(6144 / head_dim, 24, 96);
 }
 
-/// Rows that are brought from queries to results together.
-pub const rows_together = std.math.maxInt(usize);
-
 /// Keys are unsigned: their start from `query_starts` makes up for it.
 pub const key_zero = 128;
 
@@ -61,25 +58,43 @@ fn weighRows(comptime count: usize, rows: *const Rows) void {
     const from, const to = rows.span(0, count);
     const hidden = from < rows.low[count - 1] or to > rows.high[0];
     var best: [count]F = @splat(simd.splat(-simd.inf));
-    var j = from;
-    while (j < to) {
-        const step = stepOf((to - j) / lanes);
-        inline for (steps) |vectors| if (vectors == step) score(count, vectors, rows, j, &best);
-        j += lanes * step;
+    var peaks: [i8_page.pages_max][count]F = undefined;
+    for (peaks[0..rows.shape.pages], 0..) |*some, page| {
+        const first, const last = within(rows, page, from, to);
+        some.* = @splat(simd.splat(-simd.inf));
+        var j = first;
+        while (j < last) {
+            const step = stepOf((last - j) / lanes);
+            inline for (steps) |vectors| if (vectors == step) score(count, vectors, rows, j, some);
+            j += lanes * step;
+        }
+        inline for (0..count) |m| {
+            if (hidden or rows.softcap != 0) some[m] = float.amend(rows, m, first, last);
+            best[m] = simd.maxSkipNan(best[m], rows.whole(m, page, some[m]));
+        }
     }
     inline for (0..count) |m| {
-        if (hidden or rows.softcap != 0) best[m] = float.amend(rows, m, from, to);
         const largest = simd.maxLanes(best[m]);
         rows.max[m] = if (largest == -simd.inf) 0 else largest;
         var total = simd.zero;
-        j = from;
-        while (j < to) : (j += lanes) {
-            const weights: float.Weights = .of(rows, m, j, total);
-            total = weights.sum;
-            storeBytes(rows.weights + m * rows.shape.keys + j, weights.codes);
+        for (peaks[0..rows.shape.pages], 0..) |*some, page| {
+            var j, const last = within(rows, page, from, to);
+            const most = rows.most(m, page, some[m]);
+            while (j < last) : (j += lanes) {
+                const weights: float.Weights = .of(rows, m, j, most, total);
+                total = weights.sum;
+                storeBytes(rows.weights + m * rows.shape.keys + j, weights.codes);
+            }
         }
         rows.sum[m] = simd.sumLanes(total);
     }
+}
+
+/// Which of the keys from … to-1 are of a page.
+fn within(rows: *const Rows, page: usize, from: usize, to: usize) [2]usize {
+    const keys = rows.shape.pageKeys();
+    const first = @max(from, page * keys);
+    return .{ first, @max(first, @min(to, (page + 1) * keys)) };
 }
 
 /// The low byte of each lane. Assembly, because the compiler may take the truncation apart.
@@ -104,7 +119,7 @@ inline fn score(comptime count: usize, comptime vectors: usize, rows: *const Row
     const s = rows.shape;
     var acc: [count][vectors]dot.I = undefined;
     inline for (0..count) |m| acc[m] = @splat(@splat(rows.query_starts[m]));
-    var keys = rows.page.keys + j * 4;
+    var keys = rows.stretch.keys + j * 4;
     for (0..s.width / 4) |step| {
         var codes: [vectors]dot.U = undefined;
         inline for (0..vectors) |v| codes[v] = keys[v * lanes * 4 ..][0 .. lanes * 4].*;
@@ -145,7 +160,7 @@ inline fn mergeVectors(comptime count: usize, comptime vectors: usize, rows: *co
     const s = rows.shape;
     const from, const to = rows.span(0, count);
     var sums: [count][vectors]dot.I = @splat(@splat(@splat(0)));
-    var values = rows.page.values + (from * s.width / 4 + c) * 4;
+    var values = rows.stretch.values + (from * s.width / 4 + c) * 4;
     for (from / 4..to / 4) |group| {
         var codes: [vectors]dot.I = undefined;
         inline for (0..vectors) |v| codes[v] = @bitCast(values[v * lanes * 4 ..][0 .. lanes * 4].*);

@@ -1,9 +1,11 @@
 //! Pages of the KV cache in int8, as attention of many queries reads them (attention_i8.zig). They are made in scratch,
 //! once per page and run, from pages of any type (kv_page.zig).
 //!
-//! Rows are rotated (hadamard.zig); K is page_size in whole panels of 16, W is head_dim in multiples of 16:
+//! They lie in stretches: neighbours of up to 128 keys together, whose weights share their steps and whose weighted values
+//! are summed in integers. Rows are rotated (hadamard.zig); K are the keys of a stretch in whole panels of 16, W is head_dim
+//! in multiples of 16:
 //!
-//!     keys    less the page's reference; a scale per key
+//!     keys    less the reference of their page; a scale per key
 //!             codes [W/4 steps][K keys][4], signed or as code + 128: dots along head_dim, a lane per key
 //!     values  a scale per key, max|v| / 127, which is 2^log of the log that is kept
 //!             codes [K/4][W][4 keys] i8: dots along keys, a lane per element of head_dim
@@ -30,12 +32,20 @@ const Form = kv_page.Form;
 /// Its last bit is worth 1: the low byte of a sum is the rounded number.
 const magic = simd.splat(0x1.8p23);
 pub const log2e = 1.44269504088896341;
+/// Most keys of a stretch, and of a page: weights below half a step count in the divisor alone.
+pub const keys_max = 128;
+/// Keys and elements come in whole vectors of every level.
+const lanes_most = 16;
+/// Most pages of a stretch: a multiple of how many any has.
+pub const pages_max = keys_max / lanes_most;
 /// Least scale of a value, for rows of zeros.
 const scale_min = 0x1p-100;
 
 pub const Shape = struct {
     page_size: usize,
     head_dim: usize,
+    /// Pages of a stretch.
+    pages: usize,
     /// K
     keys: usize,
     /// W
@@ -43,18 +53,28 @@ pub const Shape = struct {
 
     pub fn init(page_size: usize, head_dim: usize) Shape {
         const up = std.mem.alignForward;
-        return .{ .page_size = page_size, .head_dim = head_dim, .keys = up(usize, page_size, 16), .width = up(usize, head_dim, 16) };
+        const pages = if (page_size % lanes_most == 0) @max(1, keys_max / page_size) else 1;
+        return .{
+            .page_size = page_size,
+            .head_dim = head_dim,
+            .pages = pages,
+            .keys = up(usize, pages * page_size, lanes_most),
+            .width = up(usize, head_dim, lanes_most),
+        };
     }
 
-    /// Floats that a page takes.
+    /// Keys from the first of a page to the first of the next.
+    pub fn pageKeys(s: Shape) usize {
+        return if (s.pages == 1) s.keys else s.page_size;
+    }
+
+    /// Floats that a stretch takes.
     pub fn floats(s: Shape) usize {
-        return s.width + 3 * s.keys + s.keys * s.width / 2;
+        return 3 * s.keys + s.keys * s.width / 2;
     }
 };
 
-pub const Page = struct {
-    /// [W]
-    reference: [*]f32,
+pub const Stretch = struct {
     /// [K]
     key_scales: [*]f32,
     /// Logs (of base 2) of the values' scales, and 1 / scale (1 where that is NaN), [K].
@@ -63,15 +83,24 @@ pub const Page = struct {
     keys: [*]u8,
     values: [*]i8,
 
-    pub fn at(s: Shape, memory: [*]f32) Page {
-        const arrays = memory + s.width;
+    pub fn at(s: Shape, arrays: [*]f32) Stretch {
         return .{
-            .reference = memory,
             .key_scales = arrays,
             .value_logs = arrays + s.keys,
             .value_inverses = arrays + 2 * s.keys,
             .keys = @ptrCast(arrays + 3 * s.keys),
             .values = @ptrCast(arrays + 3 * s.keys + s.keys * s.width / 4),
+        };
+    }
+
+    /// The same from key j on.
+    fn from(stretch: Stretch, s: Shape, j: usize) Stretch {
+        return .{
+            .key_scales = stretch.key_scales + j,
+            .value_logs = stretch.value_logs + j,
+            .value_inverses = stretch.value_inverses + j,
+            .keys = stretch.keys + j * 4,
+            .values = stretch.values + j * s.width,
         };
     }
 };
@@ -100,12 +129,13 @@ pub const Maker = struct {
         }
     }
 
-    /// Makes a page of a head of which the first `live` keys are written.
-    pub fn make(m: *const Maker, to: Page, page: usize, head: usize, live: usize) void {
+    /// Makes a head's part of a page, of which the first `live` keys are written, and its reference [W].
+    pub fn make(m: *const Maker, stretch: Stretch, reference: [*]f32, page: usize, head: usize, live: usize) void {
+        const to = stretch.from(m.shape, page % m.shape.pages * m.shape.page_size);
         switch (m.k.page.form) {
-            .f32 => m.floatKeys(f32, to, page, head, live),
-            .f16 => m.floatKeys(f16, to, page, head, live),
-            inline else => |form| m.codedKeys(form, to, m.k.at(page, head), live),
+            .f32 => m.floatKeys(f32, to, reference, page, head, live),
+            .f16 => m.floatKeys(f16, to, reference, page, head, live),
+            inline else => |form| m.codedKeys(form, to, reference, m.k.at(page, head), live),
         }
         const values = m.v.at(page, head);
         switch (m.v.page.form) {
@@ -126,18 +156,18 @@ pub const Maker = struct {
 
     // ---- float caches
 
-    fn floatKeys(m: *const Maker, comptime T: type, to: Page, page: usize, head: usize, live: usize) void {
+    fn floatKeys(m: *const Maker, comptime T: type, to: Stretch, reference: [*]f32, page: usize, head: usize, live: usize) void {
         const s = m.shape;
         const n = s.head_dim;
         const keys: [*]const T = @ptrCast(@alignCast(m.k.at(page, head)));
         if (page == 0) {
-            m.mean(T, keys, 1, to.reference);
-        } else m.mean(T, @ptrCast(@alignCast(m.k.at(page - 1, head))), s.page_size, to.reference);
+            m.mean(T, keys, 1, reference);
+        } else m.mean(T, @ptrCast(@alignCast(m.k.at(page - 1, head))), s.page_size, reference);
         var first: usize = 0;
-        while (first < s.keys) : (first += lanes) {
+        while (first < s.pageKeys()) : (first += lanes) {
             const x = m.rows;
             transposing.transpose(T, keys + first * n, @min(lanes, live -| first), n, x, lanes);
-            for (0..n) |c| simd.store(x + c * lanes, written(simd.load(x + c * lanes) - simd.splat(to.reference[c]), first, live));
+            for (0..n) |c| simd.store(x + c * lanes, written(simd.load(x + c * lanes) - simd.splat(reference[c]), first, live));
             simd.setAll(x + n * lanes, (s.width - n) * lanes, 0);
             hadamard.rotateColumns(x, n);
             const columns: Columns = .of(x, s.width);
@@ -147,7 +177,7 @@ pub const Maker = struct {
                 codes[step * s.keys + first ..][0..lanes].* = columns.codes(step) ^ m.flip();
             }
         }
-        hadamard.rotate(to.reference, n);
+        hadamard.rotate(reference, n);
     }
 
     /// Mean of the first rows of a page; elements that are no number count as 0.
@@ -167,11 +197,11 @@ pub const Maker = struct {
         }
     }
 
-    fn floatValues(m: *const Maker, comptime T: type, to: Page, values: [*]const T, live: usize) void {
+    fn floatValues(m: *const Maker, comptime T: type, to: Stretch, values: [*]const T, live: usize) void {
         const s = m.shape;
         const n = s.head_dim;
         var first: usize = 0;
-        while (first < s.keys) : (first += lanes) {
+        while (first < s.pageKeys()) : (first += lanes) {
             var most: [lanes]f32 = @splat(0);
             for (0..lanes) |i| {
                 const x = m.row(i);
@@ -201,16 +231,16 @@ pub const Maker = struct {
 
     // ---- quantised caches
 
-    fn codedKeys(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, live: usize) void {
+    fn codedKeys(m: *const Maker, comptime form: Form, to: Stretch, reference: [*]f32, base: [*]const u8, live: usize) void {
         const s = m.shape;
         const blocks = s.head_dim / 32;
         const page = m.k.page;
         const scales: [*]align(1) const u16 = @ptrCast(base + page.scalesAt());
         const common = page.reference(base);
         var i: usize = 0;
-        while (i < s.width) : (i += lanes) simd.store(to.reference + i, simd.loadHalf(common + i));
+        while (i < s.width) : (i += lanes) simd.store(reference + i, simd.loadHalf(common + i));
         var first: usize = 0;
-        while (first < s.keys) : (first += lanes) {
+        while (first < s.pageKeys()) : (first += lanes) {
             const at = first / 16 * blocks * 16 + first % 16;
             var most: I = @splat(0);
             for (0..blocks) |b| most = @max(most, bits(@abs(written(simd.halfToFloat(lanes, scales[at + b * 16 ..][0..lanes].*), first, live))));
@@ -238,12 +268,12 @@ pub const Maker = struct {
         }
     }
 
-    fn codedValues(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, live: usize) void {
+    fn codedValues(m: *const Maker, comptime form: Form, to: Stretch, base: [*]const u8, live: usize) void {
         const s = m.shape;
         const blocks = s.head_dim / 32;
         const scales: [*]align(1) const u16 = @ptrCast(base + m.v.page.scalesAt());
         var first: usize = 0;
-        while (first < s.keys) : (first += lanes) {
+        while (first < s.pageKeys()) : (first += lanes) {
             var most: I = @splat(0);
             for (0..blocks) |b| {
                 const x = written(simd.halfToFloat(lanes, scales[b * s.page_size + first ..][0..lanes].*), first, live);
@@ -259,7 +289,7 @@ pub const Maker = struct {
     }
 
     /// Codes of four keys and one block of values.
-    fn rescale(m: *const Maker, comptime form: Form, to: Page, base: [*]const u8, group: usize, b: usize, factors: *const [4]f32) void {
+    fn rescale(m: *const Maker, comptime form: Form, to: Stretch, base: [*]const u8, group: usize, b: usize, factors: *const [4]f32) void {
         const s = m.shape;
         const pair_bytes = 2 * comptime form.codeBytes();
         const pairs = base + (b * s.page_size / 2 + group * 2) * pair_bytes;
@@ -352,7 +382,7 @@ pub const Columns = struct {
 };
 
 /// Sets logs and inverses of `lanes` values by their largest magnitudes; returns what makes codes of elements.
-fn setScales(to: Page, first: usize, most: F) F {
+fn setScales(to: Stretch, first: usize, most: F) F {
     const scale = most * simd.splat(1.0 / 127.0);
     const log = logarithm(@select(f32, scale < simd.splat(scale_min), simd.splat(scale_min), scale));
     const known = log - log == simd.zero;

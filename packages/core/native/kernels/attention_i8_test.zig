@@ -279,10 +279,11 @@ test "a page in int8 is its rows, to half a step" {
         const case: Case = try .init(o);
         defer case.deinit();
         const shape: i8_page.Shape = .init(page_size, head_dim);
-        const memory = try allocator.alignedAlloc(f32, .@"64", shape.floats() + i8_page.Maker.rowFloats(shape));
+        const memory = try allocator.alignedAlloc(f32, .@"64", shape.floats() + shape.width + i8_page.Maker.rowFloats(shape));
         defer allocator.free(memory);
         @memset(memory, std.math.nan(f32));
-        const scratch = memory.ptr + shape.floats();
+        const reference = memory.ptr + shape.floats();
+        const scratch = reference + shape.width;
         const maker: i8_page.Maker = .{
             .shape = shape,
             .k = .init(&case.k.desc, &case.pages.desc),
@@ -290,12 +291,13 @@ test "a page in int8 is its rows, to half a step" {
             .key_zero = 128,
             .rows = scratch,
         };
-        const page: i8_page.Page = .at(shape, memory.ptr);
+        const stretch: i8_page.Stretch = .at(shape, memory.ptr);
+        const first = 1 % shape.pages * page_size;
         const live = page_size - 3;
-        maker.make(page, 1, 0, live);
+        maker.make(stretch, reference, 1, 0, live);
         for (0..page_size) |j| {
             if (j >= live) {
-                try std.testing.expectEqual(0, page.key_scales[j]);
+                try std.testing.expectEqual(0, stretch.key_scales[first + j]);
                 continue;
             }
             var key: [128]f32 = undefined;
@@ -304,13 +306,13 @@ test "a page in int8 is its rows, to half a step" {
             var value: [128]f32 = undefined;
             case.get(&case.v, page_size + j, 0, value[0..head_dim]);
             hadamard.rotate(&value, head_dim);
-            const step = @exp2(page.value_logs[j]);
-            try std.testing.expectApproxEqRel(1 / step, page.value_inverses[j], 1e-5);
+            const step = @exp2(stretch.value_logs[first + j]);
+            try std.testing.expectApproxEqRel(1 / step, stretch.value_inverses[first + j], 1e-5);
             for (0..head_dim) |i| {
-                const code: i32 = page.keys[(i / 4 * shape.keys + j) * 4 + i % 4];
-                const got = page.key_scales[j] * @as(f32, @floatFromInt(code - 128)) + page.reference[i];
-                try std.testing.expectApproxEqAbs(key[i], got, page.key_scales[j] * 0.501 + 1e-5);
-                const value_code: f32 = @floatFromInt(page.values[(j / 4 * shape.width + i) * 4 + j % 4]);
+                const code: i32 = stretch.keys[(i / 4 * shape.keys + first + j) * 4 + i % 4];
+                const got = stretch.key_scales[first + j] * @as(f32, @floatFromInt(code - 128)) + reference[i];
+                try std.testing.expectApproxEqAbs(key[i], got, stretch.key_scales[first + j] * 0.501 + 1e-5);
+                const value_code: f32 = @floatFromInt(stretch.values[((first + j) / 4 * shape.width + i) * 4 + j % 4]);
                 try std.testing.expectApproxEqAbs(value[i], step * value_code, step * 0.501 + 1e-5);
             }
         }

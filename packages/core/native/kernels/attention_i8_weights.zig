@@ -3,13 +3,14 @@
 //! between them round, and those are the same for every row:
 //!
 //!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log2(v scale); q carries the factor log2(e)
-//!     weight  w[j] = 2^(x[j] - largest x of the row in this page), code = round(w[j] * weight_max)
+//!     weight  w[j] = 2^(x[j] - largest x of the row in this stretch), code = round(w[j] * weight_max)
 //!     sum     of w[j] / v scale
 //!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max))
 //!
-//! A value's scale is part of its weight, so that one sum of integers serves all keys of a page. A weight's step is a
-//! 255th of the largest one (127th with AVX2) of its row in its page: a page that matters little has as many steps as one
-//! that matters much.
+//! A value's scale is part of its weight, so that one sum of integers serves all keys of a stretch. A weight's step is a
+//! 255th of the largest one (127th with AVX2) of its row in its stretch: one that matters little has as many steps as one
+//! that matters much. The dot of the query and the reference of a page is a part of x that the scores of the page leave
+//! out: it is added to the largest of them alone.
 
 const std = @import("std");
 const dot = @import("dot.zig");
@@ -18,7 +19,7 @@ const capScores = @import("activation.zig").capScores;
 const i8_page = @import("attention_i8_page.zig");
 const Range = @import("kv_page.zig").Range;
 
-const Page = i8_page.Page;
+const Stretch = i8_page.Stretch;
 const Shape = i8_page.Shape;
 const F = simd.F;
 const I = simd.I;
@@ -26,17 +27,18 @@ const lanes = simd.lanes;
 
 const weight_max = dot.byte_max;
 
-/// Some rows of a tile and what becomes of them in a page; all pointers are to the first of them.
+/// Some rows of a tile and what becomes of them in a stretch of keys; all pointers are to the first of them.
 pub const Rows = struct {
-    page: Page,
+    stretch: Stretch,
     shape: Shape,
     count: usize,
     /// [W] i8, a scale and what integer sums start from.
     queries: [*]const i8,
     query_scales: [*]const f32,
     query_starts: [*]const i32,
-    /// q · reference of the page; part of the scores only with a softcap.
+    /// q · reference of each page, [pages][commons_apart].
     commons: [*]const f32,
+    commons_apart: usize,
     softcap: f32,
     /// Logs of the values' scales; zeros with a softcap, behind which they come.
     logs: [*]const f32,
@@ -49,7 +51,7 @@ pub const Rows = struct {
     /// Largest score, and sum of weights / v scale.
     max: [*]f32,
     sum: [*]f32,
-    /// What the page is merged into [W], and the factors.
+    /// What the stretch is merged into [W], and the factors.
     acc: [*]f32,
     keep: [*]f32,
     gain: [*]f32,
@@ -64,9 +66,36 @@ pub const Rows = struct {
         return some;
     }
 
-    /// The vectors of keys, from … to before, that hold what rows first … end-1 see: their bounds rise with the row.
+    /// q · reference of a page.
+    pub inline fn commonsOf(rows: *const Rows, page: usize) [*]const f32 {
+        return rows.commons + page * rows.commons_apart;
+    }
+
+    /// What row m's scores of a page leave out: with a softcap nothing (see `amend`).
+    inline fn common(rows: *const Rows, m: usize, page: usize) f32 {
+        return if (rows.softcap == 0) rows.commonsOf(page)[m] else 0;
+    }
+
+    /// Whole scores of row m from those of a page.
+    pub inline fn whole(rows: *const Rows, m: usize, page: usize, scores: F) F {
+        return scores + simd.splat(rows.common(m, page));
+    }
+
+    /// What becomes the weight 1 among row m's scores of a page, of which `peak` are the largest.
+    pub inline fn most(rows: *const Rows, m: usize, page: usize, peak: F) F {
+        return bound(rows.max[m] - rows.common(m, page), peak);
+    }
+
+    /// The vectors of keys, from … to before, that hold what rows first … end-1 see: their bounds rise with the row. None
+    /// when from is not below to.
     pub fn span(rows: *const Rows, first: usize, end: usize) [2]usize {
         return .{ rows.low[first] / lanes * lanes, simd.roundUp(rows.high[end - 1]) };
+    }
+
+    /// Those of them that hold what row m sees of keys from … to-1.
+    pub fn within(rows: *const Rows, m: usize, from: usize, to: usize) [2]usize {
+        const first, const end = rows.span(m, m + 1);
+        return .{ @max(first, from), @min(end, to) };
     }
 };
 
@@ -80,22 +109,28 @@ pub inline fn scoreOf(dots: I, factor: F, log: F) F {
 
 /// The scores of the keys from j on by their dots with row m; kept, and entered into the largest of each lane.
 pub inline fn score(rows: *const Rows, m: usize, j: usize, dots: I, best: F) F {
-    const factor = simd.load(rows.page.key_scales + j) * simd.splat(rows.query_scales[m]);
+    const factor = simd.load(rows.stretch.key_scales + j) * simd.splat(rows.query_scales[m]);
     const x = scoreOf(dots, factor, simd.load(rows.logs + j));
     simd.store(rows.scores + m * rows.shape.keys + j, x);
     return simd.maxSkipNan(best, x);
 }
 
-/// Caps the scores of row m and adds the logs behind, hides the keys that it does not see; returns the largest of each
-/// lane.
+/// Where sums of large numbers were rounded the largest score may lie below one of its page, whose weight must not be above 1.
+pub inline fn bound(largest: f32, peak: F) F {
+    return simd.maxSkipNan(simd.splat(largest), peak);
+}
+
+/// Caps the scores of row m in keys of one page and adds the logs behind, hides the keys that it does not see; returns the largest
+/// of each lane.
 pub noinline fn amend(rows: *const Rows, m: usize, from: usize, to: usize) F {
+    const common = simd.splat(rows.commonsOf(from / rows.shape.pageKeys())[m]);
     const range: Range = .{ .low = rows.low[m], .high = rows.high[m] };
     var best = simd.splat(-simd.inf);
     var j = from;
     while (j < to) : (j += lanes) {
         const at = rows.scores + m * rows.shape.keys + j;
         var x = simd.load(at);
-        if (rows.softcap != 0) x = capScores(x + simd.splat(rows.commons[m]), rows.softcap) + simd.load(rows.page.value_logs + j);
+        if (rows.softcap != 0) x = capScores(x + common, rows.softcap) + simd.load(rows.stretch.value_logs + j);
         const seen = range.keep(x, j, -simd.inf);
         simd.store(at, seen);
         best = simd.maxSkipNan(best, seen);
@@ -108,9 +143,9 @@ pub const Weights = struct {
     codes: I,
     sum: F,
 
-    pub inline fn of(rows: *const Rows, m: usize, j: usize, sum: F) Weights {
+    pub inline fn of(rows: *const Rows, m: usize, j: usize, most: F, sum: F) Weights {
         const x = simd.load(rows.scores + m * rows.shape.keys + j);
-        return .make(x - simd.splat(rows.max[m]), simd.load(rows.page.value_inverses + j), sum);
+        return .make(x - most, simd.load(rows.stretch.value_inverses + j), sum);
     }
 
     /// By their scores less the largest, and by 1 / v scale.

@@ -216,7 +216,7 @@ pub const Tile = struct {
 
     fn runPage(t: *Tile, page: usize, to: State) void {
         t.stream.open(page);
-        t.view.look(page, t.low, t.high);
+        t.view.look(page * t.plan.page_size, t.plan.page_size, t.low, t.high);
         const live: usize = t.high[t.rows - 1];
         const keys = t.k.at(page, t.view.head);
         const values = t.v.at(page, t.view.head);

@@ -76,12 +76,11 @@ pub const View = struct {
         return (v.position + v.tokens - 1) / v.page_size;
     }
 
-    /// The visible keys of a page for every row, relative to it. Both bounds rise with the row.
-    pub fn look(v: *const View, page: usize, low: [*]u32, high: [*]u32) void {
-        const base = page * v.page_size;
+    /// Which of `count` keys from `base` on every row sees, relative to `base`. Both bounds rise with the row.
+    pub fn look(v: *const View, base: usize, count: usize, low: [*]u32, high: [*]u32) void {
         var r: usize = 0;
         for (v.position..v.position + v.tokens) |last| {
-            const end = @min(v.page_size, last + 1 -| base);
+            const end = @min(count, last + 1 -| base);
             for (0..v.group) |_| {
                 low[r] = @intCast(@min(end, v.firstKey(last) -| base));
                 high[r] = @intCast(end);
