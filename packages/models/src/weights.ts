@@ -24,6 +24,9 @@ function alignmentOf(dtype: DType): number {
   return quantized ? 1 : blockBytes;
 }
 
+/** So much of a file is mapped at a time, where weights lie side by side: a mapping costs as much as packing 200 KiB. */
+const WINDOW_BYTES = 16 * 2 ** 20;
+
 /** Packing gives the event loop a turn after so long. */
 const TURN_MS = 50;
 
@@ -32,6 +35,19 @@ const integers: ReadonlySet<DType> = new Set(["i8", "i16", "i32", "i64", "u8"]);
 
 /** Called while weights load, with the bytes done and their sum: of those that the model uses. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;
+
+/** A weight that was asked for and is not loaded yet: a packed matrix or a vector in f32. */
+interface Pending {
+  readonly info: WeightInfo;
+  readonly target: Tensor;
+}
+
+/** Weights of one part of a file, which is mapped while they are loaded. */
+interface Window extends FileRange {
+  readonly weights: Pending[];
+}
+
+type FileRange = Pick<WeightInfo, "file" | "offset" | "bytes">;
 
 /** What the file of a model gives to a loader. */
 export interface WeightSource {
@@ -46,8 +62,8 @@ export interface WeightSource {
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules get their
  * matrices when they ask for them, and `load` takes the memory and fills it.
  *
- * While it fills them, only one weight is in memory twice, in the file and packed. So a large one (the head) is best asked
- * for before the many small ones.
+ * While it fills them, only one weight, or 16 MiB of smaller ones, is in memory twice, in the file and packed; the large
+ * ones (the head) come first, when there is little beside them.
  *
  * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing, has another shape or
  * holds integers, `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
@@ -55,8 +71,7 @@ export interface WeightSource {
 export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
   readonly #packed = new Map<string, Tensor>();
-  /** Matrices that were asked for and not filled yet. */
-  readonly #pending: { info: WeightInfo; packed: Tensor }[] = [];
+  readonly #pending: Pending[] = [];
   /** Bytes of what was brought over, and of what was asked for. */
   #doneBytes = 0;
   #totalBytes = 0;
@@ -67,7 +82,7 @@ export class WeightLoader implements Disposable {
     readonly backend: Backend,
     /** Where they come from. */
     readonly source: WeightSource,
-    /** Told after each matrix, when all were asked for. */
+    /** Told after each weight, when all were asked for. */
     readonly onProgress: LoadProgress = () => {},
   ) {}
 
@@ -106,14 +121,17 @@ export class WeightLoader implements Disposable {
     return this.#own(new RotaryEmbedding(this.backend, frequencies));
   }
 
-  /** Fills the matrices that were asked for, in that order; the event loop gets a turn now and then. */
+  /** Fills the weights that were asked for; the event loop gets a turn now and then. */
   async load(): Promise<void> {
     let turnMs = performance.now();
-    for (const { info, packed } of this.#pending.splice(0)) {
-      this.#fill(info, packed);
-      if (performance.now() - turnMs < TURN_MS) continue;
-      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
-      turnMs = performance.now();
+    for (const window of windowsOf(this.#pending.splice(0))) {
+      using mapped = this.#map(window);
+      for (const weight of window.weights) {
+        this.#fill(weight, mapped, window.offset);
+        if (performance.now() - turnMs < TURN_MS) continue;
+        await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
+        turnMs = performance.now();
+      }
     }
   }
 
@@ -159,16 +177,20 @@ export class WeightLoader implements Disposable {
     return info;
   }
 
-  /** A tensor over its part of the file, which is mapped as long as the tensor lives. */
-  #mapped(info: WeightInfo): Tensor {
+  /** A tensor over its part of a mapped file, which stays mapped as long as the tensor lives. */
+  #view(info: WeightInfo, mapped: MappedFile, start: number): Tensor {
     const { name, offset, dtype, shape } = info;
     if (offset % alignmentOf(dtype) !== 0) return this.#aligned(info).named(name);
+    return Tensor.fromAddress(this.backend, mapped.address + BigInt(offset - start), dtype, shape, mapped, { name });
+  }
+
+  #mapped(info: WeightInfo): Tensor {
     using file = this.#map(info);
-    return Tensor.fromAddress(this.backend, file.address, dtype, shape, file, { name });
+    return this.#view(info, file, info.offset);
   }
 
   /** Maps what lay inside the file when that was opened. */
-  #map({ file, offset, bytes }: WeightInfo): MappedFile {
+  #map({ file, offset, bytes }: FileRange): MappedFile {
     try {
       return this.backend.mapFile(file, { offset, bytes });
     } catch (error) {
@@ -194,21 +216,44 @@ export class WeightLoader implements Disposable {
     const info = this.#ask(name, shape);
     const packed = this.#own(emptyPacked(this.backend, info.dtype, shape).named(name));
     this.#packed.set(name, packed);
-    this.#pending.push({ info, packed });
+    this.#pending.push({ info, target: packed });
     return packed;
   }
 
-  #fill(info: WeightInfo, packed: Tensor): void {
-    using source = this.#mapped(info);
-    packWeight(source, { out: packed });
+  #fill({ info, target }: Pending, mapped: MappedFile, start: number): void {
+    using source = this.#view(info, mapped, start);
+    if (info.shape.length === 1) copy(source, { out: target });
+    else packWeight(source, { out: target });
     this.#doneBytes += info.bytes;
     this.onProgress(this.#doneBytes, this.#totalBytes);
   }
 
   #vector(name: string, size: number): Tensor {
     const info = this.#ask(name, [size]);
-    using source = this.#mapped(info);
-    this.#doneBytes += info.bytes;
-    return this.#own(copy(source, { dtype: "f32" }).named(name));
+    const target = this.#own(Tensor.empty(this.backend, [size], "f32").named(name));
+    this.#pending.push({ info, target });
+    return target;
   }
+}
+
+/** Parts of files to map one after the other: large matrices alone and first, the others side by side. */
+function windowsOf(pending: readonly Pending[]): Window[] {
+  const isLarge = ({ info }: Pending) => info.bytes > WINDOW_BYTES;
+  const windows: Window[] = pending.filter(isLarge).map(windowOf);
+  const others = pending.filter((one) => !isLarge(one));
+  others.sort((a, b) => a.info.file < b.info.file ? -1 : a.info.file > b.info.file ? 1 : a.info.offset - b.info.offset);
+  let last: Window | undefined;
+  for (const one of others) {
+    const { file, offset, bytes } = one.info;
+    if (last?.file === file && offset + bytes - last.offset <= WINDOW_BYTES) {
+      last.bytes = Math.max(last.bytes, offset + bytes - last.offset);
+      last.weights.push(one);
+    } else windows.push(last = windowOf(one));
+  }
+  return windows;
+}
+
+function windowOf(one: Pending): Window {
+  const { file, offset, bytes } = one.info;
+  return { file, offset, bytes, weights: [one] };
 }

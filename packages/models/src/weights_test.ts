@@ -1,6 +1,6 @@
 import { x86 } from "@mllm/backend-x86";
 import { MllmError, openBackend, openSafetensors, writeSafetensors } from "@mllm/core";
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { WeightLoader } from "./weights.ts";
 
@@ -64,6 +64,31 @@ describe("WeightLoader", () => {
     }
   });
 
+  it("fills weights that lie side by side, in whatever order they were asked for", async () => {
+    const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+    try {
+      const values = (first: number, count: number) => Float32Array.from({ length: count }, (_, i) => first + i);
+      const tensor = (name: string, shape: number[], first: number) =>
+        ({ name, dtype: "f32", shape, data: values(first, shape.reduce((a, b) => a * b)) }) as const;
+      await writeSafetensors(path, [
+        tensor("a.weight", [16, 4], 0),
+        tensor("norm.weight", [4], 100),
+        tensor("unused.weight", [1000, 4], 200),
+        tensor("b.weight", [32, 4], 300),
+      ]);
+      using backend = await openBackend(x86, { threads: 1 });
+      using weights = new WeightLoader(backend, { path, weights: (await openSafetensors(path)).tensors });
+      const { weight: b } = weights.linear("b", 32, 4);
+      const { weight: norm } = weights.rmsNorm("norm", 4, 1e-6);
+      const { weight: a } = weights.linear("a", 16, 4);
+      await weights.load();
+      const loaded = [a, norm, b].map((weight) => weight.toFloat32Array());
+      assertEquals(loaded, [values(0, 64), values(100, 4), values(300, 128)]);
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+
   it("says that a file became shorter, and to wait for it", async () => {
     const path = await Deno.makeTempFile({ suffix: ".safetensors" });
     try {
@@ -72,7 +97,8 @@ describe("WeightLoader", () => {
       using weights = new WeightLoader(backend, { path, weights: (await openSafetensors(path)).tensors });
       for (const bytes of [Deno.statSync(path).size - 1, 0]) {
         await Deno.truncate(path, bytes);
-        const error = assertThrows(() => weights.rmsNorm("norm", 4, 1e-6), MllmError, "shorter");
+        weights.rmsNorm("norm", 4, 1e-6);
+        const error = await assertRejects(() => weights.load(), MllmError, "shorter");
         assertEquals([error.code, error.file], ["invalid_file", path]);
         assertMatch(error.message, new RegExp(`: ${bytes} bytes \\([^()]+\\)\\. Wait for its download to end`));
       }

@@ -1,5 +1,5 @@
 //! Read-only mappings of files or of ranges of them: weights are mapped, not read. Pages come in when they are touched,
-//! and count as this process's until the mapping ends: so each weight has one of its own while it is packed.
+//! and count as this process's until the mapping ends: so a few weights are mapped at a time, while they are packed.
 
 const std = @import("std");
 const builtin = @import("builtin");
