@@ -31,7 +31,7 @@ export const RUN_OPTIONS: readonly OptionSpec[] = [
     value: "N",
     doc: "tokens that prompt and reply may have together (default: the model's limit, at most 8192)",
   },
-  { name: "chunk", value: "N", doc: "tokens of a prompt that run at once (default 512)" },
+  { name: "chunk", value: "N", doc: "tokens of a prompt that run at once (default 1024)" },
   {
     name: "kv-type",
     value: "TYPE",
