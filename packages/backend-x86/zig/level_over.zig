@@ -10,13 +10,15 @@ const below = @extern(*const fn () callconv(.c) *const context.KernelTable, .{ .
 
 var kernels: [ops.table.len]context.Kernel = undefined;
 var workspaces: [ops.table.len]context.Workspace = undefined;
-var all: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .count = ops.table.len };
+var outlooks: [ops.table.len]?context.Outlook = undefined;
+var all: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .outlooks = &outlooks, .count = ops.table.len };
 
 /// Fills the table with the same values each time, so others may be reading it.
 fn table() callconv(.c) *const context.KernelTable {
     inline for (ops.table, 0..) |op, i| {
         const own = @hasDecl(amx_kernels, op.name);
         kernels[i] = if (own) Over(i).kernel else below().kernels[i];
+        outlooks[i] = below().outlooks[i];
         workspaces[i] = if (own) Over(i).workspace else below().workspaces[i];
     }
     return &all;

@@ -119,6 +119,14 @@ pub fn linear(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void 
     }
 }
 
+/// Where a GEMV of int8 activations begins.
+pub fn linear_outlook(cmd: *const abi.Command, threads: u32) callconv(.c) context.Stretch {
+    const x = &cmd.inputs[0];
+    if (isF32(x) or usesGemm(cmd, @intCast(x.shape[0]))) return .{};
+    const problem = productOf(cmd, 1);
+    return linear_i8.stretchOf(&problem, threads, 1);
+}
+
 /// Scratch of GEMM: the rows of x in tile order, and unpacked weights per thread.
 pub fn linear_workspace(cmd: *const abi.Command, threads: u32) callconv(.c) u64 {
     const x = &cmd.inputs[0];
@@ -136,7 +144,7 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
 
 /// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
 /// gather way at the start of each, short ones at last, so that all threads end together. A variant may name one length
-/// for all.
+/// for all. The first runs, one of each share, are equally long and given, so that threads may ask for them early.
 pub const PanelRuns = struct {
     ctx: *context.Context,
     panels: usize,
@@ -146,6 +154,8 @@ pub const PanelRuns = struct {
     unit: usize = 1,
     /// The length that the variant names; 0 for none.
     named: usize,
+    /// Whether the share has had its given run.
+    begun: bool = false,
     /// The run that `start` belongs to.
     index: usize = 0,
     start: usize = 0,
@@ -155,7 +165,8 @@ pub const PanelRuns = struct {
     }
 
     pub fn next(self: *PanelRuns) ?context.Context.Range {
-        const wanted = self.ctx.take();
+        const wanted = if (self.begun) self.ctx.threads + self.ctx.take() else self.ctx.thread;
+        self.begun = true;
         while (self.index < wanted) : (self.index += 1) self.start += self.length();
         if (self.start >= self.panels) return null;
         return .{ .start = self.start, .end = @min(self.panels, self.start + self.length()) };
@@ -163,7 +174,8 @@ pub const PanelRuns = struct {
 
     fn length(self: *const PanelRuns) usize {
         if (self.ctx.threads == 1) return self.panels;
-        const share = (self.panels -| self.start) / (@as(usize, self.ctx.threads) * 2);
+        const left = if (self.index < self.ctx.threads) self.panels else self.panels -| self.start;
+        const share = left / (@as(usize, self.ctx.threads) * 2);
         const wanted = if (self.named == 0) share else self.named;
         const multiple = if (self.named == 0 and share >= self.unit) @max(self.grain, self.unit) else self.grain;
         return @max(multiple, wanted / multiple * multiple);

@@ -56,11 +56,26 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
 
 /// Panels that one row goes through side by side where weights are asked for: each is a stream that the CPU follows by itself,
 /// too. On an AMX server two threads got 34 to 36 GB/s in plain reading with four streams each, 30 to 33 with one.
-const streams_max = 4;
+const streams_max = context.Stretch.streams_max;
 
 /// Panels that are read side by side in a run that is long enough.
 pub fn streamsOf(problem: *const Problem) usize {
     return if (problem.rows == 1 and aheadOf(problem, 1).second > 0) streams_max else 1;
+}
+
+/// The first runs of a GEMV by so many threads.
+pub fn stretchOf(problem: *const Problem, threads: u32, grain: usize) context.Stretch {
+    var shared: context.Shared = .{};
+    var ctx: context.Context = .{ .thread = 0, .threads = threads, .scratch = &.{}, .shared = &shared };
+    var runs: linear.PanelRuns = .init(&ctx, problem, grain, streamsOf(problem));
+    const run = runs.next() orelse return .{};
+    const walk: Walk = .init(problem, run);
+    return .{
+        .base = @intFromPtr(problem.weights),
+        .share_bytes = run.end * problem.panel_bytes,
+        .streams = walk.streams,
+        .stream_bytes = walk.fullSteps() * problem.panel_bytes,
+    };
 }
 
 /// The way through a run of panels, all rows times each: in equal parts that are read side by side, a panel of each in a

@@ -40,6 +40,13 @@ pub fn linear_swiglu_workspace(cmd: *const abi.Command, threads: u32) callconv(.
     return @max(fewer * row_bytes, recordBytes(&pair, threads) + threads * bufferBytes(rows));
 }
 
+/// Where a GEMV of int8 activations begins, in the weights of the gate.
+pub fn linear_swiglu_outlook(cmd: *const abi.Command, threads: u32) callconv(.c) context.Stretch {
+    const pair: Pair = .init(cmd);
+    const gemv_i8 = cmd.inputs[0].dtype == @intFromEnum(abi.Dtype.q8a) and !pair.usesGemm(cmd, pair.gate.rows);
+    return if (gemv_i8) linear_i8.stretchOf(&pair.gate, threads, 2) else .{};
+}
+
 fn recordBytes(pair: *const Pair, threads: u32) u64 {
     return std.mem.alignForward(u64, linear_i8.scratchBytes(pair.gate.kind, pair.gate.rows, pair.gate.k, threads), 64);
 }

@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const abi = @import("abi");
+const context = @import("context");
 const dot = @import("dot.zig");
 const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
@@ -137,4 +138,32 @@ test "linear q8a equals the block oracle for every dtype and tail" {
             try checkCase(.{ .dtype = dtype, .n = n, .k = k, .bias = i % 2 == 0 }, prng.random(), true);
         }
     }
+}
+
+test "shares take every panel once, each its given run first, which the outlook names" {
+    for ([_]u32{ 1, 2, 3, 8 }) |threads| for ([_]i64{ 16, 100, 1024 }) |n| for ([_]u4{ 0, 7 }) |prefetch| for ([_]u12{ 0, 3 }) |run| {
+        const variant: abi.LinearVariant = .{ .run = run, .prefetch = prefetch };
+        var cmd: abi.Command = .{ .op = 1, .variant = @bitCast(variant), .input_count = 2, .output_count = 1 };
+        cmd.inputs[0] = testing.describe(.q8a, 64, &.{ 1, 64 });
+        cmd.inputs[1] = testing.describe(.q4_0, 1 << 20, &.{ @intCast(n), 64 });
+        cmd.outputs[0] = testing.describe(.f32, 64, &.{ 1, @intCast(n) });
+        const problem = linear.productOf(&cmd, 1);
+        const stretch = linear.linear_outlook(&cmd, threads);
+        try std.testing.expectEqual(1 << 20, stretch.base);
+        var taken: [64]u8 = @splat(0);
+        var shared: context.Shared = .{};
+        for (0..threads) |share| {
+            var ctx: context.Context = .{ .thread = @intCast(share), .threads = threads, .scratch = &.{}, .shared = &shared };
+            var runs = linear.PanelRuns.init(&ctx, &problem, 1, @import("linear_i8.zig").streamsOf(&problem));
+            var first = true;
+            while (runs.next()) |range| : (first = false) {
+                for (range.start..range.end) |p| taken[p] += 1;
+                if (!first or range.end == problem.panels()) continue;
+                try std.testing.expectEqual(stretch.share_bytes * share, range.start * problem.panel_bytes);
+                try std.testing.expectEqual(stretch.share_bytes, (range.end - range.start) * problem.panel_bytes);
+                try std.testing.expect(stretch.streams * stretch.stream_bytes <= stretch.share_bytes);
+            }
+        }
+        for (taken, 0..) |count, p| try std.testing.expectEqual(@intFromBool(p < problem.panels()), count);
+    };
 }

@@ -1,8 +1,9 @@
 //! Collects one kernel per op of the table from the files of this folder; compiled once per ISA level.
 //!
 //! An op `name` is the `pub fn name(ctx, cmd) callconv(.c) void` (context.Kernel) of exactly one file, and optionally
-//! `pub fn name_workspace(cmd, threads) callconv(.c) u64` (context.Workspace) beside it. A missing or doubled kernel is
-//! a compile error, so an op can't be added without one.
+//! `pub fn name_workspace(cmd, threads) callconv(.c) u64` (context.Workspace) and
+//! `pub fn name_outlook(cmd, threads) callconv(.c) context.Stretch` (context.Outlook) beside it. A missing or doubled
+//! kernel is a compile error, so an op can't be added without one.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -66,8 +67,19 @@ const workspaces: [ops.table.len]context.Workspace = blk: {
     break :blk list;
 };
 
+const outlooks: [ops.table.len]?context.Outlook = blk: {
+    @setEvalBranchQuota(100_000);
+    var list: [ops.table.len]?context.Outlook = undefined;
+    for (ops.table, &list) |op, *outlook| {
+        const file = find(op.name);
+        const name = op.name ++ "_outlook";
+        outlook.* = if (@hasDecl(file, name)) &@field(file, name) else null;
+    }
+    break :blk list;
+};
+
 /// The kernels of this compilation's ISA level, in the order of ops.table.
-pub const table: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .count = ops.table.len };
+pub const table: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .outlooks = &outlooks, .count = ops.table.len };
 
 test {
     inline for (files) |file| _ = file;

@@ -12,6 +12,22 @@ pub const Kernel = *const fn (ctx: *Context, cmd: *const abi.Command) callconv(.
 /// Scratch bytes that a kernel needs for a resolved command (for programs: at the largest token count).
 pub const Workspace = *const fn (cmd: *const abi.Command, threads: u32) callconv(.c) u64;
 
+/// What the shares of a command begin with, for threads that have time before it runs (runtime/ahead.zig); none where that is
+/// not known. `threads` as in Context.
+pub const Outlook = *const fn (cmd: *const abi.Command, threads: u32) callconv(.c) Stretch;
+
+/// Memory that a command's shares begin with: each of them reads streams side by side, which follow each other.
+pub const Stretch = extern struct {
+    /// Where that of share 0 begins; 0 for none.
+    base: usize = 0,
+    /// From one share to the next.
+    share_bytes: usize = 0,
+    streams: usize = 0,
+    stream_bytes: usize = 0,
+
+    pub const streams_max = 4;
+};
+
 /// Phases of one command.
 pub const phases_max = 16;
 
@@ -67,6 +83,8 @@ pub const Context = struct {
 pub const KernelTable = extern struct {
     kernels: [*]const Kernel,
     workspaces: [*]const Workspace,
+    /// Null for ops without one.
+    outlooks: [*]const ?Outlook,
     count: u64,
 };
 

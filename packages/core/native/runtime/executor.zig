@@ -13,6 +13,9 @@ pub const Step = struct {
     command: *const abi.Command,
     kernel: context.Kernel,
     workspace: ?context.Workspace = null,
+    outlook: ?context.Outlook = null,
+    /// The next step that has an outlook.
+    follower: ?*const Step = null,
     threads: u32 = 1,
     /// How many steps just before this one it does not depend on.
     independent: u32 = 0,
@@ -61,7 +64,7 @@ fn work(cmd: *const abi.Command) u64 {
     };
 }
 
-/// Decides which steps run together, and how many threads each job is worth.
+/// Decides which steps run together, how many threads each job is worth, and what threads without work look out for.
 pub fn plan(steps: []Step, pool_threads: u32) void {
     var at: usize = 0;
     while (at < steps.len) : (at += steps[at].together) {
@@ -74,6 +77,13 @@ pub fn plan(steps: []Step, pool_threads: u32) void {
         const job = steps[at..][0..first.together];
         const threads = threadsFor(job, pool_threads);
         for (job) |*step| step.threads = threads;
+    }
+    var follower: ?*const Step = null;
+    var left = steps.len;
+    while (left > 0) : (left -= 1) {
+        const step = &steps[left - 1];
+        step.follower = follower;
+        if (step.outlook != null) follower = step;
     }
 }
 
@@ -91,11 +101,14 @@ pub const Executor = struct {
     pool: *pool_zig.Pool,
     shared: [together_max]context.Shared = @splat(.{}),
     scratch: []align(64) u8 = &.{},
+    /// The step whose outlook was announced last in this run.
+    follower: ?*const Step = null,
 
     /// Runs planned steps; null when all went well. `rows`, one per step, get the time that each took: then no steps run
     /// together.
     pub fn run(self: *Executor, steps: []const Step, scratch: []align(64) u8, rows: ?[]abi.ProfileRow) ?Failure {
         self.scratch = scratch;
+        self.follower = null;
         self.pool.begin();
         var last_ns = if (rows != null) os.nowNs() else 0;
         var at: usize = 0;
@@ -118,6 +131,7 @@ pub const Executor = struct {
     /// Runs one step, or some that depend on none of each other and have one phase.
     fn runJob(self: *Executor, steps: []const Step) ?Failure {
         var call: Call = .{ .executor = self, .steps = steps, .threads = self.pool.turnout(steps[0].threads) };
+        self.announce(steps[steps.len - 1].follower);
         const shared = self.shared[0..steps.len];
         for (shared) |*one| one.failure.store(null, .monotonic);
         for (0..context.phases_max) |phase| {
@@ -136,6 +150,13 @@ pub const Executor = struct {
             std.debug.assert(steps.len == 1);
         }
         return .{ .index = 0, .text = "the kernel has too many phases" };
+    }
+
+    /// Has threads that run out of work during a job ask for what `follower` begins with.
+    fn announce(self: *Executor, follower: ?*const Step) void {
+        if (follower == self.follower) return;
+        self.follower = follower;
+        self.pool.announced.set(if (follower) |step| step.outlook.?(step.command, step.threads) else .{});
     }
 };
 
@@ -180,6 +201,11 @@ const Fake = struct {
         if (self.fails) ctx.fail("refused");
     }
 
+    /// As if the bias were the weights.
+    fn outlook(cmd: *const abi.Command, _: u32) callconv(.c) context.Stretch {
+        return .{ .base = cmd.inputs[1].data };
+    }
+
     fn noWorkspace(_: *const abi.Command, _: u32) callconv(.c) u64 {
         return 0;
     }
@@ -213,11 +239,17 @@ test "products that depend on none of each other are one job, and share the work
     defer pool.deinit(gpa);
     var executor: Executor = .{ .pool = &pool };
     var rows: [6]abi.ProfileRow = @splat(.{});
+    steps[3].outlook = Fake.outlook;
+    plan(&steps, 4);
+    for (steps, 0..) |step, i| try std.testing.expectEqual(if (i < 3) &steps[3] else null, step.follower);
+    executor.announce(steps[0].follower);
+    try std.testing.expectEqual(@intFromPtr(&fakes[3]), pool.announced.get().base);
     for ([_]?[]abi.ProfileRow{ null, &rows }) |profile| {
         for (&fakes) |*fake| fake.done.store(0, .monotonic);
         try std.testing.expectEqual(null, executor.run(&steps, &.{}, profile));
         for (&fakes) |*fake| try std.testing.expectEqual(100, fake.done.load(.monotonic));
     }
+    try std.testing.expectEqual(0, pool.announced.get().base); // nothing follows the last one
     for (rows) |row| try std.testing.expectEqual(1, row.calls);
     fakes[4].fails = true;
     try std.testing.expectEqual(4, executor.run(&steps, &.{}, null).?.index);

@@ -88,7 +88,9 @@ const workspaces: [ops.table.len]context.Workspace = blk: {
     list[28] = &takeRowsWorkspace;
     break :blk list;
 };
-const kernel_table: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .count = ops.table.len };
+const outlooks: [ops.table.len]?context.Outlook = @splat(null);
+
+const kernel_table: context.KernelTable = .{ .kernels = &kernels, .workspaces = &workspaces, .outlooks = &outlooks, .count = ops.table.len };
 
 fn getTable() callconv(.c) *const context.KernelTable {
     return &kernel_table;

@@ -4,10 +4,12 @@
 //! The caller waits only for shares that a worker has begun. A worker that comes late finds none left. One that loses
 //! its processor inside a share holds the caller up; when that cost more than the help was worth, fewer workers are
 //! asked for some time (see `turnout`), so that beside busy programs the pool is as fast as the threads that really run.
-//! One job runs at a time (the device serialises).
+//! One job runs at a time (the device serialises). Threads that find no share meanwhile ask for the memory that the next one
+//! begins with (ahead.zig).
 
 const std = @import("std");
 const abi = @import("abi");
+const ahead_zig = @import("ahead.zig");
 const os = @import("os.zig");
 const place = @import("place.zig");
 const wait = @import("wait.zig");
@@ -37,18 +39,43 @@ const Worker = struct {
     place: place.Place = .{},
     /// The clock when the caller last looked.
     seen_ns: u64 = 0,
+    ahead: ahead_zig.Ahead = .{},
     thread: std.Thread = undefined,
 };
 
-/// The shares of a job and how many are taken, in one word, so that taking one is one step that cannot mix up two jobs.
-const Shares = packed struct(u32) {
-    taken: u16 = 0,
-    count: u16 = 0,
+/// The shares of a job that nobody has taken, in one word, so that taking one is one step that cannot mix up two jobs.
+const Shares = packed struct(u64) {
+    /// A bit for each of the first shares. Thread n takes share n where it finds it, as what that begins with may be in its
+    /// caches.
+    first: u32 = 0,
+    /// Those behind are taken in order: from `next` on, before `end`.
+    next: u16 = 0,
+    end: u16 = 0,
 
-    const quit: Shares = .{ .taken = 0xffff, .count = 0xffff };
+    const quit: Shares = .{ .next = 0xffff, .end = 0xffff };
+    const first_max = @bitSizeOf(u32);
+
+    /// Shares 1 … count-1: the caller has taken the first.
+    fn of(count: u32) Shares {
+        const first = @min(count, first_max);
+        return .{ .first = @intCast((@as(u64, 1) << @intCast(first)) - 2), .next = @intCast(first), .end = @intCast(count) };
+    }
 
     fn isOpen(self: Shares) bool {
-        return self.taken < self.count;
+        return self.first != 0 or self.next < self.end;
+    }
+
+    /// The share that a thread takes of open ones, its own if it can, and what it leaves.
+    fn without(self: Shares, own: u32) struct { u32, Shares } {
+        var left = self;
+        if (self.first == 0) {
+            left.next += 1;
+            return .{ self.next, left };
+        }
+        const is_own = own < first_max and self.first >> @intCast(own) & 1 != 0;
+        const share: u5 = @intCast(if (is_own) own else @ctz(self.first));
+        left.first &= ~(@as(u32, 1) << share);
+        return .{ share, left };
     }
 };
 
@@ -64,6 +91,10 @@ pub const Pool = struct {
     shares: Atomic(Shares) = .init(.{}),
     /// Threads that take part at present; workers from this number on sleep.
     invited: Atomic(u32),
+    /// What the job after this one begins with.
+    announced: ahead_zig.Announcement = .{},
+    /// The caller's.
+    ahead: ahead_zig.Ahead = .{},
     /// Shares that workers have done.
     done: wait.Counter = .{},
     /// Grows when sleepers shall look for work.
@@ -139,19 +170,19 @@ pub const Pool = struct {
         self.job = job;
         self.state = state;
         const before = self.done.load();
-        self.shares.store(.{ .taken = 1, .count = @intCast(count) }, .release);
+        self.shares.store(.of(count), .release);
         job(state, 0);
         var own: u32 = 1;
-        while (self.take()) |share| : (own += 1) job(state, share);
+        while (self.take(0)) |share| : (own += 1) job(state, share);
         self.waitFor(before +% (count - own), begin_ns);
     }
 
-    /// Takes a share of the running job. What the job consists of holds still until that share is done.
-    fn take(self: *Pool) ?u32 {
+    /// Takes a share of the running job for thread `number`. What the job consists of holds still until that share is done.
+    fn take(self: *Pool, number: u32) ?u32 {
         var shares = self.shares.load(.monotonic);
         while (shares.isOpen()) {
-            const next: Shares = .{ .taken = shares.taken + 1, .count = shares.count };
-            shares = self.shares.cmpxchgWeak(shares, next, .acquire, .monotonic) orelse return shares.taken;
+            const share, const left = shares.without(number);
+            shares = self.shares.cmpxchgWeak(shares, left, .acquire, .monotonic) orelse return share;
         }
         return null;
     }
@@ -186,7 +217,7 @@ pub const Pool = struct {
         while (true) {
             for (0..32) |_| {
                 if (self.done.load() == done) return true;
-                std.atomic.spinLoopHint();
+                if (!self.ahead.ask(&self.announced, 0)) std.atomic.spinLoopHint();
             }
             if (os.nowNs() >= end_ns) return false;
         }
@@ -217,7 +248,7 @@ pub const Pool = struct {
                 continue;
             }
             worker.inside.store(true, .release);
-            if (self.take()) |share| {
+            if (self.take(number)) |share| {
                 self.job(self.state, share);
                 worker.inside.store(false, .release);
                 self.done.add();
@@ -235,7 +266,7 @@ pub const Pool = struct {
                 if (shares == Shares.quit) return shares;
                 if (number >= self.invited.load(.monotonic)) return .{};
                 if (shares.isOpen()) return shares;
-                std.atomic.spinLoopHint();
+                if (!worker.ahead.ask(&self.announced, number)) std.atomic.spinLoopHint();
             }
             const now_ns = os.nowNs();
             if (end_ns == 0) end_ns = now_ns + self.spin_ns;
@@ -268,6 +299,21 @@ test "every share of every job is done once, for any thread count, with more thr
             try std.testing.expectEqual(count * (count + 1) / 2, sum.total.load(.monotonic));
             try std.testing.expectEqual((@as(u64, 1) << @intCast(count)) - 1, sum.mask.load(.monotonic));
         }
+    };
+}
+
+test "a thread takes its own share while it is left, then others, each once" {
+    for ([_]u32{ 2, 3, 31, 32, 33, 61 }) |count| for ([_]u32{ 0, 1, 2, 31, 32, 60 }) |number| {
+        var shares: Shares = .of(count);
+        var seen: u64 = 1;
+        for (1..count) |turn| {
+            try std.testing.expect(shares.isOpen());
+            const share, shares = shares.without(number);
+            if (turn == 1 and number > 0 and number < @min(count, Shares.first_max)) try std.testing.expectEqual(number, share);
+            seen |= @as(u64, 1) << @intCast(share);
+        }
+        try std.testing.expect(!shares.isOpen());
+        try std.testing.expectEqual((@as(u64, 1) << @intCast(count)) - 1, seen);
     };
 }
 

@@ -73,7 +73,12 @@ pub const Program = struct {
                 last.set("command {d}: {s}", .{ i, why.text(&text) });
                 return err;
             };
-            step.* = .{ .command = cmd, .kernel = table.kernels[cmd.op - 1], .workspace = table.workspaces[cmd.op - 1] };
+            step.* = .{
+                .command = cmd,
+                .kernel = table.kernels[cmd.op - 1],
+                .workspace = table.workspaces[cmd.op - 1],
+                .outlook = table.outlooks[cmd.op - 1],
+            };
             while (step.independent < @min(i, executor.together_max - 1)) : (step.independent += 1) {
                 if (!check.independent(cmd, &self.commands[i - 1 - step.independent])) break;
             }

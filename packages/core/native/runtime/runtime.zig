@@ -7,6 +7,7 @@ pub const Pool = @import("pool.zig").Pool;
 pub const Step = @import("executor.zig").Step;
 
 test {
+    _ = @import("ahead.zig");
     _ = @import("check.zig");
     _ = @import("check_test.zig");
     _ = @import("control_group.zig");
