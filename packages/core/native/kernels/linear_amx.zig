@@ -253,11 +253,11 @@ const Task = struct {
                     else
                         .{};
                     task.multiply(panels, first, steps, p, &ahead);
-                    if (first + steps == task.plan.steps and task.products.pair != null and p / 2 % 2 == 1) task.gate(p);
                 },
                 else => unreachable,
             };
         }
+        if (task.products.pair) |pair| task.gate(pair);
     }
 
     /// Weights of a pair of panels, from step `first` on.
@@ -330,19 +330,26 @@ const Task = struct {
         return .{ .base = @ptrCast(base), .row = row_bytes, .tile_row = amx.rows * row_bytes, .tile_column = 64 };
     }
 
-    /// Gates 32 columns of all rows, whose sums are those of the pair of panels before p and of the one at p.
-    fn gate(task: *const Task, p: usize) void {
-        var t = task.tiles.start;
-        while (t < task.tiles.end) : (t += 1) {
-            const tiles = (t - task.tiles.start) % 2 * 2 * amx.tile_bytes;
-            const gates: [*]const f32 = @ptrCast(@alignCast(task.kept(t, p - 2).base + tiles));
-            const ups: [*]const f32 = @ptrCast(@alignCast(task.kept(t, p).base + tiles));
+    /// Gates all columns of the task, row by row: what is written of a row then lies in few lines of the cache.
+    fn gate(task: *const Task, pair: *const Pair) void {
+        for (task.tiles.start..task.tiles.end) |t| {
+            const rows_at = t % 2 * 2 * amx.tile_bytes;
             const row = t * amx.rows;
             for (row..@min(row + amx.rows, task.problem.rows), 0..) |r, i| {
-                const at = i * 16;
-                task.products.pair.?.finish(r, p / 4 * 32, .{ gates + at, gates + at + 256 }, .{ ups + at, ups + at + 256 });
+                var p = task.panels.start;
+                while (p < task.panels.end) : (p += 4) {
+                    const at = rows_at + i * amx.row_bytes;
+                    const gates = task.kept(t, p).base + at;
+                    const ups = task.kept(t, p + 2).base + at;
+                    pair.finish(r, p / 4 * 32, inTiles(gates), inTiles(ups));
+                }
             }
         }
+    }
+
+    /// 32 columns of a row of sums.
+    inline fn inTiles(row: [*]const u8) [2][*]const f32 {
+        return .{ @ptrCast(@alignCast(row)), @ptrCast(@alignCast(row + amx.tile_bytes)) };
     }
 
     /// Copies the part of a block of tiles that lies within the output.
