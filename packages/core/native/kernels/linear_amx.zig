@@ -17,23 +17,21 @@ const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
 const linear = @import("linear.zig");
 const unpack = @import("linear_amx_unpack.zig");
+const plans = @import("linear_amx_plan.zig");
 const Pair = @import("linear_swiglu.zig").Pair;
 
 const F = dot.F;
 const U = dot.U;
 const Kind = packed_weights.Kind;
 const Problem = linear.Problem;
+const Plan = plans.Plan;
+const Queue = plans.Queue;
+const block_steps = plans.block_steps;
+const step_k = plans.step_k;
+const divCeil = plans.divCeil;
 
 /// With fewer rows unpacking the weights costs more than the tiles save.
 pub const rows_min = 64;
-
-/// Elements of K in a row of a tile of activations: one block of q8a.
-const step_k = 32;
-/// Steps before the sums go to scratch.
-const block_steps = 8;
-/// Most rows, and columns, that a thread's sums are kept for: 512 KiB.
-const task_rows_max = 512;
-const task_columns_max = 256;
 
 pub const takes = hasRows;
 
@@ -72,79 +70,9 @@ fn bytesOf(cmd: *const abi.Command, threads: u32, products: usize) u64 {
     var most: u64 = 0;
     for (1..threads + 1) |t| { // fewer threads may each need more
         const plan = Plan.init(rows, n, k, products, t);
-        most = @max(most, plan.rowsBytes() + t * plan.threadBytes(plan.task_row_pairs_most));
+        most = @max(most, Queue.bytes(plan) + plan.rowsBytes() + t * plan.threadBytes(plan.task_row_pairs_most));
     }
     return most;
-}
-
-/// How a product is cut. A group is some pairs of panels, a task is a group and a run of pairs of row tiles.
-const Plan = struct {
-    /// Blocks of 32 along K.
-    steps: usize,
-    row_tiles: usize,
-    /// Of all products.
-    panels: usize,
-    group_pairs: usize,
-    task_row_pairs: usize,
-    /// The largest `task_row_pairs` of products with at most these rows: 512 rows in one part have more than 513 in two.
-    task_row_pairs_most: usize,
-
-    fn init(rows: usize, n: usize, k: usize, products: usize, threads: usize) Plan {
-        const row_tiles = divCeil(rows, amx.rows);
-        const panels = divCeil(n, packed_weights.panel) * products;
-        const pairs = divCeil(panels, 2);
-        // Every group reads all activations, so groups are as wide as leaves two for each thread.
-        const group_pairs = std.math.clamp(pairs / (2 * threads) / products * products, products, task_columns_max / 32);
-        // Rows are shared out only where columns are too few: each part unpacks the weights again.
-        const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, group_pairs));
-        const parts = @max(spare, divCeil(rows, task_rows_max));
-        const row_pairs = divCeil(row_tiles, 2);
-        return .{
-            .steps = k / step_k,
-            .row_tiles = row_tiles,
-            .panels = panels,
-            .group_pairs = group_pairs,
-            .task_row_pairs = divCeil(row_pairs, parts),
-            .task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows)),
-        };
-    }
-
-    fn groups(self: Plan) usize {
-        return divCeil(divCeil(self.panels, 2), self.group_pairs);
-    }
-
-    fn rowParts(self: Plan) usize {
-        return divCeil(divCeil(self.row_tiles, 2), self.task_row_pairs);
-    }
-
-    /// Activations as tiles: [blocks of steps][pairs of row tiles][steps][tiles of the pair].
-    fn rowsBytes(self: Plan) usize {
-        return self.row_tiles * self.steps * amx.tile_bytes;
-    }
-
-    /// The tile of step s and row tile t; the last pair may have one tile only.
-    fn rowTile(self: Plan, s: usize, t: usize) usize {
-        const block = s / block_steps * block_steps;
-        const steps = @min(block_steps, self.steps - block);
-        const pair_tiles: usize = @min(2, self.row_tiles - t / 2 * 2);
-        return (block * self.row_tiles + t / 2 * 2 * steps + (s - block) * pair_tiles + t % 2) * amx.tile_bytes;
-    }
-
-    /// Of each thread: weights of a pair of panels as tiles [steps][panels of the pair], the first sums of a group
-    /// [panels][16] f32, and the sums of a task [pairs of panels][pairs of row tiles][2][2] tiles.
-    fn threadBytes(self: Plan, task_row_pairs: usize) usize {
-        return weights_bytes + self.startBytes() + self.group_pairs * task_row_pairs * 4 * amx.tile_bytes;
-    }
-
-    const weights_bytes = block_steps * 2 * amx.tile_bytes;
-
-    fn startBytes(self: Plan) usize {
-        return self.group_pairs * 2 * amx.row_bytes;
-    }
-};
-
-fn divCeil(a: usize, b: usize) usize {
-    return (a + b - 1) / b;
 }
 
 /// One product, or both of a gate: then pairs of panels of the gate and the other take turns, and a block of 32 columns is
@@ -174,8 +102,10 @@ fn gemmOf(ctx: *context.Context, cmd: *const abi.Command, products: Products) vo
 fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) void {
     const problem = &products.first;
     const plan = Plan.init(problem.rows, problem.n, problem.k, products.count(), ctx.threads);
-    const rows = ctx.scratch.ptr;
+    const counters = ctx.scratch.ptr;
+    const rows: [*]align(64) u8 = @alignCast(counters + Queue.bytes(plan));
     if (ctx.phase == 0) {
+        if (ctx.thread == 0) Queue.clear(counters, &plan);
         const share = ctx.range(plan.row_tiles, 1);
         for (share.start..share.end) |t| packRows(problem, &plan, t, rows);
         return ctx.again();
@@ -183,11 +113,11 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) v
     const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes(plan.task_row_pairs));
     amx.configure(&amx.Config.full);
     defer amx.release();
-    while (true) {
-        const number = ctx.take();
-        if (number >= plan.groups() * plan.rowParts()) return;
-        const first_panel = number / plan.rowParts() * plan.group_pairs * 2;
-        const first_tile = number % plan.rowParts() * plan.task_row_pairs * 2;
+    var queue: Queue = .init(counters, &plan, ctx.thread, ctx.threads);
+    while (queue.next()) |next| {
+        const first_panel = next.group * plan.group_pairs * 2;
+        const first_tile = next.part * plan.task_row_pairs * 2;
+        if (first_tile >= plan.row_tiles) continue; // parts are rounded up
         const task: Task = .{
             .problem = problem,
             .products = products,
