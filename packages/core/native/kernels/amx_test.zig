@@ -7,6 +7,7 @@ const prepare = @import("amx_testing.zig").prepare;
 test {
     _ = @import("amx_kernels.zig");
     _ = @import("attention_i8_amx_test.zig");
+    _ = @import("linear_amx_plan.zig");
     _ = @import("linear_amx_test.zig");
     _ = @import("tile_permission.zig");
 }

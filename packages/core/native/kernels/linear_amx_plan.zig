@@ -88,7 +88,7 @@ pub const Plan = struct {
 /// Hands out the groups of each part, one after the other. A thread begins with the part whose rows it made into tiles,
 /// and then helps the others.
 pub const Queue = struct {
-    /// A counter in each line of the cache.
+    /// One for each part, each in a line of the cache of its own.
     counters: [*]align(64) u8,
     plan: *const Plan,
     part: usize,
@@ -119,6 +119,28 @@ pub const Queue = struct {
         return null;
     }
 };
+
+test "every group of every part is taken once, by whichever threads there are" {
+    const gpa = std.testing.allocator;
+    for ([_]usize{ 1, 2, 3, 8 }) |threads| for ([_]usize{ 64, 300, 512, 1090 }) |rows| for ([_]usize{ 17, 1024 }) |n| {
+        const plan: Plan = .init(rows, n, 64, 1, threads);
+        const counters = try gpa.alignedAlloc(u8, .@"64", Queue.bytes(plan));
+        defer gpa.free(counters);
+        Queue.clear(counters.ptr, &plan);
+        const taken = try gpa.alloc(u8, plan.groups() * plan.parts);
+        defer gpa.free(taken);
+        @memset(taken, 0);
+        const last: Queue = .init(counters.ptr, &plan, threads - 1, threads);
+        try std.testing.expectEqual(plan.parts - divCeil(plan.parts, threads), last.part);
+        var alone: Queue = .init(counters.ptr, &plan, 0, threads); // the others come too late
+        while (alone.next()) |task| taken[task.part * plan.groups() + task.group] += 1;
+        for (1..threads) |thread| {
+            var late: Queue = .init(counters.ptr, &plan, thread, threads);
+            try std.testing.expectEqual(null, late.next());
+        }
+        for (taken) |times| try std.testing.expectEqual(1, times);
+    };
+}
 
 pub fn divCeil(a: usize, b: usize) usize {
     return (a + b - 1) / b;
