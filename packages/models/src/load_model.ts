@@ -45,7 +45,7 @@ export interface LoadOptions {
   eager?: boolean;
   /** Modeling code: "plain" to read and step through, "fast" for speed; the results are equal. Default "fast". */
   modeling?: Modeling;
-  /** Most prompt tokens that run at once. Default 1024. */
+  /** Most prompt tokens that run at once: a signal ends a prompt, and progress is told, after each. Default 1024. */
   chunk?: number;
   /** Bytes that may be used. Default: the memory that the system says is available. */
   memoryLimit?: number;

@@ -43,10 +43,11 @@ interface Pending {
 }
 
 /** Weights of one part of a file, which is mapped while they are loaded. */
-interface Window extends FileRange {
-  readonly weights: Pending[];
+interface Window<P extends HasInfo> extends FileRange {
+  readonly weights: P[];
 }
 
+type HasInfo = { readonly info: FileRange };
 type FileRange = Pick<WeightInfo, "file" | "offset" | "bytes">;
 
 /** What the file of a model gives to a loader. */
@@ -60,13 +61,14 @@ export interface WeightSource {
 /**
  * Brings weights from mapped files onto a backend, by their Hugging Face names and checked against the shape that the
  * modeling code expects. Matrices are packed; small vectors become f32. Owns everything it makes. Modules get their
- * matrices when they ask for them, and `load` takes the memory and fills it.
+ * weights when they ask for them; `load` takes the memory of matrices, and fills all.
  *
  * While it fills them, only one weight, or 16 MiB of smaller ones, is in memory twice, in the file and packed; the large
  * ones (the head) come first, when there is little beside them.
  *
  * Every method that takes a name throws MllmError: `invalid_file` when the weight is missing, has another shape or
- * holds integers, `unsupported` when the backend can't pack its type, `out_of_memory`, `io`.
+ * holds integers, `unsupported` when the backend can't pack its type, `out_of_memory`; an embedding that is not tied
+ * also `io`, and `invalid_file` for a file that became shorter, as it is read where it lies.
  */
 export class WeightLoader implements Disposable {
   readonly #owned: Disposable[] = [];
@@ -121,7 +123,10 @@ export class WeightLoader implements Disposable {
     return this.#own(new RotaryEmbedding(this.backend, frequencies));
   }
 
-  /** Fills the weights that were asked for; the event loop gets a turn now and then. */
+  /**
+   * Fills the weights that were asked for; the event loop gets a turn now and then.
+   * @throws {MllmError} `invalid_file` for a file that became shorter, `io`, `out_of_memory`.
+   */
   async load(): Promise<void> {
     let turnMs = performance.now();
     for (const window of windowsOf(this.#pending.splice(0))) {
@@ -237,12 +242,12 @@ export class WeightLoader implements Disposable {
 }
 
 /** Parts of files to map one after the other: large matrices alone and first, the others side by side. */
-function windowsOf(pending: readonly Pending[]): Window[] {
-  const isLarge = ({ info }: Pending) => info.bytes > WINDOW_BYTES;
-  const windows: Window[] = pending.filter(isLarge).map(windowOf);
+export function windowsOf<P extends HasInfo>(pending: readonly P[]): Window<P>[] {
+  const isLarge = ({ info }: P) => info.bytes > WINDOW_BYTES;
+  const windows = pending.filter(isLarge).map(windowOf);
   const others = pending.filter((one) => !isLarge(one));
   others.sort((a, b) => a.info.file < b.info.file ? -1 : a.info.file > b.info.file ? 1 : a.info.offset - b.info.offset);
-  let last: Window | undefined;
+  let last: Window<P> | undefined;
   for (const one of others) {
     const { file, offset, bytes } = one.info;
     if (last?.file === file && offset + bytes - last.offset <= WINDOW_BYTES) {
@@ -253,7 +258,7 @@ function windowsOf(pending: readonly Pending[]): Window[] {
   return windows;
 }
 
-function windowOf(one: Pending): Window {
+function windowOf<P extends HasInfo>(one: P): Window<P> {
   const { file, offset, bytes } = one.info;
   return { file, offset, bytes, weights: [one] };
 }

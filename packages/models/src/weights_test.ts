@@ -2,7 +2,7 @@ import { x86 } from "@mllm/backend-x86";
 import { MllmError, openBackend, openSafetensors, writeSafetensors } from "@mllm/core";
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { WeightLoader } from "./weights.ts";
+import { WeightLoader, windowsOf } from "./weights.ts";
 
 describe("WeightLoader", () => {
   it("gives matrices at once, and takes and fills their memory when told", async () => {
@@ -87,6 +87,26 @@ describe("WeightLoader", () => {
     } finally {
       await Deno.remove(path);
     }
+  });
+
+  it("maps large weights first and alone, others in the order of the file as long as they fit", () => {
+    const MiB = 2 ** 20;
+    const at = (file: string, offset: number, bytes: number) => ({
+      info: { file, offset: offset * MiB, bytes: bytes * MiB },
+    });
+    const [second, large, first, far, other] = [
+      at("a", 30, 8),
+      at("a", 40, 17),
+      at("a", 24, 4),
+      at("a", 38, 3),
+      at("b", 42, 1),
+    ];
+    assertEquals(windowsOf([other, second, large, far, first]), [
+      { ...large.info, weights: [large] },
+      { file: "a", offset: 24 * MiB, bytes: 14 * MiB, weights: [first, second] },
+      { ...far.info, weights: [far] }, // 17 MiB from the first
+      { ...other.info, weights: [other] },
+    ]);
   });
 
   it("says that a file became shorter, and to wait for it", async () => {

@@ -91,7 +91,7 @@ export function changedChoice(
   return { variant, threads };
 }
 
-/** Tokens of a prompt: what the selector is asked for when a program is captured. */
+/** Tokens of a prompt: many, as when a program is captured for a chunk. */
 const PROMPT_ROWS = 512;
 
 const only = (size: number) => ({ min: size, max: size });

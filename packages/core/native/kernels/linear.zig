@@ -124,7 +124,7 @@ pub fn linear_outlook(cmd: *const abi.Command, threads: u32) callconv(.c) contex
     const x = &cmd.inputs[0];
     if (isF32(x) or usesGemm(cmd, @intCast(x.shape[0]))) return .{};
     const problem = productOf(cmd, 1);
-    return linear_i8.stretchOf(&problem, threads, 1);
+    return linear_i8.stretchOf(&problem, threads, linear_i8.gemv_grain);
 }
 
 /// Scratch of GEMM: the rows of x in tile order, and unpacked weights per thread.
@@ -145,6 +145,7 @@ pub fn powerOfTwo(max: usize, n: usize) usize {
 /// Runs of neighbouring panels that the threads of a GEMV take one after another: long ones first, as reading has to
 /// gather way at the start of each, short ones at last, so that all threads end together. A variant may name one length
 /// for all. The first runs, one of each share, are equally long and given, so that threads may ask for them early.
+/// A GEMM's blocks are taken likewise.
 pub const PanelRuns = struct {
     ctx: *context.Context,
     panels: usize,

@@ -117,7 +117,6 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) v
     while (queue.next()) |next| {
         const first_panel = next.group * plan.group_pairs * 2;
         const first_tile = next.part * plan.task_row_pairs * 2;
-        if (first_tile >= plan.row_tiles) continue; // parts are rounded up
         const task: Task = .{
             .problem = problem,
             .products = products,

@@ -24,6 +24,8 @@ pub const Plan = struct {
     group_pairs: usize,
     task_row_pairs: usize,
     parts: usize,
+    /// The most parts of products with at most these rows.
+    parts_most: usize,
     /// The largest `task_row_pairs` of products with at most these rows: 512 rows in one part have more than 513 in two.
     task_row_pairs_most: usize,
 
@@ -38,15 +40,17 @@ pub const Plan = struct {
         const group_pairs = widest(pairs * own_parts / (2 * threads), products);
         // Where columns are too few rows are shared out anyhow; every part unpacks the weights again.
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, widest(pairs / (2 * threads), products)));
-        const parts = @max(spare, own_parts, divCeil(rows, task_rows_max));
+        const parts_most = @max(spare, own_parts, divCeil(rows, task_rows_max));
         const row_pairs = divCeil(row_tiles, 2);
+        const task_row_pairs = divCeil(row_pairs, parts_most);
         return .{
             .steps = k / step_k,
             .row_tiles = row_tiles,
             .panels = panels,
             .group_pairs = group_pairs,
-            .task_row_pairs = divCeil(row_pairs, parts),
-            .parts = parts,
+            .task_row_pairs = task_row_pairs,
+            .parts = divCeil(row_pairs, task_row_pairs), // all of them have rows
+            .parts_most = parts_most,
             .task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows)),
         };
     }
@@ -97,7 +101,7 @@ pub const Queue = struct {
     pub const Task = struct { group: usize, part: usize };
 
     pub fn bytes(plan: Plan) usize {
-        return plan.parts * 64;
+        return plan.parts_most * 64;
     }
 
     pub fn clear(counters: [*]align(64) u8, plan: *const Plan) void {
@@ -132,6 +136,7 @@ test "every group of every part is taken once, by whichever threads there are" {
         @memset(taken, 0);
         const last: Queue = .init(counters.ptr, &plan, threads - 1, threads);
         try std.testing.expectEqual(plan.parts - divCeil(plan.parts, threads), last.part);
+        try std.testing.expect((plan.parts - 1) * plan.task_row_pairs * 2 < plan.row_tiles); // the last one has rows
         var alone: Queue = .init(counters.ptr, &plan, 0, threads); // the others come too late
         while (alone.next()) |task| taken[task.part * plan.groups() + task.group] += 1;
         for (1..threads) |thread| {

@@ -42,8 +42,11 @@ const gemv_rows = if (dot.level == .avx512vnni) 8 else 4;
 /// Up to so many rows this is faster than bringing rows and panels into another form.
 pub const few_rows = 2 * gemv_rows;
 
+/// Panels of a run come in multiples of this.
+pub const gemv_grain = 1;
+
 pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem) void {
-    var runs = linear.PanelRuns.init(ctx, problem, 1, streamsOf(problem));
+    var runs = runsOf(ctx, problem, gemv_grain);
     var taken = runs.next();
     while (taken) |run| {
         const walk: Walk = .init(problem, run);
@@ -63,15 +66,21 @@ pub fn streamsOf(problem: *const Problem) usize {
     return if (problem.rows == 1 and aheadOf(problem, 1).second > 0) streams_max else 1;
 }
 
+/// The runs of panels that a share of a GEMV takes; `grain` as in PanelRuns.
+pub fn runsOf(ctx: *context.Context, problem: *const Problem, grain: usize) linear.PanelRuns {
+    return .init(ctx, problem, grain, streamsOf(problem));
+}
+
 /// The first runs of a GEMV by so many threads.
 pub fn stretchOf(problem: *const Problem, threads: u32, grain: usize) context.Stretch {
     var shared: context.Shared = .{};
     var ctx: context.Context = .{ .thread = 0, .threads = threads, .scratch = &.{}, .shared = &shared };
-    var runs: linear.PanelRuns = .init(&ctx, problem, grain, streamsOf(problem));
+    var runs = runsOf(&ctx, problem, grain);
     const run = runs.next() orelse return .{};
     const walk: Walk = .init(problem, run);
     return .{
         .base = @intFromPtr(problem.weights),
+        .shares = threads,
         .share_bytes = run.end * problem.panel_bytes,
         .streams = walk.streams,
         .stream_bytes = walk.fullSteps() * problem.panel_bytes,

@@ -17,8 +17,9 @@ const Kind = packed_weights.Kind;
 const Problem = linear.Problem;
 const Range = context.Context.Range;
 
-/// Columns of a block: two panels.
+/// Columns of a block.
 const block = 32;
+const block_panels = block / packed_weights.panel;
 
 pub fn linear_swiglu(ctx: *context.Context, cmd: *const abi.Command) callconv(.c) void {
     std.debug.assert(ctx.scratch.len >= linear_swiglu_workspace(cmd, ctx.threads));
@@ -44,7 +45,7 @@ pub fn linear_swiglu_workspace(cmd: *const abi.Command, threads: u32) callconv(.
 pub fn linear_swiglu_outlook(cmd: *const abi.Command, threads: u32) callconv(.c) context.Stretch {
     const pair: Pair = .init(cmd);
     const gemv_i8 = cmd.inputs[0].dtype == @intFromEnum(abi.Dtype.q8a) and !pair.usesGemm(cmd, pair.gate.rows);
-    return if (gemv_i8) linear_i8.stretchOf(&pair.gate, threads, 2) else .{};
+    return if (gemv_i8) linear_i8.stretchOf(&pair.gate, threads, block_panels) else .{};
 }
 
 fn recordBytes(pair: *const Pair, threads: u32) u64 {
@@ -99,11 +100,16 @@ inline fn halves(columns: [*]const f32) [2][*]const f32 {
     return .{ columns, columns + 16 };
 }
 
+/// Runs of panels of the gate, and the same of the other.
+pub fn runsOf(ctx: *context.Context, gate: *const Problem) linear.PanelRuns {
+    return linear_i8.runsOf(ctx, gate, block_panels);
+}
+
 fn gemv(comptime kind: Kind, ctx: *context.Context, pair: *const Pair) void {
     const n = pair.gate.n;
     const products: [*]f32 = @ptrCast(ctx.scratch.ptr);
     const both = pair.into(@intFromPtr(products), 2 * n, n);
-    var runs = linear.PanelRuns.init(ctx, &pair.gate, 2, linear_i8.streamsOf(&pair.gate));
+    var runs = runsOf(ctx, &pair.gate);
     var taken = runs.next();
     while (taken) |run| {
         const gate: linear_i8.Walk = .init(&both.gate, run);

@@ -149,6 +149,7 @@ test "shares take every panel once, each its given run first, which the outlook 
         cmd.outputs[0] = testing.describe(.f32, 64, &.{ 1, @intCast(n) });
         const problem = linear.productOf(&cmd, 1);
         const stretch = linear.linear_outlook(&cmd, threads);
+        try std.testing.expectEqual(threads, stretch.shares);
         try std.testing.expectEqual(1 << 20, stretch.base);
         var taken: [64]u8 = @splat(0);
         var shared: context.Shared = .{};
@@ -165,5 +166,25 @@ test "shares take every panel once, each its given run first, which the outlook 
             }
         }
         for (taken, 0..) |count, p| try std.testing.expectEqual(@intFromBool(p < problem.panels()), count);
+    };
+}
+
+test "the outlook of linear_swiglu names the gate's panels, in whole blocks of columns" {
+    for ([_]u32{ 1, 2, 3 }) |threads| for ([_]i64{ 96, 1024 }) |n| {
+        var cmd: abi.Command = .{ .op = 1, .input_count = 3, .output_count = 1 };
+        cmd.inputs[0] = testing.describe(.q8a, 64, &.{ 1, 64 });
+        for (1..3) |i| cmd.inputs[i] = testing.describe(.q4_0, i << 20, &.{ @intCast(n), 64 });
+        cmd.outputs[0] = testing.describe(.q8a, 64, &.{ 1, @intCast(n) });
+        const swiglu = @import("linear_swiglu.zig");
+        const stretch = swiglu.linear_swiglu_outlook(&cmd, threads);
+        try std.testing.expectEqual(1 << 20, stretch.base);
+        try std.testing.expectEqual(threads, stretch.shares);
+        const problem = linear.productOf(&cmd, 1);
+        try std.testing.expectEqual(0, stretch.share_bytes % (2 * problem.panel_bytes));
+        var shared: context.Shared = .{};
+        var ctx: context.Context = .{ .thread = threads - 1, .threads = threads, .scratch = &.{}, .shared = &shared };
+        var runs = swiglu.runsOf(&ctx, &problem);
+        const last = runs.next().?;
+        try std.testing.expectEqual(last.start * problem.panel_bytes, stretch.share_bytes * (threads - 1));
     };
 }

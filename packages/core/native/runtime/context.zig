@@ -20,6 +20,7 @@ pub const Outlook = *const fn (cmd: *const abi.Command, threads: u32) callconv(.
 pub const Stretch = extern struct {
     /// Where that of share 0 begins; 0 for none.
     base: usize = 0,
+    shares: usize = 0,
     /// From one share to the next.
     share_bytes: usize = 0,
     streams: usize = 0,

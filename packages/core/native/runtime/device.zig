@@ -169,7 +169,7 @@ pub const Device = struct {
             program.destroy();
             return self.outOfMemory();
         };
-        self.memory.trim(); // who has programs has loaded the weights
+        self.memory.trim(); // who has programs has loaded most weights
         return .ok;
     }
 

@@ -156,7 +156,7 @@ pub const Executor = struct {
     fn announce(self: *Executor, follower: ?*const Step) void {
         if (follower == self.follower) return;
         self.follower = follower;
-        self.pool.announced.set(if (follower) |step| step.outlook.?(step.command, step.threads) else .{});
+        self.pool.announced.set(if (follower) |step| step.outlook.?(step.command, self.pool.expected(step.threads)) else .{});
     }
 };
 

@@ -159,7 +159,12 @@ pub const Pool = struct {
                 self.call();
             }
         }
-        return @min(most, self.invited.load(.monotonic));
+        return self.expected(most);
+    }
+
+    /// What `turnout` says as long as nobody is called.
+    pub fn expected(self: *const Pool, wanted: u32) u32 {
+        return @min(wanted, self.threads, self.invited.load(.monotonic));
     }
 
     /// Calls `job(state, share)` for each of the shares, on the caller and whoever helps, and returns when all are done.

@@ -54,6 +54,10 @@ test "grows, and can be written before and after its pages change" {
     try std.testing.expectEqual(2, workspace.bytes[1 << 20]);
     workspace.prepare(os.huge_page_bytes);
     try std.testing.expect(workspace.has_huge_pages);
+    if (@import("builtin").os.tag == .linux) try std.testing.expectEqual(0, workspace.bytes[1 << 20]); // a new page
+    @memset(workspace.bytes, 2);
+    workspace.prepare(os.huge_page_bytes);
+    try std.testing.expectEqual(2, workspace.bytes[1 << 20]);
     @memset(workspace.bytes, 3);
     try std.testing.expect(!workspace.grow(std.math.maxInt(u64)));
     try std.testing.expectEqual(3, workspace.bytes[(5 << 20) - 1]);
