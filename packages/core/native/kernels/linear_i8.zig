@@ -62,7 +62,7 @@ pub fn gemv(comptime kind: Kind, ctx: *context.Context, problem: *const Problem)
 const streams_max = context.Stretch.streams_max;
 
 /// Panels that are read side by side in a run that is long enough.
-pub fn streamsOf(problem: *const Problem) usize {
+fn streamsOf(problem: *const Problem) usize {
     return if (problem.rows == 1 and aheadOf(problem, 1).second > 0) streams_max else 1;
 }
 

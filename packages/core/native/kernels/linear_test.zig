@@ -8,6 +8,8 @@ const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
 const testing = @import("linear_testing.zig");
 const linear = @import("linear.zig");
+const linear_i8 = @import("linear_i8.zig");
+const linear_swiglu = @import("linear_swiglu.zig");
 const Rows = @import("weights.zig").Rows;
 
 /// GEMV and GEMM of one level, and what the selector may ask of them; every one gives the same bits.
@@ -155,7 +157,7 @@ test "shares take every panel once, each its given run first, which the outlook 
         var shared: context.Shared = .{};
         for (0..threads) |share| {
             var ctx: context.Context = .{ .thread = @intCast(share), .threads = threads, .scratch = &.{}, .shared = &shared };
-            var runs = linear.PanelRuns.init(&ctx, &problem, 1, @import("linear_i8.zig").streamsOf(&problem));
+            var runs = linear_i8.runsOf(&ctx, &problem, linear_i8.gemv_grain);
             var first = true;
             while (runs.next()) |range| : (first = false) {
                 for (range.start..range.end) |p| taken[p] += 1;
@@ -175,15 +177,14 @@ test "the outlook of linear_swiglu names the gate's panels, in whole blocks of c
         cmd.inputs[0] = testing.describe(.q8a, 64, &.{ 1, 64 });
         for (1..3) |i| cmd.inputs[i] = testing.describe(.q4_0, i << 20, &.{ @intCast(n), 64 });
         cmd.outputs[0] = testing.describe(.q8a, 64, &.{ 1, @intCast(n) });
-        const swiglu = @import("linear_swiglu.zig");
-        const stretch = swiglu.linear_swiglu_outlook(&cmd, threads);
+        const stretch = linear_swiglu.linear_swiglu_outlook(&cmd, threads);
         try std.testing.expectEqual(1 << 20, stretch.base);
         try std.testing.expectEqual(threads, stretch.shares);
         const problem = linear.productOf(&cmd, 1);
         try std.testing.expectEqual(0, stretch.share_bytes % (2 * problem.panel_bytes));
         var shared: context.Shared = .{};
         var ctx: context.Context = .{ .thread = threads - 1, .threads = threads, .scratch = &.{}, .shared = &shared };
-        var runs = swiglu.runsOf(&ctx, &problem);
+        var runs = linear_swiglu.runsOf(&ctx, &problem);
         const last = runs.next().?;
         try std.testing.expectEqual(last.start * problem.panel_bytes, stretch.share_bytes * (threads - 1));
     };
