@@ -90,9 +90,7 @@ pub fn build(b: *std.Build) void {
     options.addOption([]const u8, "level", if (best) |l| l.name else "none");
     const module = kernelModule(b, "kernels/bench.zig", best orelse return, .ReleaseFast);
     module.addImport("options", options.createModule());
-    const runtime = b.createModule(.{ .root_source_file = b.path("runtime/runtime.zig"), .link_libc = true });
-    for ([_][]const u8{ "abi", "ops", "context" }) |name| runtime.addImport(name, module.import_table.get(name).?);
-    module.addImport("runtime", runtime);
+    addRuntime(b, module);
     const bench = b.addExecutable(.{ .name = "kernel-bench", .root_module = module, .use_llvm = true });
     b.installArtifact(bench);
     const run = b.addRunArtifact(bench);
@@ -100,7 +98,15 @@ pub fn build(b: *std.Build) void {
     bench_step.dependOn(&run.step);
     const peaks_module = kernelModule(b, "kernels/bench_peak_main.zig", best.?, .ReleaseFast);
     peaks_module.addImport("options", options.createModule());
+    addRuntime(b, peaks_module);
     const peaks = b.addRunArtifact(b.addExecutable(.{ .name = "peaks", .root_module = peaks_module, .use_llvm = true }));
     peaks.stdio = .inherit;
     b.step("peaks", "Measure what the machine can do at most").dependOn(&peaks.step);
+}
+
+/// The runtime, with the other modules that the kernels have.
+fn addRuntime(b: *std.Build, kernels: *std.Build.Module) void {
+    const runtime = b.createModule(.{ .root_source_file = b.path("runtime/runtime.zig"), .link_libc = true });
+    for ([_][]const u8{ "abi", "ops", "context" }) |name| runtime.addImport(name, kernels.import_table.get(name).?);
+    kernels.addImport("runtime", runtime);
 }

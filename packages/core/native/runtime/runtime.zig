@@ -5,6 +5,7 @@ pub const Level = @import("library.zig").Level;
 pub const Executor = @import("executor.zig").Executor;
 pub const Pool = @import("pool.zig").Pool;
 pub const Step = @import("executor.zig").Step;
+pub const os = @import("os.zig");
 
 test {
     _ = @import("ahead.zig");
