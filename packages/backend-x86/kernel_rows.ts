@@ -71,9 +71,9 @@ const namedCpus: readonly KernelRow[] = [
       level,
       "decode",
       { mode: "gemv", prefetch: 3 },
-      "GEMV that asks for weights 1.5 KiB ahead, of four panels side by side: on an AMX server two threads read Q4_0 at 29 to " +
-        "31 GB/s then (level amx), beside plain reading's 33; without asking at 19 to 21. From 3.5 KiB " +
-        "ahead a model decoded 1 to 2 % slower, with two panels as fast (other levels and types: derived)",
+      "GEMV that asks for weights 1.5 KiB ahead, of four panels side by side: on an AMX server two threads read Q4_0 at " +
+        "29 to 31 GB/s then (level amx), beside plain reading's 33; without asking at 19 to 21. From 3.5 KiB ahead a model " +
+        "decoded 1 to 2 % slower, with two panels as fast (other levels and types: derived)",
     )
   ),
   int8Linear(
