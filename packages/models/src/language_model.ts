@@ -219,7 +219,7 @@ export class LanguageModel implements Disposable {
         const part = ids.slice(start, end);
         this.#cached.length = position + start;
         logits = this.settings.eager
-          ? this.#forwardEager(part, position + start)
+          ? await this.#leaveEventLoop(this.#forwardEager(part, position + start))
           : await this.#forwardCaptured(part, position + start);
         this.#cached.push(...part);
         if (!onRun(end)) break;
@@ -262,7 +262,7 @@ export class LanguageModel implements Disposable {
       for (const [start, end] of runsOf(ids.length, limits)) {
         const part = ids.slice(start, end);
         const outputs = this.settings.eager
-          ? this.#evaluateEager(part, start, layers)
+          ? await this.#leaveEventLoop(this.#evaluateEager(part, start, layers))
           : await this.#evaluateCaptured(part, start, layers, limits.chunk);
         result.logits.set(outputs.logits, start * vocabSize);
         outputs.hiddenStates.forEach((h, i) => result.hiddenStates[i].set(h, start * hiddenSize));
@@ -292,7 +292,7 @@ export class LanguageModel implements Disposable {
         const targets = Int32Array.from(ids.slice(start + 1, end + 1));
         const part = Int32Array.from(ids.slice(start, end));
         const nll = this.settings.eager
-          ? this.#scoreEager(part, targets, start)
+          ? await this.#leaveEventLoop(this.#scoreEager(part, targets, start))
           : await this.#scoreCaptured(part, targets, start, limits.chunk);
         result.set(nll, start);
       }
@@ -402,6 +402,15 @@ export class LanguageModel implements Disposable {
         },
       );
     }
+  }
+
+  /** Op by op everything runs on JavaScript's thread; here it is left to others when that took too long. */
+  async #leaveEventLoop<T>(result: T): Promise<T> {
+    if (performance.now() - this.#freeMs > BLOCKING_MS_MAX) {
+      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
+      this.#freeMs = performance.now();
+    }
+    return result;
   }
 
   #forwardEager(ids: readonly number[], position: number): Float32Array {

@@ -218,14 +218,16 @@ describe("LanguageModel", () => {
   });
 
   it("leaves the event loop a turn now and then while it decodes", async () => {
-    await withModel({}, async (model) => {
-      let turns = 0;
-      const timer = setInterval(() => turns++, 0);
-      await model.forward([1], 0);
-      for (let i = 0; i < 100_000 && turns < 3; i++) await model.forward([1], 1);
-      clearInterval(timer);
-      assert(turns >= 3);
-    });
+    for (const eager of [false, true]) {
+      await withModel({ eager }, async (model) => {
+        let turns = 0;
+        const timer = setInterval(() => turns++, 0);
+        await model.forward([1], 0);
+        for (let i = 0; i < 100_000 && turns < 3; i++) await model.forward([1], 1);
+        clearInterval(timer);
+        assert(turns >= 3);
+      });
+    }
   });
 
   it("refuses an evaluation whose result no array can hold", () => {

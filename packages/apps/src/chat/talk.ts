@@ -12,9 +12,6 @@ export interface Totals {
   generateMs: number;
 }
 
-/** Longest time (ms) that the event loop waits for its turn: keys and signals are seen at least this often. */
-const YIELD_MS = 15;
-
 export interface ReplyOptions {
   signal?: AbortSignal;
   onText: (text: string) => void;
@@ -41,15 +38,9 @@ export class Talk {
 
   /** Says `text`, gives out the reply as it comes, and returns its counts. What the engine throws goes through. */
   async reply(text: string, { signal, onText, onPrompt }: ReplyOptions): Promise<Readonly<ReplyStats> | undefined> {
-    let yieldedMs = performance.now();
     const settings = this.settings.toGenerate();
     for await (const piece of this.conversation.send(text, { ...settings, signal, onPrompt })) {
       onText(piece);
-      if (performance.now() - yieldedMs > YIELD_MS) {
-        // Token steps may run without ever reaching the event loop; Ctrl+C is read there.
-        await new Promise((resolve) => setTimeout(resolve, 0));
-        yieldedMs = performance.now();
-      }
     }
     const stats = this.conversation.lastStats;
     if (stats !== undefined && stats.generatedTokens > 0) this.#add(stats);
