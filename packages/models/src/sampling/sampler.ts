@@ -208,11 +208,10 @@ function checkedArgmax(row: Float32Array): number {
   let best = -1;
   let max = -Infinity;
   for (let i = 0; i < row.length; i++) {
-    const value = row[i];
-    if (value > max) {
-      max = value;
-      best = i;
-    } else if (value !== value) {
+    if (row[i] <= max) continue; // one comparison for most of a vocabulary: neither a higher one nor NaN
+    max = row[i];
+    best = i;
+    if (max !== max) {
       throw new MllmError("backend", `the logit of token ${i} is NaN, so no token can be drawn`, {
         next: "The weights are damaged or the model overflowed: try f32 for `activations`",
       });
@@ -262,10 +261,12 @@ function highest(row: Float32Array, count: number): Int32Array {
     heap[at] = id;
   };
   for (let i = (count >> 1) - 1; i >= 0; i--) sink(i);
+  let least = row[heap[0]];
   for (let i = count; i < row.length; i++) {
-    if (row[i] > row[heap[0]]) {
+    if (row[i] > least) {
       heap[0] = i;
       sink(0);
+      least = row[heap[0]];
     }
   }
   return heap.sort(order);
