@@ -12,6 +12,7 @@ export * from "./src/registry.ts";
 export * from "./src/kernel_selector.ts";
 export * from "./src/linear_variant.ts";
 export * from "./src/tensor.ts";
+export { EventLoopTurns } from "./src/event_loop.ts";
 export { keep, tidy } from "./src/tidy.ts";
 export type { Owner } from "./src/storage.ts";
 export type { Layout } from "./src/view.ts";

@@ -2,6 +2,7 @@ import {
   type Backend,
   capture,
   crossEntropy,
+  EventLoopTurns,
   KvCache,
   type KvDType,
   MllmError,
@@ -91,8 +92,7 @@ export class LanguageModel implements Disposable {
   #disposed = false;
   /** Milliseconds of the last decoded token that had the backend to itself. */
   #decodeMs = Infinity;
-  /** When JavaScript's thread was last free. */
-  #freeMs = 0;
+  readonly #turns = new EventLoopTurns(BLOCKING_MS_MAX);
 
   /**
    * Use `loadModel`.
@@ -219,9 +219,10 @@ export class LanguageModel implements Disposable {
         const part = ids.slice(start, end);
         this.#cached.length = position + start;
         logits = this.settings.eager
-          ? await this.#leaveEventLoop(this.#forwardEager(part, position + start))
+          ? this.#forwardEager(part, position + start)
           : await this.#forwardCaptured(part, position + start);
         this.#cached.push(...part);
+        if (this.settings.eager) await this.#turns.give();
         if (!onRun(end)) break;
       }
       return logits;
@@ -262,10 +263,11 @@ export class LanguageModel implements Disposable {
       for (const [start, end] of runsOf(ids.length, limits)) {
         const part = ids.slice(start, end);
         const outputs = this.settings.eager
-          ? await this.#leaveEventLoop(this.#evaluateEager(part, start, layers))
+          ? this.#evaluateEager(part, start, layers)
           : await this.#evaluateCaptured(part, start, layers, limits.chunk);
         result.logits.set(outputs.logits, start * vocabSize);
         outputs.hiddenStates.forEach((h, i) => result.hiddenStates[i].set(h, start * hiddenSize));
+        if (this.settings.eager) await this.#turns.give();
       }
       this.#cached = [...ids];
       return result;
@@ -292,9 +294,10 @@ export class LanguageModel implements Disposable {
         const targets = Int32Array.from(ids.slice(start + 1, end + 1));
         const part = Int32Array.from(ids.slice(start, end));
         const nll = this.settings.eager
-          ? await this.#leaveEventLoop(this.#scoreEager(part, targets, start))
+          ? this.#scoreEager(part, targets, start)
           : await this.#scoreCaptured(part, targets, start, limits.chunk);
         result.set(nll, start);
+        if (this.settings.eager) await this.#turns.give();
       }
       return result;
     } finally {
@@ -404,15 +407,6 @@ export class LanguageModel implements Disposable {
     }
   }
 
-  /** Op by op everything runs on JavaScript's thread; here it is left to others when that took too long. */
-  async #leaveEventLoop<T>(result: T): Promise<T> {
-    if (performance.now() - this.#freeMs > BLOCKING_MS_MAX) {
-      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
-      this.#freeMs = performance.now();
-    }
-    return result;
-  }
-
   #forwardEager(ids: readonly number[], position: number): Float32Array {
     using input = Tensor.from(this.backend, Int32Array.from(ids), [ids.length]);
     using logits = this.network.forward({ ids: input, position, last: ids.length - 1, cache: this.#cache });
@@ -425,12 +419,12 @@ export class LanguageModel implements Disposable {
     program.inputs.ids.write(Int32Array.from(ids));
     const waits = this.backend.isRunning; // for another model's run: not on this thread, and not a token's own time
     const start = performance.now();
-    const blocks = isDecode && !waits && start + this.#decodeMs - this.#freeMs < BLOCKING_MS_MAX;
+    const blocks = isDecode && !waits && start + this.#decodeMs - this.#turns.lastMs < BLOCKING_MS_MAX;
     if (blocks) program.run({ tokens: 1, position });
     else await program.runAsync({ tokens: ids.length, position });
     const end = performance.now();
     if (isDecode && !waits) this.#decodeMs = end - start;
-    if (!blocks) this.#freeMs = end;
+    if (!blocks) this.#turns.lastMs = end;
     return program.output("logits", 1);
   }
 

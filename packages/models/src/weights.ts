@@ -5,6 +5,7 @@ import {
   dtypes,
   Embedding,
   emptyPacked,
+  EventLoopTurns,
   Linear,
   type MappedFile,
   MllmError,
@@ -128,14 +129,12 @@ export class WeightLoader implements Disposable {
    * @throws {MllmError} `invalid_file` for a file that became shorter, `io`, `out_of_memory`.
    */
   async load(): Promise<void> {
-    let turnMs = performance.now();
+    const turns = new EventLoopTurns(TURN_MS);
     for (const window of windowsOf(this.#pending.splice(0))) {
       using mapped = this.#map(window);
       for (const weight of window.weights) {
         this.#fill(weight, mapped, window.offset);
-        if (performance.now() - turnMs < TURN_MS) continue;
-        await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
-        turnMs = performance.now();
+        await turns.give();
       }
     }
   }

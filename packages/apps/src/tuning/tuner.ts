@@ -6,6 +6,7 @@
 import {
   type Backend,
   decodeLinearVariant,
+  EventLoopTurns,
   type KernelChoice,
   type KernelQuery,
   type KernelRow,
@@ -150,7 +151,7 @@ export class Tuner<P extends TunableProgram = Program> {
   /** The choices without any tuned row. */
   readonly #standard: KernelSelector;
   readonly #options: TuneOptions;
-  #turnMs = performance.now();
+  readonly #turns = new EventLoopTurns(TURN_MS);
   /** Stages that were given up because the machine had other work. */
   disturbed = 0;
 
@@ -292,10 +293,7 @@ export class Tuner<P extends TunableProgram = Program> {
   async #told(what: string, done: number, total: number): Promise<void> {
     const { onRun, signal } = this.#options;
     onRun(what, done, total);
-    if (performance.now() - this.#turnMs >= TURN_MS) {
-      await new Promise((resolve) => setTimeout(resolve, 0)); // signals wait a dozen turns of setImmediate
-      this.#turnMs = performance.now();
-    }
+    await this.#turns.give();
     signal?.throwIfAborted();
   }
 

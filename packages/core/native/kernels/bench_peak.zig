@@ -147,24 +147,18 @@ fn time(threads: usize, comptime T: type, state: T, comptime job: fn (T, usize) 
     if (threads == 0 or threads > threads_max) return error.ThreadCount;
     for (others[0 .. threads - 1], 1..) |*other, i| other.* = try std.Thread.spawn(.{}, Start.run, .{ &start, state, i });
     while (start.waiting.load(.acquire) < threads - 1) std.atomic.spinLoopHint();
-    const before = nanoseconds();
+    const before = os.nowNs();
     start.go.store(true, .release);
     job(state, 0);
     for (others[0 .. threads - 1]) |other| other.join();
-    return nanoseconds() - before;
-}
-
-fn nanoseconds() u64 {
-    var t: std.os.linux.timespec = undefined;
-    _ = std.os.linux.clock_gettime(.MONOTONIC, &t);
-    return @as(u64, @intCast(t.sec)) * 1_000_000_000 + @as(u64, @intCast(t.nsec));
+    return os.nowNs() - before;
 }
 
 /// Bytes that no cache holds: some times what the last one of a server does, where all weights may lie.
 fn readBytes() usize {
     var buffer: [32]u8 = undefined;
-    const last = os.readFile("/sys/devices/system/cpu/cpu0/cache/index3/size", &buffer) orelse ""; // "480K"
-    return @max(512 << 20, 3 * (os.firstNumber(last) orelse 0) << 10);
+    const last = os.readFile("/sys/devices/system/cpu/cpu0/cache/index3/size", &buffer) orelse ""; // "32768K"
+    return @max(512 << 20, 3 * 1024 * (os.firstNumber(last) orelse 0));
 }
 
 const Line = @Vector(16, u32);
@@ -173,9 +167,9 @@ const Reading = struct { lines: []align(64) const Line, ahead: usize, threads: u
 
 fn readRate(threads: usize) !f64 {
     const count = readBytes();
-    const bytes = try std.posix.mmap(null, count, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, 0);
-    defer std.posix.munmap(bytes);
-    std.posix.madvise(bytes.ptr, bytes.len, std.os.linux.MADV.HUGEPAGE) catch {}; // as the runtime maps weights
+    const pages = os.mapPages(count) orelse return error.OutOfMemory; // as weights have them
+    defer os.unmapPages(pages, count);
+    const bytes = pages[0..count];
     @memset(bytes, 1);
     var sink: std.atomic.Value(u32) = .init(0);
     var best: u64 = std.math.maxInt(u64);
