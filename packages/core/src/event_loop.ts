@@ -8,6 +8,7 @@ export class EventLoopTurns {
   /** When the thread was last free, by `performance.now()`; who leaves it in another way sets this. */
   lastMs: number = performance.now();
 
+  /** The thread counts as free at this moment. */
   constructor(
     /** Milliseconds that the thread may be held before it is left to others. */
     readonly heldMs: number,

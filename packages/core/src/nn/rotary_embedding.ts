@@ -10,7 +10,7 @@ import type { RmsNorm } from "./rms_norm.ts";
 import type { RopeFrequencies } from "./rope.ts";
 
 /** Positions of the tokens, and a place for the result. */
-type RotaryOptions = Pick<RopeOptions, "position" | "positions" | "out">;
+export type RotaryOptions = Pick<RopeOptions, "position" | "positions" | "out">;
 
 /** Rotary embedding (Su et al. 2021): turns queries and keys by their positions. */
 export class RotaryEmbedding extends Module {
