@@ -58,7 +58,16 @@ pub inline fn clear(comptime tile: u3) void {
 
 /// Rows `stride` bytes apart; 0 fills the tile with one row.
 pub inline fn load(comptime tile: u3, from: [*]const u8, stride: usize) void {
-    asm volatile (text("tileloadd (%[p],%[s],1), %%tmm{d}", .{tile})
+    loadBy("tileloadd", tile, from, stride);
+}
+
+/// The same of rows that stay in the second cache: they take no place in the first one.
+pub inline fn loadPast(comptime tile: u3, from: [*]const u8, stride: usize) void {
+    loadBy("tileloaddt1", tile, from, stride);
+}
+
+inline fn loadBy(comptime instruction: []const u8, comptime tile: u3, from: [*]const u8, stride: usize) void {
+    asm volatile (text(instruction ++ " (%[p],%[s],1), %%tmm{d}", .{tile})
         :
         : [p] "r" (from),
           [s] "r" (stride),

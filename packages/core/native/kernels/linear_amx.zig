@@ -4,9 +4,9 @@
 //! sum starts at the bias and takes 32 elements of K at a time, in order of K: so its bits depend neither on the number
 //! of rows, as long as there are `rows_min`, nor on threads or blocks. Fewer rows are not taken; linear_i8.zig has them.
 //!
-//! Tiles: two of 16 rows times two panels of 16 columns, eight steps of 32 along K. The weights of one such block, 16 KiB,
-//! are unpacked into the first cache and stay there while all rows pass by; sums wait in scratch from one eight steps to
-//! the next. Each tile of sums is stored, and that of the next rows loaded, while other tiles are at work.
+//! Tiles: two of 16 rows times two panels of 16 columns, sixteen steps of 32 along K. The weights of one such block, 32 KiB,
+//! are unpacked into the first cache and stay there while all rows pass by, from the second cache; sums wait in scratch from
+//! one sixteen steps to the next. Each tile of sums is stored, and that of the next rows loaded, while others are at work.
 
 const std = @import("std");
 const abi = @import("abi");
@@ -168,6 +168,7 @@ const Task = struct {
         var first: usize = 0;
         while (first < task.plan.steps) : (first += block_steps) {
             const steps = @min(block_steps, task.plan.steps - first);
+            var rows_ahead = task.rowsAhead(if (first + steps < task.plan.steps) first + steps else 0);
             var p = task.panels.start;
             while (p < task.panels.end) : (p += 2) switch (@as(usize, @min(2, task.panels.end - p))) {
                 inline 1, 2 => |panels| {
@@ -181,7 +182,7 @@ const Task = struct {
                         task.weightsAhead(kind, task.panels.start, first + steps)
                     else
                         .{};
-                    task.multiply(panels, first, steps, p, &ahead);
+                    task.multiply(panels, first, steps, p, &ahead, &rows_ahead);
                 },
                 else => unreachable,
             };
@@ -203,6 +204,13 @@ const Task = struct {
         };
     }
 
+    /// The activations of the task in the block of steps from `first` on.
+    fn rowsAhead(task: *const Task, first: usize) RowsAhead {
+        const pairs = divCeil(task.panels.end - task.panels.start, 2);
+        const pair_lines = 2 * amx.tile_bytes / 64;
+        return .{ .at = task.rows + task.plan.rowTile(first, task.tiles.start), .fours = divCeil(pair_lines, 4 * pairs) };
+    }
+
     /// The bias of each column, zeros where there is none.
     fn prepareStart(task: *const Task) void {
         const first = task.panels.start * 16;
@@ -213,7 +221,7 @@ const Task = struct {
     }
 
     /// All rows of the task times `tn` panels, in a block of steps.
-    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize, ahead: *Ahead) void {
+    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize, ahead: *Ahead, rows_ahead: *RowsAhead) void {
         var t = task.tiles.start;
         var from = task.before(first, t, p);
         inline for (0..2) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
@@ -227,7 +235,7 @@ const Task = struct {
                     const is_result = is_last and task.products.pair == null;
                     const is_direct = is_result and task.isWhole(tm, tn, t, p);
                     const to = if (is_direct) task.output(t, p) else task.kept(t, p);
-                    multiplyTiles(tm, tn, steps, x, task.weights, to, from);
+                    multiplyTiles(tm, tn, steps, x, task.weights, to, from, rows_ahead);
                     if (is_result and !is_direct) task.copyOut(tm, tn, t, p);
                 },
                 else => unreachable,
@@ -308,6 +316,21 @@ const Ahead = struct {
     }
 };
 
+/// The activations of the next block of steps, which have left the second cache since they were last read, or come into this
+/// one for the first time: every pair of panels asks for its part, step by step.
+const RowsAhead = struct {
+    at: [*]const u8,
+    /// Lines of a step.
+    fours: usize,
+
+    inline fn ask(self: *RowsAhead) void {
+        for (0..self.fours) |_| {
+            inline for (0..4) |line| @prefetch(self.at + line * 64, .{ .locality = 2 });
+            self.at += 4 * 64;
+        }
+    }
+};
+
 /// Where a block of tiles of sums lies; distances in bytes.
 const Sums = struct {
     base: [*]u8,
@@ -322,21 +345,23 @@ const Sums = struct {
 
 /// Some steps of tm by tn tiles, whose sums lie in tiles 0 to 3; 4 and 5 are for activations, 6 and 7 for weights.
 /// Stores the sums, and leaves those of the next block in their tiles.
-fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, to: Sums, next: Sums) void {
+fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, to: Sums, next: Sums, ahead: *RowsAhead) void {
     var a = x;
     var b = w;
     for (1..steps) |_| {
         multiplyStep(tm, tn, a, b, null);
+        ahead.ask();
         a += tm * amx.tile_bytes;
         b += tn * amx.tile_bytes;
     }
     multiplyStep(tm, tn, a, b, .{ to, next });
+    ahead.ask();
 }
 
 /// One step. The last one of a block has an `exchange`: a tile of sums goes, and the next one comes, while others work.
 inline fn multiplyStep(comptime tm: usize, comptime tn: usize, a: [*]const u8, b: [*]const u8, exchange: ?[2]Sums) void {
     inline for (0..tm) |i| {
-        amx.load(4 + i, a + i * amx.tile_bytes, amx.row_bytes);
+        amx.loadPast(4 + i, a + i * amx.tile_bytes, amx.row_bytes);
         inline for (0..tn) |j| {
             if (i == 0) amx.load(6 + j, b + j * amx.tile_bytes, amx.row_bytes);
             amx.dotBf16(i * 2 + j, 4 + i, 6 + j);

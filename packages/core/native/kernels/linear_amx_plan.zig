@@ -6,8 +6,8 @@ const packed_weights = @import("packed.zig");
 
 /// Elements of K in a row of a tile of activations: one block of q8a.
 pub const step_k = 32;
-/// Steps before the sums go to scratch.
-pub const block_steps = 8;
+/// Steps before the sums go to scratch: as many as leave the weights of two panels, 32 KiB, in the first cache.
+pub const block_steps = 16;
 /// Most rows, and columns, that a thread's sums are kept for: 512 KiB.
 const task_rows_max = 512;
 const task_columns_max = 256;
