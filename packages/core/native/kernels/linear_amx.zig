@@ -17,6 +17,7 @@ const packed_weights = @import("packed.zig");
 const quantize = @import("quantize.zig");
 const linear = @import("linear.zig");
 const unpack = @import("linear_amx_unpack.zig");
+const gateTile = @import("linear_amx_gate.zig").gateTile;
 const plans = @import("linear_amx_plan.zig");
 const Pair = @import("linear_swiglu.zig").Pair;
 
@@ -267,26 +268,19 @@ const Task = struct {
         return .{ .base = @ptrCast(base), .row = row_bytes, .tile_row = amx.rows * row_bytes, .tile_column = 64 };
     }
 
-    /// Gates all columns of the task, row by row: what is written of a row then lies in few lines of the cache.
+    /// Gates all columns of the task, tile by tile along the rows: what is written of a row then lies in few lines of the cache.
     fn gate(task: *const Task, pair: *const Pair) void {
         for (task.tiles.start..task.tiles.end) |t| {
-            const rows_at = t % 2 * 2 * amx.tile_bytes;
+            const at = t % 2 * 2 * amx.tile_bytes;
             const row = t * amx.rows;
-            for (row..@min(row + amx.rows, task.problem.rows), 0..) |r, i| {
-                var p = task.panels.start;
-                while (p < task.panels.end) : (p += 4) {
-                    const at = rows_at + i * amx.row_bytes;
-                    const gates = task.kept(t, p).base + at;
-                    const ups = task.kept(t, p + 2).base + at;
-                    pair.finish(r, p / 4 * 32, inTiles(gates), inTiles(ups));
-                }
+            const present = @min(amx.rows, task.problem.rows - row);
+            var p = task.panels.start;
+            while (p < task.panels.end) : (p += 4) {
+                const gates: [*]align(64) const f32 = @ptrCast(@alignCast(task.kept(t, p).base + at));
+                const ups: [*]align(64) const f32 = @ptrCast(@alignCast(task.kept(t, p + 2).base + at));
+                gateTile(pair, row, present, p / 4 * 32, gates, ups);
             }
         }
-    }
-
-    /// 32 columns of a row of sums.
-    inline fn inTiles(row: [*]const u8) [2][*]const f32 {
-        return .{ @ptrCast(@alignCast(row)), @ptrCast(@alignCast(row + amx.tile_bytes)) };
     }
 
     /// Copies the part of a block of tiles that lies within the output.

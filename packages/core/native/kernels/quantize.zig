@@ -85,6 +85,48 @@ pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) 
     return scale;
 }
 
+/// The larger of both magnitudes, compared as integers: NaN and infinity come out on top.
+pub inline fn largerMagnitudes(a: V, b: V) V {
+    const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
+    return @bitCast(@max(@as(@Vector(16, u32), @bitCast(a)) & magnitude, @as(@Vector(16, u32), @bitCast(b)) & magnitude));
+}
+
+/// The scales of one block in each of sixteen rows, of the largest magnitudes: the bits of `quantizeBlock`.
+pub const Sixteen = struct {
+    scales: [16]f32,
+    inverses: [16]f32,
+    odd: u16,
+
+    pub inline fn init(largest: V) Sixteen {
+        const scales = largest / @as(V, @splat(127));
+        const is_large = @as(@Vector(16, u32), @bitCast(largest)) >= @as(@Vector(16, u32), @splat(0x7f800000));
+        const is_small = scales < @as(V, @splat(std.math.floatMin(f32)));
+        return .{
+            .scales = scales,
+            .inverses = @as(V, @splat(1)) / scales,
+            .odd = @as(u16, @bitCast(is_large)) | @as(u16, @bitCast(is_small)),
+        };
+    }
+
+    /// Writes row i's block b.
+    pub inline fn write(self: *const Sixteen, writer: Writer, b: usize, i: usize, halves: *const [2]V) void {
+        if (self.odd >> @intCast(i) & 1 != 0) return writer.block(b, @ptrCast(halves));
+        const inverse: V = @splat(self.inverses[i]);
+        const magic: V = @splat(0x1.8p23); // its low byte is 0, so that a code is the low byte of a sum
+        var bytes: [2]@Vector(16, u8) = undefined;
+        inline for (&bytes, halves) |*b16, half| b16.* = @truncate(@as(@Vector(16, u32), @bitCast(half * inverse + magic)));
+        const codes: @Vector(32, u8) = @bitCast(bytes);
+        @as(*align(1) @Vector(32, u8), @ptrCast(writer.codes + b * 32)).* = codes;
+        writer.scales[b] = self.scales[i];
+        const fours = @"llvm.x86.avx2.psad.bw"(codes ^ @as(@Vector(32, u8), @splat(0x80)), @splat(0));
+        const s: [16]i16 = @bitCast(fours);
+        writer.sums[b * 2] = s[0] + s[4] - 16 * 128;
+        writer.sums[b * 2 + 1] = s[8] + s[12] - 16 * 128;
+    }
+};
+
+extern fn @"llvm.x86.avx2.psad.bw"(@Vector(32, u8), @Vector(32, u8)) @Vector(4, u64);
+
 /// Blocks with a NaN or an infinity, zeros, and those whose scale is subnormal: its inverse would be no number.
 noinline fn quantizeOddBlock(halves: [2]V, scale: f32, codes: *[32]i8, sums: *[2]i16) f32 {
     const known = scale > 0 and scale < std.math.inf(f32);

@@ -1,5 +1,6 @@
 //! Transposes rows of f32 or f16 into f32 columns, a square block of vectors at a time.
 
+const std = @import("std");
 const simd = @import("simd.zig");
 
 const F = simd.F;
@@ -102,4 +103,23 @@ pub fn transpose(comptime T: type, from: [*]const T, rows: usize, columns: usize
             for (0..lanes) |i| to[c * width + r + i] = if (i < live) widen(T, from[(r + i) * columns + c]) else 0;
         }
     }
+}
+
+/// Element r is the largest of row r's elements, compared as integers of their bits.
+pub inline fn largestOfRows(rows: *const [lanes]F) F {
+    comptime std.debug.assert(lanes == 16);
+    var pairs: [8]F = undefined;
+    inline for (&pairs, 0..) |*p, i| p.* = larger(rows[2 * i], rows[2 * i + 1], comptime inLane(.{ 0, ~@as(i32, 0), 1, ~@as(i32, 1) }), comptime inLane(.{ 2, ~@as(i32, 2), 3, ~@as(i32, 3) }));
+    var fours: [4]F = undefined;
+    inline for (&fours, 0..) |*f, i| f.* = larger(pairs[2 * i], pairs[2 * i + 1], comptime inLane(.{ 0, 1, ~@as(i32, 0), ~@as(i32, 1) }), comptime inLane(.{ 2, 3, ~@as(i32, 2), ~@as(i32, 3) }));
+    const even = comptime groups(.{ 0, 2, 4, 6 });
+    const odd = comptime groups(.{ 1, 3, 5, 7 });
+    const low = larger(fours[0], fours[1], even, odd);
+    const high = larger(fours[2], fours[3], even, odd);
+    return larger(low, high, even, odd);
+}
+
+inline fn larger(a: F, b: F, comptime first: [lanes]i32, comptime second: [lanes]i32) F {
+    const U = @Vector(lanes, u32);
+    return @bitCast(@max(@as(U, @bitCast(shuffle(a, b, first))), @as(U, @bitCast(shuffle(a, b, second)))));
 }
