@@ -108,18 +108,17 @@ pub fn transpose(comptime T: type, from: [*]const T, rows: usize, columns: usize
 /// Element r is the largest of row r's elements, compared as integers of their bits.
 pub inline fn largestOfRows(rows: *const [lanes]F) F {
     comptime std.debug.assert(lanes == 16);
+    const singles = comptime [2][lanes]i32{ inLane(.{ 0, ~@as(i32, 0), 1, ~@as(i32, 1) }), inLane(.{ 2, ~@as(i32, 2), 3, ~@as(i32, 3) }) };
+    const twos = comptime [2][lanes]i32{ inLane(.{ 0, 1, ~@as(i32, 0), ~@as(i32, 1) }), inLane(.{ 2, 3, ~@as(i32, 2), ~@as(i32, 3) }) };
+    const whole = comptime [2][lanes]i32{ groups(.{ 0, 2, 4, 6 }), groups(.{ 1, 3, 5, 7 }) };
     var pairs: [8]F = undefined;
-    inline for (&pairs, 0..) |*p, i| p.* = larger(rows[2 * i], rows[2 * i + 1], comptime inLane(.{ 0, ~@as(i32, 0), 1, ~@as(i32, 1) }), comptime inLane(.{ 2, ~@as(i32, 2), 3, ~@as(i32, 3) }));
+    inline for (&pairs, 0..) |*p, i| p.* = larger(rows[2 * i], rows[2 * i + 1], singles);
     var fours: [4]F = undefined;
-    inline for (&fours, 0..) |*f, i| f.* = larger(pairs[2 * i], pairs[2 * i + 1], comptime inLane(.{ 0, 1, ~@as(i32, 0), ~@as(i32, 1) }), comptime inLane(.{ 2, 3, ~@as(i32, 2), ~@as(i32, 3) }));
-    const even = comptime groups(.{ 0, 2, 4, 6 });
-    const odd = comptime groups(.{ 1, 3, 5, 7 });
-    const low = larger(fours[0], fours[1], even, odd);
-    const high = larger(fours[2], fours[3], even, odd);
-    return larger(low, high, even, odd);
+    inline for (&fours, 0..) |*f, i| f.* = larger(pairs[2 * i], pairs[2 * i + 1], twos);
+    return larger(larger(fours[0], fours[1], whole), larger(fours[2], fours[3], whole), whole);
 }
 
-inline fn larger(a: F, b: F, comptime first: [lanes]i32, comptime second: [lanes]i32) F {
+inline fn larger(a: F, b: F, comptime masks: [2][lanes]i32) F {
     const U = @Vector(lanes, u32);
-    return @bitCast(@max(@as(U, @bitCast(shuffle(a, b, first))), @as(U, @bitCast(shuffle(a, b, second)))));
+    return @bitCast(@max(@as(U, @bitCast(shuffle(a, b, masks[0]))), @as(U, @bitCast(shuffle(a, b, masks[1])))));
 }
