@@ -117,12 +117,11 @@ pub const View = struct {
     /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
         for (0..v.rows()) |r| {
-            const sum = s.sum[r];
-            const inverse = if (sum == 0) 0 else 1 / sum;
             const acc = s.acc + r * width;
             if (rotated) hadamard.rotate(acc, v.head_dim);
-            if (quantize.isWanted(out)) v.quantizeRow(acc, inverse, out, first, r) else v.storeRow(acc, inverse, out, first, r);
+            if (!quantize.isWanted(out)) v.storeRow(acc, s.inverse(r), out, first, r);
         }
+        if (quantize.isWanted(out)) v.quantizeRows(s, width, out, first);
     }
 
     fn storeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
@@ -133,17 +132,27 @@ pub const View = struct {
     }
 
     /// The same values as a head's blocks of an output q8a [tokens, heads * head_dim].
-    fn quantizeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
-        const token = r / v.group;
-        const head = v.head * v.group + r - token * v.group;
+    fn quantizeRows(v: *const View, s: State, width: usize, out: *const abi.TensorDesc, first: usize) void {
         const blocks = v.head_dim / 32;
-        const row: quantize.Writer = .row(out, first + token, views.dim(out, 1));
-        for (0..blocks) |b| {
-            var values: [32]f32 = undefined;
-            inline for (0..32 / lanes) |i| {
-                simd.store(values[i * lanes ..].ptr, simd.load(acc + b * 32 + i * lanes) * simd.splat(inverse));
+        var r: usize = 0;
+        while (r < v.rows()) : (r += 16) {
+            const count = @min(16, v.rows() - r);
+            var writers: [16]quantize.Writer = undefined;
+            var inverses: [16]f32 = undefined;
+            for (writers[0..count], inverses[0..count], r..) |*writer, *inverse, row| {
+                inverse.* = s.inverse(row);
+                const token = row / v.group;
+                const head = v.head * v.group + row - token * v.group;
+                writer.* = quantize.Writer.row(out, first + token, views.dim(out, 1)).from(head * blocks);
             }
-            row.block(head * blocks + b, &values);
+            for (0..blocks) |b| {
+                var values: [16][32]f32 align(64) = undefined;
+                for (values[0..count], inverses[0..count], r..) |*value, inverse, row| {
+                    const acc = s.acc + row * width + b * 32;
+                    inline for (0..32 / lanes) |i| simd.store(value[i * lanes ..].ptr, simd.load(acc + i * lanes) * simd.splat(inverse));
+                }
+                quantize.blockOfRows(writers[0..count], b, @ptrCast(&values));
+            }
         }
     }
 };
@@ -161,6 +170,11 @@ pub const State = struct {
 
     pub fn at(p: [*]f32, rows: usize) State {
         return .{ .max = p, .sum = p + padded(rows), .acc = p + 2 * padded(rows) };
+    }
+
+    /// What makes the result of row r of its weighted values: 0 where nothing was seen.
+    fn inverse(s: State, r: usize) f32 {
+        return if (s.sum[r] == 0) 0 else 1 / s.sum[r];
     }
 
     pub fn reset(s: State, rows: usize, width: usize) void {

@@ -5,7 +5,6 @@ const activation = @import("activation.zig");
 const amx = @import("amx.zig");
 const quantize = @import("quantize.zig");
 const simd = @import("simd.zig");
-const transpose = @import("transpose.zig");
 const Pair = @import("linear_swiglu.zig").Pair;
 
 const F = simd.F;
@@ -19,16 +18,12 @@ pub fn gateTile(pair: *const Pair, row: usize, present: usize, first: usize, gat
         }
         return;
     }
-    var values: [amx.rows][2]F = undefined;
+    var values: [amx.rows][2]F align(64) = undefined;
     for (&values, 0..) |*value, i| inline for (value, 0..) |*v, half| {
         const at = half * 256 + i * 16;
         v.* = (activation.Swiglu{}).eval(simd.load(gates + at), simd.load(ups + at));
     };
-    var magnitudes: [amx.rows]F = undefined;
-    for (&values, &magnitudes) |*value, *magnitude| magnitude.* = quantize.largerMagnitudes(value[0], value[1]);
-    const block: quantize.Sixteen = .init(transpose.largestOfRows(&magnitudes));
-    for (values[0..present], 0..) |*value, i| {
-        const writer = quantize.Writer.row(pair.out, row + i, pair.gate.n);
-        block.write(writer, first / 32, i, value);
-    }
+    var rows: [amx.rows]quantize.Writer = undefined;
+    for (rows[0..present], row..) |*writer, r| writer.* = .row(pair.out, r, pair.gate.n);
+    quantize.blockOfRows(rows[0..present], first / 32, &values);
 }

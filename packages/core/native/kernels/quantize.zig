@@ -8,6 +8,8 @@ const std = @import("std");
 const builtin = @import("builtin");
 const abi = @import("abi");
 const context = @import("context");
+const simd = @import("simd.zig");
+const transpose = @import("transpose.zig");
 const Rows = @import("weights.zig").Rows;
 
 /// The three arrays of one q8a row.
@@ -49,9 +51,29 @@ pub const Writer = struct {
         return .init(@ptrFromInt(out.data + r * abi.q8aRowBytes(k)), k);
     }
 
+    /// Of the elements from block b on.
+    pub inline fn from(self: Writer, b: usize) Writer {
+        return .{ .codes = self.codes + b * 32, .scales = self.scales + b, .sums = self.sums + b * 2 };
+    }
+
     /// Quantises elements 32b … 32b+31.
     pub inline fn block(self: Writer, b: usize, values: *align(4) const [32]f32) void {
         self.scales[b] = quantizeBlock(values, @ptrCast(self.codes + b * 32), self.sums[b * 2 ..][0..2]);
+    }
+
+    /// The same of a block whose scale is known.
+    inline fn evenBlock(self: Writer, b: usize, scale: f32, inverse: f32, halves: *const [2]V) void {
+        const magic: V = @splat(0x1.8p23); // its low byte is 0, so that a code is the low byte of a sum
+        var bytes: [2]@Vector(16, u8) = undefined;
+        inline for (&bytes, halves) |*half_bytes, half| {
+            half_bytes.* = @truncate(@as(@Vector(16, u32), @bitCast(half * @as(V, @splat(inverse)) + magic)));
+        }
+        const codes: @Vector(32, u8) = @bitCast(bytes);
+        @as(*align(1) @Vector(32, u8), @ptrCast(self.codes + b * 32)).* = codes;
+        self.scales[b] = scale;
+        const fours = @"llvm.x86.avx2.psad.bw"(codes ^ @as(@Vector(32, u8), @splat(0x80)), @splat(0)); // code + 128
+        const sums: [16]i16 = @bitCast(fours);
+        self.sums[b * 2 ..][0..2].* = .{ sums[0] + sums[4] - 16 * 128, sums[8] + sums[12] - 16 * 128 };
     }
 };
 
@@ -85,45 +107,30 @@ pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) 
     return scale;
 }
 
-/// The larger of both magnitudes, compared as integers: NaN and infinity come out on top.
-pub inline fn largerMagnitudes(a: V, b: V) V {
+/// Quantises block b of up to sixteen rows: the bits of `Writer.block`. Where vectors have 16 lanes all scales come out of one
+/// division.
+pub fn blockOfRows(rows: []const Writer, b: usize, values: *align(64) const [16][2]V) void {
+    if (simd.lanes != 16) {
+        for (rows, values[0..rows.len]) |row, *halves| row.block(b, @ptrCast(halves));
+        return;
+    }
     const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
-    return @bitCast(@max(@as(@Vector(16, u32), @bitCast(a)) & magnitude, @as(@Vector(16, u32), @bitCast(b)) & magnitude));
+    var magnitudes: [16]V = undefined;
+    for (&magnitudes, values) |*larger, halves| {
+        const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
+        larger.* = @bitCast(@max(bits[0] & magnitude, bits[1] & magnitude));
+    }
+    const largest = transpose.largestOfRows(&magnitudes);
+    const scales = largest / @as(V, @splat(127));
+    const is_large = @as(@Vector(16, u32), @bitCast(largest)) >= @as(@Vector(16, u32), @splat(0x7f800000));
+    const is_small = scales < @as(V, @splat(std.math.floatMin(f32)));
+    const odd = @as(u16, @bitCast(is_large)) | @as(u16, @bitCast(is_small));
+    const scale: [16]f32 = scales;
+    const inverse: [16]f32 = @as(V, @splat(1)) / scales;
+    for (rows, values[0..rows.len], 0..) |row, *halves, i| {
+        if (odd >> @intCast(i) & 1 != 0) row.block(b, @ptrCast(halves)) else row.evenBlock(b, scale[i], inverse[i], halves);
+    }
 }
-
-/// The scales of one block in each of sixteen rows, of the largest magnitudes: the bits of `quantizeBlock`.
-pub const Sixteen = struct {
-    scales: [16]f32,
-    inverses: [16]f32,
-    odd: u16,
-
-    pub inline fn init(largest: V) Sixteen {
-        const scales = largest / @as(V, @splat(127));
-        const is_large = @as(@Vector(16, u32), @bitCast(largest)) >= @as(@Vector(16, u32), @splat(0x7f800000));
-        const is_small = scales < @as(V, @splat(std.math.floatMin(f32)));
-        return .{
-            .scales = scales,
-            .inverses = @as(V, @splat(1)) / scales,
-            .odd = @as(u16, @bitCast(is_large)) | @as(u16, @bitCast(is_small)),
-        };
-    }
-
-    /// Writes row i's block b.
-    pub inline fn write(self: *const Sixteen, writer: Writer, b: usize, i: usize, halves: *const [2]V) void {
-        if (self.odd >> @intCast(i) & 1 != 0) return writer.block(b, @ptrCast(halves));
-        const inverse: V = @splat(self.inverses[i]);
-        const magic: V = @splat(0x1.8p23); // its low byte is 0, so that a code is the low byte of a sum
-        var bytes: [2]@Vector(16, u8) = undefined;
-        inline for (&bytes, halves) |*b16, half| b16.* = @truncate(@as(@Vector(16, u32), @bitCast(half * inverse + magic)));
-        const codes: @Vector(32, u8) = @bitCast(bytes);
-        @as(*align(1) @Vector(32, u8), @ptrCast(writer.codes + b * 32)).* = codes;
-        writer.scales[b] = self.scales[i];
-        const fours = @"llvm.x86.avx2.psad.bw"(codes ^ @as(@Vector(32, u8), @splat(0x80)), @splat(0));
-        const s: [16]i16 = @bitCast(fours);
-        writer.sums[b * 2] = s[0] + s[4] - 16 * 128;
-        writer.sums[b * 2 + 1] = s[8] + s[12] - 16 * 128;
-    }
-};
 
 extern fn @"llvm.x86.avx2.psad.bw"(@Vector(32, u8), @Vector(32, u8)) @Vector(4, u64);
 
