@@ -33,9 +33,8 @@ pub const Plan = struct {
         const row_tiles = divCeil(rows, amx.rows);
         const panels = divCeil(n, packed_weights.panel) * products;
         const pairs = divCeil(panels, 2);
-        // A thread that reads rows which it made into tiles itself finds them in its own cache. Twice as many columns read
-        // them often enough without.
-        const own_parts = if (products == 1) std.math.clamp(rows / own_rows_min, 1, threads) else 1;
+        // A thread that reads rows which it made into tiles itself finds them in its own cache.
+        const own_parts = std.math.clamp(rows / own_rows_min, 1, threads);
         // Every group of a part reads its activations, so groups are as wide as leaves two for each thread.
         const group_pairs = widest(pairs * own_parts / (2 * threads), products);
         // Where columns are too few rows are shared out anyhow; every part unpacks the weights again.
