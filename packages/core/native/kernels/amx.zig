@@ -61,7 +61,7 @@ pub inline fn load(comptime tile: u3, from: [*]const u8, stride: usize) void {
     loadBy("tileloadd", tile, from, stride);
 }
 
-/// The same of rows that stay in the second cache: they take no place in the first one.
+/// The same with the hint that the rows are better left in the second cache, and the first one to others.
 pub inline fn loadPast(comptime tile: u3, from: [*]const u8, stride: usize) void {
     loadBy("tileloaddt1", tile, from, stride);
 }

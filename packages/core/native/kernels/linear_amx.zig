@@ -169,7 +169,10 @@ const Task = struct {
         var first: usize = 0;
         while (first < task.plan.steps) : (first += block_steps) {
             const steps = @min(block_steps, task.plan.steps - first);
-            var rows_ahead = task.rowsAhead(if (first + steps < task.plan.steps) first + steps else 0);
+            // Behind the last block comes the first one, for the next group of these rows.
+            const next = if (first + steps < task.plan.steps) first + steps else 0;
+            const pairs = divCeil(task.panels.end - task.panels.start, 2);
+            var rows_ahead = task.rowsAhead(next, pairs * divCeil(task.tiles.end - task.tiles.start, 2) * steps);
             var p = task.panels.start;
             while (p < task.panels.end) : (p += 2) switch (@as(usize, @min(2, task.panels.end - p))) {
                 inline 1, 2 => |panels| {
@@ -205,11 +208,15 @@ const Task = struct {
         };
     }
 
-    /// The activations of the task in the block of steps from `first` on.
-    fn rowsAhead(task: *const Task, first: usize) RowsAhead {
-        const pairs = divCeil(task.panels.end - task.panels.start, 2);
-        const pair_lines = 2 * amx.tile_bytes / 64;
-        return .{ .at = task.rows + task.plan.rowTile(first, task.tiles.start), .fours = divCeil(pair_lines, 4 * pairs) };
+    /// The activations of the task in the block of steps from `first` on, to be asked for in `calls` parts.
+    fn rowsAhead(task: *const Task, first: usize, calls: usize) RowsAhead {
+        const steps = @min(block_steps, task.plan.steps - first);
+        const lines = (task.tiles.end - task.tiles.start) * steps * amx.tile_bytes / RowsAhead.line;
+        return .{
+            .at = task.rows + task.plan.rowTile(first, task.tiles.start),
+            .left = lines,
+            .part = divCeil(lines, calls),
+        };
     }
 
     /// The bias of each column, zeros where there is none.
@@ -314,14 +321,17 @@ const Ahead = struct {
 /// one for the first time: every pair of panels asks for its part, step by step.
 const RowsAhead = struct {
     at: [*]const u8,
-    /// Lines of a step.
-    fours: usize,
+    /// Lines that are not asked for yet, and those of one step.
+    left: usize,
+    part: usize,
+
+    const line = 64;
 
     inline fn ask(self: *RowsAhead) void {
-        for (0..self.fours) |_| {
-            inline for (0..4) |line| @prefetch(self.at + line * 64, .{ .locality = 2 });
-            self.at += 4 * 64;
-        }
+        const count = @min(self.part, self.left);
+        for (0..count) |i| @prefetch(self.at + i * line, .{ .locality = 2 });
+        self.at += count * line;
+        self.left -= count;
     }
 };
 

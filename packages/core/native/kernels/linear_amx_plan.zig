@@ -125,8 +125,10 @@ pub const Queue = struct {
 
 test "every group of every part is taken once, by whichever threads there are" {
     const gpa = std.testing.allocator;
-    for ([_]usize{ 1, 2, 3, 8 }) |threads| for ([_]usize{ 64, 300, 512, 1090 }) |rows| for ([_]usize{ 17, 1024 }) |n| {
-        const plan: Plan = .init(rows, n, 64, 1, threads);
+    const sizes = [_][2]usize{ .{ 17, 1 }, .{ 1024, 1 }, .{ 1024, 2 } };
+    for ([_]usize{ 1, 2, 3, 8 }) |threads| for ([_]usize{ 64, 300, 512, 1090 }) |rows| for (sizes) |size| {
+        const n, const products = size;
+        const plan: Plan = .init(rows, n, 64, products, threads);
         const counters = try gpa.alignedAlloc(u8, .@"64", Queue.bytes(plan));
         defer gpa.free(counters);
         Queue.clear(counters.ptr, &plan);

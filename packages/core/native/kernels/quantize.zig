@@ -107,15 +107,18 @@ pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) 
     return scale;
 }
 
-/// Quantises block b of up to sixteen rows: the bits of `Writer.block`. Where vectors have 16 lanes all scales come out of one
-/// division.
+/// Quantises block b of up to sixteen rows: the bits of `Writer.block`. With AVX-512 all scales come out of one division, where
+/// there are several.
 pub fn blockOfRows(rows: []const Writer, b: usize, values: *align(64) const [16][2]V) void {
-    if (simd.lanes != 16) {
+    std.debug.assert(rows.len <= 16);
+    if (!simd.avx512.available or rows.len <= 4) {
         for (rows, values[0..rows.len]) |row, *halves| row.block(b, @ptrCast(halves));
-        return;
-    }
+    } else blocksAtOnce(rows, b, values);
+}
+
+fn blocksAtOnce(rows: []const Writer, b: usize, values: *align(64) const [16][2]V) void {
     const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
-    var magnitudes: [16]V = undefined;
+    var magnitudes: [16]V = undefined; // of idle rows whatever is there: no loop of unknown length
     for (&magnitudes, values) |*larger, halves| {
         const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
         larger.* = @bitCast(@max(bits[0] & magnitude, bits[1] & magnitude));
@@ -235,5 +238,35 @@ test "quantize_rows equals the oracle" {
                 }
             }
         }
+    };
+}
+
+test "blockOfRows gives the bits of its blocks one by one" {
+    const k = 64;
+    var prng = std.Random.DefaultPrng.init(6);
+    const random = prng.random();
+    for (0..17) |count| for (0..40) |_| {
+        var values: [16][32]f32 align(64) = @splat(@splat(std.math.nan(f32)));
+        for (values[0..count]) |*row| {
+            const size: f32 = switch (random.uintLessThan(u8, 6)) {
+                0 => 0,
+                1 => 1e-40, // the scale is subnormal
+                2 => 1e30,
+                else => 1,
+            };
+            for (row) |*x| x.* = random.floatNorm(f32) * size;
+            if (random.uintLessThan(u8, 6) == 0) row[random.uintLessThan(u8, 32)] = std.math.inf(f32);
+            if (random.uintLessThan(u8, 6) == 0) row[random.uintLessThan(u8, 32)] = std.math.nan(f32);
+            if (random.uintLessThan(u8, 6) == 0) for (row, 0..) |*x, i| {
+                x.* = @as(f32, @floatFromInt(i)) + 0.5; // ties, with 127 as the largest
+                row[31] = 127;
+            };
+        }
+        var memory: [2][16][abi.q8aRowBytes(k)]u8 align(64) = @splat(@splat(@splat(0x55)));
+        var rows: [16]Writer = undefined;
+        for (&rows, &memory[0]) |*row, *base| row.* = Writer.init(base, k).from(1);
+        blockOfRows(rows[0..count], 0, @ptrCast(&values));
+        for (values[0..count], memory[1][0..count]) |*row, *base| Writer.init(base, k).block(1, row);
+        try std.testing.expectEqualSlices(u8, std.mem.asBytes(&memory[1]), std.mem.asBytes(&memory[0]));
     };
 }
