@@ -89,11 +89,16 @@ pub const View = struct {
         }
     }
 
+    /// The token of the tile, and the query head, of row r.
+    fn placeOf(v: *const View, r: usize) [2]usize {
+        const token = r / v.group;
+        return .{ token, v.head * v.group + r - token * v.group };
+    }
+
     /// Where row r of q or of the output, f32, lies; `first` is the tile's first token. Asks for the row of a token that
     /// comes soon: no hardware sees rows of tokens coming, which lie far apart.
     fn rowOf(v: *const View, desc: *const abi.TensorDesc, first: usize, r: usize) views.Cursor(false) {
-        const token = r / v.group;
-        const head = v.head * v.group + r - token * v.group;
+        const token, const head = v.placeOf(r);
         const apart = desc.strides[0] * @sizeOf(f32);
         const offset = @as(i64, @intCast(first + token)) * apart + @as(i64, @intCast(head)) * desc.strides[1] * @sizeOf(f32);
         const address: usize = @intCast(@as(i64, @intCast(desc.data)) + offset);
@@ -116,12 +121,9 @@ pub const View = struct {
 
     /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
-        for (0..v.rows()) |r| {
-            const acc = s.acc + r * width;
-            if (rotated) hadamard.rotate(acc, v.head_dim);
-            if (!quantize.isWanted(out)) v.storeRow(acc, s.inverse(r), out, first, r);
-        }
-        if (quantize.isWanted(out)) v.quantizeRows(s, width, out, first);
+        if (rotated) for (0..v.rows()) |r| hadamard.rotate(s.acc + r * width, v.head_dim);
+        if (quantize.isWanted(out)) return v.quantizeRows(s, width, out, first);
+        for (0..v.rows()) |r| v.storeRow(s.acc + r * width, s.inverse(r), out, first, r);
     }
 
     fn storeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
@@ -141,8 +143,7 @@ pub const View = struct {
             var inverses: [16]f32 = undefined;
             for (writers[0..count], inverses[0..count], r..) |*writer, *inverse, row| {
                 inverse.* = s.inverse(row);
-                const token = row / v.group;
-                const head = v.head * v.group + row - token * v.group;
+                const token, const head = v.placeOf(row);
                 writer.* = quantize.Writer.row(out, first + token, views.dim(out, 1)).from(head * blocks);
             }
             for (0..blocks) |b| {

@@ -169,10 +169,7 @@ const Task = struct {
         var first: usize = 0;
         while (first < task.plan.steps) : (first += block_steps) {
             const steps = @min(block_steps, task.plan.steps - first);
-            // Behind the last block comes the first one, for the next group of these rows.
-            const next = if (first + steps < task.plan.steps) first + steps else 0;
-            const pairs = divCeil(task.panels.end - task.panels.start, 2);
-            var rows_ahead = task.rowsAhead(next, pairs * divCeil(task.tiles.end - task.tiles.start, 2) * steps);
+            var rows_ahead = task.rowsAhead(first, steps);
             var p = task.panels.start;
             while (p < task.panels.end) : (p += 2) switch (@as(usize, @min(2, task.panels.end - p))) {
                 inline 1, 2 => |panels| {
@@ -180,13 +177,13 @@ const Task = struct {
                         const tile: [*]align(64) u8 = @alignCast(task.weights + i * amx.tile_bytes);
                         unpack.unpackPanel(kind, task.products.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
                     }
-                    var ahead: Ahead = if (p + panels < task.panels.end)
+                    var weights_ahead: WeightsAhead = if (p + panels < task.panels.end)
                         task.weightsAhead(kind, p + panels, first)
                     else if (first + steps < task.plan.steps)
                         task.weightsAhead(kind, task.panels.start, first + steps)
                     else
                         .{};
-                    task.multiply(panels, first, steps, p, &ahead, &rows_ahead);
+                    task.multiply(panels, first, steps, p, &weights_ahead, &rows_ahead);
                 },
                 else => unreachable,
             };
@@ -194,29 +191,27 @@ const Task = struct {
         if (task.products.pair) |pair| task.gate(pair);
     }
 
+    fn rowPairs(task: *const Task) usize {
+        return divCeil(task.tiles.end - task.tiles.start, 2);
+    }
+
     /// Weights of a pair of panels, from step `first` on.
-    fn weightsAhead(task: *const Task, comptime kind: Kind, p: usize, first: usize) Ahead {
+    fn weightsAhead(task: *const Task, comptime kind: Kind, p: usize, first: usize) WeightsAhead {
         const f = comptime packed_weights.form(kind);
         const start = f.superAt(first) / 64 * 64;
         const end = f.blockAt(@min(first + block_steps, task.plan.steps));
-        const parts = divCeil(task.tiles.end - task.tiles.start, 2);
-        return .{
-            .panels = .{ task.products.panelAt(p), task.products.panelAt(@min(p + 1, task.panels.end - 1)) },
-            .at = start,
-            .end = end,
-            .part = std.mem.alignForward(usize, divCeil(end - start, parts), 64),
-        };
+        const panels = [2][*]const u8{ task.products.panelAt(p), task.products.panelAt(@min(p + 1, task.panels.end - 1)) };
+        return .init(panels, start, end, task.rowPairs());
     }
 
-    /// The activations of the task in the block of steps from `first` on, to be asked for in `calls` parts.
-    fn rowsAhead(task: *const Task, first: usize, calls: usize) RowsAhead {
-        const steps = @min(block_steps, task.plan.steps - first);
-        const lines = (task.tiles.end - task.tiles.start) * steps * amx.tile_bytes / RowsAhead.line;
-        return .{
-            .at = task.rows + task.plan.rowTile(first, task.tiles.start),
-            .left = lines,
-            .part = divCeil(lines, calls),
-        };
+    /// The activations of the block of steps that follows the one from `first` on. Behind the last block that is the first one,
+    /// for the next group of these rows.
+    fn rowsAhead(task: *const Task, first: usize, steps: usize) RowsAhead {
+        const next = if (first + steps < task.plan.steps) first + steps else 0;
+        const next_steps = @min(block_steps, task.plan.steps - next);
+        const bytes = (task.tiles.end - task.tiles.start) * next_steps * amx.tile_bytes;
+        const pairs = divCeil(task.panels.end - task.panels.start, 2);
+        return .init(.{task.rows + task.plan.rowTile(next, task.tiles.start)}, 0, bytes, pairs * task.rowPairs() * steps);
     }
 
     /// The bias of each column, zeros where there is none.
@@ -229,12 +224,20 @@ const Task = struct {
     }
 
     /// All rows of the task times `tn` panels, in a block of steps.
-    fn multiply(task: *const Task, comptime tn: usize, first: usize, steps: usize, p: usize, ahead: *Ahead, rows_ahead: *RowsAhead) void {
+    fn multiply(
+        task: *const Task,
+        comptime tn: usize,
+        first: usize,
+        steps: usize,
+        p: usize,
+        weights_ahead: *WeightsAhead,
+        rows_ahead: *RowsAhead,
+    ) void {
         var t = task.tiles.start;
         var from = task.before(first, t, p);
         inline for (0..2) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
         while (t < task.tiles.end) : (t += 2) {
-            ahead.ask();
+            weights_ahead.ask();
             const x = task.rows + task.plan.rowTile(first, t);
             if (t + 2 < task.tiles.end) from = task.before(first, t + 2, p);
             switch (@as(usize, @min(2, task.tiles.end - t))) {
@@ -304,36 +307,34 @@ const Task = struct {
     }
 };
 
-/// What is unpacked next and comes from memory: asked for in parts, so that tiles go on being loaded.
-const Ahead = struct {
-    panels: [2][*]const u8 = undefined,
-    at: usize = 0,
-    end: usize = 0,
-    part: usize = 0,
+/// What is read next and does not wait in the second cache, in streams side by side: asked for in parts, so that tiles go on
+/// being loaded.
+fn Ahead(comptime streams: usize) type {
+    return struct {
+        from: [streams][*]const u8 = undefined,
+        at: usize = 0,
+        end: usize = 0,
+        part: usize = 0,
 
-    fn ask(self: *Ahead) void {
-        const end = @min(self.end, self.at + self.part);
-        while (self.at < end) : (self.at += 64) for (self.panels) |panel| @prefetch(panel + self.at, .{ .locality = 2 });
-    }
-};
+        const line = 64;
 
-/// The activations of the next block of steps, which have left the second cache since they were last read, or come into this
-/// one for the first time: every pair of panels asks for its part, step by step.
-const RowsAhead = struct {
-    at: [*]const u8,
-    /// Lines that are not asked for yet, and those of one step.
-    left: usize,
-    part: usize,
+        /// Bytes start … end-1 of each stream, in at most so many parts.
+        fn init(from: [streams][*]const u8, start: usize, end: usize, parts: usize) @This() {
+            return .{ .from = from, .at = start, .end = end, .part = std.mem.alignForward(usize, divCeil(end - start, parts), line) };
+        }
 
-    const line = 64;
+        inline fn ask(self: *@This()) void {
+            const end = @min(self.end, self.at + self.part);
+            while (self.at < end) : (self.at += line) for (self.from) |from| @prefetch(from + self.at, .{ .locality = 2 });
+        }
+    };
+}
 
-    inline fn ask(self: *RowsAhead) void {
-        const count = @min(self.part, self.left);
-        for (0..count) |i| @prefetch(self.at + i * line, .{ .locality = 2 });
-        self.at += count * line;
-        self.left -= count;
-    }
-};
+/// Packed weights of two panels: a part for each pair of row tiles.
+const WeightsAhead = Ahead(2);
+/// Activations of the next block of steps, which have left the second cache since they were last read, or come into this one
+/// for the first time: a part for each step.
+const RowsAhead = Ahead(1);
 
 /// Where a block of tiles of sums lies; distances in bytes.
 const Sums = struct {

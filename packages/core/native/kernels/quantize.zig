@@ -60,21 +60,6 @@ pub const Writer = struct {
     pub inline fn block(self: Writer, b: usize, values: *align(4) const [32]f32) void {
         self.scales[b] = quantizeBlock(values, @ptrCast(self.codes + b * 32), self.sums[b * 2 ..][0..2]);
     }
-
-    /// The same of a block whose scale is known.
-    inline fn evenBlock(self: Writer, b: usize, scale: f32, inverse: f32, halves: *const [2]V) void {
-        const magic: V = @splat(0x1.8p23); // its low byte is 0, so that a code is the low byte of a sum
-        var bytes: [2]@Vector(16, u8) = undefined;
-        inline for (&bytes, halves) |*half_bytes, half| {
-            half_bytes.* = @truncate(@as(@Vector(16, u32), @bitCast(half * @as(V, @splat(inverse)) + magic)));
-        }
-        const codes: @Vector(32, u8) = @bitCast(bytes);
-        @as(*align(1) @Vector(32, u8), @ptrCast(self.codes + b * 32)).* = codes;
-        self.scales[b] = scale;
-        const fours = @"llvm.x86.avx2.psad.bw"(codes ^ @as(@Vector(32, u8), @splat(0x80)), @splat(0)); // code + 128
-        const sums: [16]i16 = @bitCast(fours);
-        self.sums[b * 2 ..][0..2].* = .{ sums[0] + sums[4] - 16 * 128, sums[8] + sums[12] - 16 * 128 };
-    }
 };
 
 /// Inputs: x f32 [rows, k]. Output: q8a [rows, k]. Threads share the blocks of all rows.
@@ -92,19 +77,27 @@ pub fn quantize_rows(ctx: *context.Context, cmd: *const abi.Command) callconv(.c
 
 const V = @Vector(16, f32);
 const I = @Vector(16, i32);
+const U = @Vector(16, u32);
 
 /// Codes, their sums per 16, and the scale of one block.
 pub fn quantizeBlock(x: *align(4) const [32]f32, codes: *[32]i8, sums: *[2]i16) f32 {
     const halves = [2]V{ x[0..16].*, x[16..32].* };
-    // Magnitudes compare as integers, and so NaN and infinity come out on top.
-    const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
-    const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
-    const largest = @reduce(.Max, @max(bits[0] & magnitude, bits[1] & magnitude));
+    const largest = @reduce(.Max, magnitudesOf(halves));
     const scale = @as(f32, @bitCast(largest)) / 127;
     if (largest >= 0x7f800000 or scale < std.math.floatMin(f32)) return quantizeOddBlock(halves, scale, codes, sums);
-    const inverse: V = @splat(1 / scale);
-    inline for (halves, 0..) |half, h| write(round(half * inverse), codes[h * 16 ..][0..16], &sums[h]);
+    writeEven(halves, 1 / scale, codes, sums);
     return scale;
+}
+
+/// The larger magnitudes of both halves. They compare as integers, and so NaN and infinity come out on top.
+inline fn magnitudesOf(halves: [2]V) U {
+    const magnitude: U = @splat(0x7fffffff);
+    return @max(@as(U, @bitCast(halves[0])) & magnitude, @as(U, @bitCast(halves[1])) & magnitude);
+}
+
+/// Codes and sums of a block whose scale is a normal number, by 1 / scale.
+inline fn writeEven(halves: [2]V, inverse: f32, codes: *[32]i8, sums: *[2]i16) void {
+    inline for (halves, 0..) |half, h| write(round(half * @as(V, @splat(inverse))), codes[h * 16 ..][0..16], &sums[h]);
 }
 
 /// Quantises block b of up to sixteen rows: the bits of `Writer.block`. With AVX-512 all scales come out of one division, where
@@ -117,25 +110,24 @@ pub fn blockOfRows(rows: []const Writer, b: usize, values: *align(64) const [16]
 }
 
 fn blocksAtOnce(rows: []const Writer, b: usize, values: *align(64) const [16][2]V) void {
-    const magnitude: @Vector(16, u32) = @splat(0x7fffffff);
     var magnitudes: [16]V = undefined; // of idle rows whatever is there: no loop of unknown length
-    for (&magnitudes, values) |*larger, halves| {
-        const bits = [2]@Vector(16, u32){ @bitCast(halves[0]), @bitCast(halves[1]) };
-        larger.* = @bitCast(@max(bits[0] & magnitude, bits[1] & magnitude));
-    }
+    for (&magnitudes, values) |*larger, halves| larger.* = @bitCast(magnitudesOf(halves));
     const largest = transpose.largestOfRows(&magnitudes);
     const scales = largest / @as(V, @splat(127));
-    const is_large = @as(@Vector(16, u32), @bitCast(largest)) >= @as(@Vector(16, u32), @splat(0x7f800000));
+    const is_large = @as(U, @bitCast(largest)) >= @as(U, @splat(0x7f800000));
     const is_small = scales < @as(V, @splat(std.math.floatMin(f32)));
     const odd = @as(u16, @bitCast(is_large)) | @as(u16, @bitCast(is_small));
     const scale: [16]f32 = scales;
     const inverse: [16]f32 = @as(V, @splat(1)) / scales;
     for (rows, values[0..rows.len], 0..) |row, *halves, i| {
-        if (odd >> @intCast(i) & 1 != 0) row.block(b, @ptrCast(halves)) else row.evenBlock(b, scale[i], inverse[i], halves);
+        if (odd >> @intCast(i) & 1 != 0) {
+            row.block(b, @ptrCast(halves));
+        } else {
+            row.scales[b] = scale[i];
+            writeEven(halves.*, inverse[i], @ptrCast(row.codes + b * 32), row.sums[b * 2 ..][0..2]);
+        }
     }
 }
-
-extern fn @"llvm.x86.avx2.psad.bw"(@Vector(32, u8), @Vector(32, u8)) @Vector(4, u64);
 
 /// Blocks with a NaN or an infinity, zeros, and those whose scale is subnormal: its inverse would be no number.
 noinline fn quantizeOddBlock(halves: [2]V, scale: f32, codes: *[32]i8, sums: *[2]i16) f32 {
