@@ -12,7 +12,7 @@ import { amxLevel } from "../../tools/testing/x86_levels.ts";
 
 const ROWS_MIN = 64;
 const amx = await amxLevel();
-const skip = amx === undefined ? "needs AVX-512 with VNNI, BF16 and VBMI" : false;
+const skip = amx === undefined ? "needs AVX-512 with VNNI, BF16, VBMI and VBMI2" : false;
 
 type Run = Partial<LoadOptions> & { path?: string; level?: string; threads?: number; activations?: "i8" | "f32" };
 

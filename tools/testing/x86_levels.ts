@@ -28,7 +28,7 @@ export async function amxLevel(): Promise<TestedLevel | undefined> {
 }
 
 function lacksOnlyAmx({ levels, features }: DeviceInfo): boolean {
-  const base = ["avx512vnni", "avx512bf16", "avx512vbmi"];
+  const base = ["avx512vnni", "avx512bf16", "avx512vbmi", "avx512vbmi2"];
   return Deno.build.os === "linux" && !levels.includes("amx") && base.every((name) => features.includes(name));
 }
 

@@ -24,6 +24,7 @@ pub const Features = struct {
     avx512vnni: bool = false,
     avx512bf16: bool = false,
     avx512vbmi: bool = false,
+    avx512vbmi2: bool = false,
     /// The system saves the tiles, which AMX counts for nothing without.
     tiles: bool = false,
     amx_int8: bool = false,
@@ -43,7 +44,7 @@ pub const Features = struct {
             },
         }
         if (level != .amx) return null;
-        if (!(self.avx512bf16 and self.avx512vbmi)) return "this CPU lacks AVX-512 BF16 and VBMI";
+        if (!(self.avx512bf16 and self.avx512vbmi and self.avx512vbmi2)) return "this CPU lacks AVX-512 BF16, VBMI and VBMI2";
         return if (self.tiles and self.amx_int8 and self.amx_bf16) null else "this CPU lacks AMX";
     }
 };
@@ -104,6 +105,7 @@ pub fn detect() Features {
     features.avx512vnni = features.avx512 and bit(extended.c, 11);
     features.avx512bf16 = features.avx512 and bit(extended1.a, 5);
     features.avx512vbmi = features.avx512 and bit(extended.c, 1);
+    features.avx512vbmi2 = features.avx512 and bit(extended.c, 6);
     features.tiles = state & 0x60000 == 0x60000 and bit(extended.d, 24);
     features.amx_int8 = features.tiles and bit(extended.d, 25);
     features.amx_bf16 = features.tiles and bit(extended.d, 22);

@@ -30,7 +30,7 @@ pub const Level = struct {
 const avx2: []const Feature = &.{ .avx2, .fma, .f16c };
 const avx512: []const Feature = &.{ .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512vnni };
 /// What all CPUs with AMX have beside it.
-const amx_base: []const Feature = &.{ .avx512vnni, .avx512bf16, .avx512vbmi };
+const amx_base: []const Feature = &.{ .avx512vnni, .avx512bf16, .avx512vbmi, .avx512vbmi2 };
 
 /// From the lowest to the highest. AVX-512 VNNI is named by features, not as znver4, to run from Cascade Lake on.
 pub const x86_levels = [_]Level{

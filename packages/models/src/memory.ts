@@ -62,8 +62,11 @@ export function estimateMemory(
   // attention's result, or gate, up and their product.
   const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;
   const perToken = 3 * hiddenSize + Math.max(heads + numAttentionHeads * headDim, 3 * intermediateSize);
-  // As attention_i8_page.zig has it.
-  const attended = backend.activations === "i8" ? numKeyValueHeads * context * (2 * headDim + 16) : 0;
+  // As attention_i8.zig and attention_i8_page.zig have it: each thread has the pages of a head of its own, and all those of
+  // the heads that do not go round.
+  const shared = numKeyValueHeads % backend.threads;
+  const attendedHeads = (numKeyValueHeads > shared ? backend.threads : 0) + shared;
+  const attended = backend.activations === "i8" ? attendedHeads * context * (2 * headDim + headDim / 16 + 12) : 0;
   const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + attended + vocabSize * 8;
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }

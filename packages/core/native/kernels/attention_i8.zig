@@ -1,5 +1,5 @@
-//! Attention of many queries in int8: pages of the cache are brought into int8 once, in a first phase; then tiles of query
-//! rows pass over them. See attention_i8_page.zig for the pages, attention_i8_weights.zig for what is calculated with them,
+//! Attention of many queries in int8: pages of a head of the cache are brought into int8 once; then tiles of query rows
+//! pass over them. See attention_i8_page.zig for the pages, attention_i8_weights.zig for what is calculated with them,
 //! attention_i8_dot.zig and attention_i8_amx.zig for the products.
 //!
 //! A row's bits depend on the row, its keys and values, and on their stretches, merged in order: neither on the tile, nor on
@@ -75,18 +75,34 @@ const Plan = struct {
         };
     }
 
+    /// Floats of the pages of one head.
     fn pageFloats(p: *const Plan) usize {
         // Saturating: nothing bounds what a page table claims but that no memory is as large.
-        return p.kv_heads *| (p.referenceFloats() +| p.stretches() *| p.shape.floats());
+        return p.referenceFloats() +| p.stretches() *| p.shape.floats();
     }
 
-    /// Floats of the references of one head.
     fn referenceFloats(p: *const Plan) usize {
         return p.pages *| p.shape.width;
     }
 
     fn stretches(p: *const Plan) usize {
         return std.math.divCeil(usize, p.pages, p.shape.pages) catch unreachable;
+    }
+
+    /// Tiles of query rows of one head.
+    fn tiles(p: *const Plan) usize {
+        return std.math.divCeil(usize, p.tokens, p.tile_tokens) catch unreachable;
+    }
+
+    /// Heads 0 … whole-1 are each one share's alone: it makes their pages, which its second cache then holds, and passes over
+    /// them. Of the others, too few to go round, all shares make the pages.
+    fn wholeHeads(p: *const Plan, threads: u32) usize {
+        return p.kv_heads - p.kv_heads % threads;
+    }
+
+    /// Heads whose pages are there at one time.
+    fn heads(p: *const Plan, threads: u32) usize {
+        return @min(threads, p.wholeHeads(threads)) + p.kv_heads % threads; // none is whole where threads are more
     }
 
     fn threadFloats(p: *const Plan) usize {
@@ -130,7 +146,7 @@ pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
 
 pub fn workspaceOf(comptime Products: type, cmd: *const abi.Command, threads: u32) u64 {
     const p: Plan = .init(Products, cmd);
-    return (p.pageFloats() +| threads * p.threadFloats()) *| @sizeOf(f32);
+    return (p.heads(threads) *| p.pageFloats() +| threads * p.threadFloats()) *| @sizeOf(f32);
 }
 
 inline fn onTiles(cmd: *const abi.Command) bool {
@@ -151,8 +167,7 @@ const Tile = struct {
     view: View,
     rows: usize,
     softcap: f32,
-    /// All references [pages][kv_heads][W] and stretches [stretches][kv_heads]: memory beyond those that are seen is never
-    /// touched.
+    /// References [pages][W] and stretches of the head: memory beyond those that are seen is never touched.
     references: [*]f32,
     stretches: [*]f32,
     // Scratch; Plan.parts has the sizes.
@@ -176,22 +191,27 @@ const Tile = struct {
     high: [*]u32,
     total: State,
 
-    fn init(plan: Plan, pages: [*]f32, memory: [*]f32) Tile {
+    fn init(plan: Plan, memory: [*]f32) Tile {
         var t: Tile = undefined;
         t.plan = plan;
-        t.references = pages;
-        t.stretches = pages + plan.kv_heads * plan.referenceFloats();
         t.total = .at(view_zig.place(&t, scratch_fields, plan.parts(), memory), plan.tile_rows);
         return t;
     }
 
-    fn referenceOf(t: *const Tile, head: usize, page: usize) [*]f32 {
-        return t.references + (page * t.plan.kv_heads + head) * t.plan.shape.width;
+    /// Turns to a head, whose pages are or will be in `pages`.
+    fn turnTo(t: *Tile, head: usize, pages: [*]f32) void {
+        t.view.head = head;
+        t.references = pages;
+        t.stretches = pages + t.plan.referenceFloats();
     }
 
-    fn stretchOf(t: *const Tile, head: usize, page: usize) Stretch {
+    fn referenceOf(t: *const Tile, page: usize) [*]f32 {
+        return t.references + page * t.plan.shape.width;
+    }
+
+    fn stretchOf(t: *const Tile, page: usize) Stretch {
         const s = t.plan.shape;
-        return .at(s, t.stretches + (page / s.pages * t.plan.kv_heads + head) * s.floats());
+        return .at(s, t.stretches + page / s.pages * s.floats());
     }
 
     /// Takes on the query rows of tokens first … first+count-1.
@@ -247,11 +267,9 @@ const Tile = struct {
         while (page < end) {
             const start = page - page % s.pages;
             const last = @min(end, start + batch);
-            const apart = t.plan.kv_heads * s.width;
             const turned = turnedStride(t.rows);
             const commons = t.commons + (page - start) * stride;
-            const references = t.referenceOf(t.view.head, page);
-            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, references, apart, t.turned, turned, commons, stride);
+            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, t.referenceOf(page), s.width, t.turned, turned, commons, stride);
             page = start;
             while (page < last) : (page += s.pages) t.runStretch(Products, page, t.commons + (page - start) * stride);
             page = last;
@@ -260,7 +278,7 @@ const Tile = struct {
 
     fn runStretch(t: *const Tile, comptime Products: type, page: usize, commons: [*]const f32) void {
         const s = t.plan.shape;
-        const stretch = t.stretchOf(t.view.head, page);
+        const stretch = t.stretchOf(page);
         t.view.look(page * s.page_size, s.pages * s.page_size, t.low, t.high);
         const all: float.Rows = .{
             .stretch = stretch,
@@ -291,7 +309,8 @@ const Tile = struct {
     }
 };
 
-/// A command that `applies` said yes to, in two phases: pages, then tiles.
+/// A command that `applies` said yes to: in a first phase whole heads, and the pages of the others; in a second, where there
+/// are others, their tiles.
 pub fn run(ctx: *Context, cmd: *const abi.Command) void {
     if (onTiles(cmd)) runWith(tiles, ctx, cmd) else runWith(dots, ctx, cmd);
 }
@@ -306,44 +325,58 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
     if (!k.mapped(least, view.position + view.tokens)) return ctx.fail(kv.not_mapped);
     std.debug.assert(ctx.scratch.len >= workspaceOf(Products, cmd, ctx.threads));
     const plan: Plan = .init(Products, cmd);
+    const page_floats = plan.pageFloats();
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
-    var tile: Tile = .init(plan, scratch, scratch + plan.pageFloats() + ctx.thread * plan.threadFloats());
+    var tile: Tile = .init(plan, scratch + plan.heads(ctx.threads) * page_floats + ctx.thread * plan.threadFloats());
     tile.softcap = cmd.floats[1] * i8_page.log2e;
-    tile.view = view;
-    if (ctx.phase == 0) return makePages(ctx, &tile, k, v, Products.key_zero);
-    const count = (plan.tokens + plan.tile_tokens - 1) / plan.tile_tokens;
+    const maker: i8_page.Maker = .{ .shape = plan.shape, .k = k, .v = v, .key_zero = Products.key_zero, .rows = tile.some_rows };
+    const first = view.firstPage();
+    const pages = view.lastPage() + 1 - first;
+    const whole = plan.wholeHeads(ctx.threads);
+    const rest = plan.kv_heads - whole;
+    const rest_pages = scratch + (plan.heads(ctx.threads) - rest) * page_floats;
     Products.begin();
     defer Products.end();
+    if (ctx.phase == 0) {
+        // Neighbours, so that two shares rarely write to one line of the output.
+        const own = ctx.range(whole, 1);
+        for (own.start..own.end) |head| {
+            tile.view = view;
+            tile.turnTo(head, scratch + ctx.thread * page_floats);
+            for (0..pages) |i| makePage(&tile, &maker, first + i, 1);
+            for (0..plan.tiles()) |i| runTile(Products, &tile, cmd, &view, i);
+        }
+    }
+    if (rest == 0) return;
+    const per_head = if (ctx.phase == 0) pages else plan.tiles();
     while (true) {
         const task = ctx.take();
-        if (task >= count * plan.kv_heads) return;
-        // The last tokens see most keys: longest tasks first. A head's pages stay in the second cache.
-        const start = (count - 1 - task % count) * plan.tile_tokens;
-        tile.view.head = task / count;
-        tile.view.position = view.position + start;
-        tile.view.tokens = @min(plan.tokens - start, plan.tile_tokens);
-        tile.rows = tile.view.rows();
-        tile.begin(&cmd.inputs[0], start, cmd.floats[0] * i8_page.log2e);
-        tile.run(Products);
-        tile.view.finish(tile.total, plan.shape.width, true, &cmd.outputs[0], start);
+        if (task >= rest * per_head) return if (ctx.phase == 0) ctx.again();
+        const head = task / per_head;
+        const i = task % per_head;
+        tile.view = view;
+        tile.turnTo(whole + head, rest_pages + head * page_floats);
+        // The next page of this thread, or of one of its neighbours.
+        if (ctx.phase == 0) makePage(&tile, &maker, first + i, ctx.threads) else runTile(Products, &tile, cmd, &view, i);
     }
 }
 
-/// All pages that some query sees; a task is a page of a head.
-fn makePages(ctx: *Context, t: *const Tile, k: kv.Cache, v: kv.Cache, key_zero: u8) void {
-    const s = t.plan.shape;
-    const maker: i8_page.Maker = .{ .shape = s, .k = k, .v = v, .key_zero = key_zero, .rows = t.some_rows };
-    const first = t.view.firstPage();
-    const count = t.view.lastPage() + 1 - first;
+/// Brings a page of the tile's head into int8, and asks for the one `next` pages behind it. The view is the whole command's.
+fn makePage(t: *const Tile, maker: *const i8_page.Maker, page: usize, next: usize) void {
+    if (page + next <= t.view.lastPage()) maker.ask(page + next, t.view.head);
     const end = t.view.position + t.view.tokens;
-    while (true) {
-        const task = ctx.take();
-        if (task >= count * t.plan.kv_heads) return ctx.again();
-        const head = task / count;
-        const page = first + task % count;
-        // The page of this thread's next task, or one of its neighbours.
-        if (page + ctx.threads < first + count) maker.ask(page + ctx.threads, head);
-        const live = @min(s.page_size, end - page * s.page_size);
-        maker.make(t.stretchOf(head, page), t.referenceOf(head, page), page, head, live);
-    }
+    const live = @min(maker.shape.page_size, end - page * maker.shape.page_size);
+    maker.make(t.stretchOf(page), t.referenceOf(page), page, t.view.head, live);
+}
+
+/// Passes tile i of the head over its pages; `all` is the view of the whole command. The last tokens see most keys: longest
+/// tiles first.
+fn runTile(comptime Products: type, t: *Tile, cmd: *const abi.Command, all: *const View, i: usize) void {
+    const start = (t.plan.tiles() - 1 - i) * t.plan.tile_tokens;
+    t.view.position = all.position + start;
+    t.view.tokens = @min(t.plan.tokens - start, t.plan.tile_tokens);
+    t.rows = t.view.rows();
+    t.begin(&cmd.inputs[0], start, cmd.floats[0] * i8_page.log2e);
+    t.run(Products);
+    t.view.finish(t.total, t.plan.shape.width, true, &cmd.outputs[0], start);
 }

@@ -14,6 +14,7 @@ const Rows = float.Rows;
 const Shape = i8_page.Shape;
 const F = simd.F;
 const I = simd.I;
+const U = @Vector(lanes, u32);
 const Bytes = @Vector(amx.row_bytes, u8);
 const lanes = simd.lanes;
 
@@ -84,15 +85,15 @@ fn weighRows(rows: *const Rows) void {
         const some = &peaks[j / page_keys];
         if (allSee(rows, j)) scoreBlock(rows, j, is_first, some) else scorePart(rows, j, is_first, some);
     }
+    var largest = simd.splat(-simd.inf);
+    for (first / page_keys..(to - 1) / page_keys + 1) |page| {
+        for (peaks[page][rows.count..]) |*idle| idle.* = simd.zero;
+        const commons = if (rows.softcap == 0) simd.load(rows.commonsOf(page)) else simd.zero;
+        largest = simd.maxSkipNan(largest, across(simd.maxSkipNan, peaks[page]) + commons);
+    }
+    simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
     var each: [rows_max]F = undefined;
     for (each[rows.count..]) |*idle| idle.* = simd.zero;
-    for (each[0..rows.count], 0..) |*best, m| {
-        var largest = simd.splat(-simd.inf);
-        for (first / page_keys..(to - 1) / page_keys + 1) |page| largest = simd.maxSkipNan(largest, rows.whole(m, page, peaks[page][m]));
-        best.* = largest;
-    }
-    const largest = across(simd.maxSkipNan, each);
-    simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
     j = first;
     while (j < to) : (j += block) {
         const some = &peaks[j / page_keys];
@@ -162,15 +163,15 @@ fn weighBlock(rows: *const Rows, j: usize, is_first: bool, peaks: *const [rows_m
     var to = rows.weights + j;
     for (each[0..rows.count], peaks[0..rows.count], max, commons) |*total, peak, largest, common| {
         const most = float.bound(largest - common, peak);
-        var bytes: Bytes = @splat(0);
+        var codes: [4]I = undefined;
         var sum = if (is_first) simd.zero else total.*;
         inline for (0..4) |v| {
             const weights: float.Weights = .make(simd.load(at + v * lanes) - most, inverses[v], sum);
-            bytes = withLowBytes(v, bytes, weights.codes);
+            codes[v] = weights.codes;
             sum = weights.sum;
         }
         total.* = sum;
-        to[0..64].* = bytes;
+        storeLowBytes(to, codes);
         at += keys;
         to += keys;
     }
@@ -182,35 +183,39 @@ fn weighPart(rows: *const Rows, j: usize, is_first: bool, peaks: *const [rows_ma
         const from, const to = rows.within(m, j, j + block);
         const most = rows.most(m, j / rows.shape.pageKeys(), peak);
         var sum = if (is_first) simd.zero else total.*;
-        var bytes: Bytes = @splat(0);
+        var codes: [4]I = @splat(@splat(0));
         inline for (0..4) |v| {
             const at = j + v * lanes;
             if (at >= from and at < to) {
                 const weights: float.Weights = .of(rows, m, at, most, sum);
                 sum = weights.sum;
-                bytes = withLowBytes(v, bytes, weights.codes);
+                codes[v] = weights.codes;
             }
         }
         total.* = sum;
-        rows.weights[m * rows.shape.keys + j ..][0..64].* = bytes;
+        storeLowBytes(rows.weights + m * rows.shape.keys + j, codes);
     }
 }
 
-/// Bytes with quarter v replaced by the low byte of each lane. Assembly, because the compiler takes shuffles of 64 bytes
-/// apart.
-inline fn withLowBytes(comptime v: usize, bytes: Bytes, codes: I) Bytes {
+/// Stores the low bytes of all lanes in order.
+inline fn storeLowBytes(to: [*]u8, codes: [4]I) void {
+    // Byte v of lane i is lane i of codes[v].
+    var bytes = codes[0] << @splat(24);
+    inline for (codes[1..]) |next| bytes = @as(I, @bitCast(@as(U, @bitCast(bytes)) >> @splat(8))) | next << @splat(24);
     const from = comptime blk: {
-        var index: [64]u8 = @splat(0);
-        for (0..lanes) |i| index[v * lanes + i] = 4 * i;
-        break :blk @as(Bytes, index);
+        var index: Bytes = undefined;
+        for (0..4) |v| for (0..lanes) |i| {
+            index[v * lanes + i] = 4 * i + v;
+        };
+        break :blk index;
     };
-    return asm ("vpermb %[codes], %[from], %[out] {%[mask]}"
-        : [out] "=v" (-> Bytes),
-        : [codes] "v" (codes),
+    // Assembly, because the compiler takes shuffles of 64 bytes apart.
+    const ordered = asm ("vpermb %[bytes], %[from], %[out]"
+        : [out] "=v" (-> F),
+        : [bytes] "v" (bytes),
           [from] "v" (from),
-          [mask] "^Yk" (@as(u64, 0xffff) << (v * lanes)),
-          [in] "0" (bytes),
     );
+    simd.store(@ptrCast(@alignCast(to)), ordered);
 }
 
 fn add(a: F, b: F) F {
@@ -290,31 +295,54 @@ const Product = struct {
 
     /// Columns from … to-1.
     fn run(p: *const Product, comptime kind: amx.Bytes, from: usize, to: usize) void {
+        @setEvalBranchQuota(400_000); // texts of instructions
         var c = from;
-        while (c + 64 <= to) : (c += 64) p.block(kind, 4, c);
-        while (c < to) : (c += 16) p.block(kind, 1, c);
+        inline for (.{ 8, 4, 1 }) |tiles| {
+            while (c + tiles * 16 <= to) : (c += tiles * 16) switch (p.steps) {
+                inline 1, 2 => |steps| p.rolling(kind, steps, tiles, c),
+                else => inline for (0..(tiles + 3) / 4) |i| p.block(kind, @min(4, tiles), c + i * 64),
+            };
+        }
     }
 
-    /// Tiles 0 to 3 are the sums, 4 the rows of a, 6 and 7 columns of b in turn.
+    /// Tiles of columns in turn; the rows of a stay in tiles 4 and 5, the sums are in 0 to 3. A tile's steps, and where it is
+    /// stored, lie apart, so that others are at work between them.
+    inline fn rolling(p: *const Product, comptime kind: amx.Bytes, comptime steps: usize, comptime tiles: usize, column: usize) void {
+        const behind = 2;
+        inline for (0..steps) |s| p.loadRows(4 + s, s);
+        inline for (0..tiles + behind) |i| {
+            inline for (0..steps) |s| if (i >= s and i - s < tiles) {
+                const c = i - s;
+                if (s == 0) amx.clear(c % 4);
+                p.loadColumns(6 + (i + s) % 2, s, column + c * 16);
+                amx.dotBytes(kind, c % 4, 4 + s, 6 + (i + s) % 2);
+            };
+            if (i >= behind) p.keep((i - behind) % 4, column + (i - behind) * 16);
+        }
+    }
+
+    /// Up to four tiles of columns, step by step: 0 to 3 are their sums, 4 the rows of a.
     inline fn block(p: *const Product, comptime kind: amx.Bytes, comptime tiles: usize, column: usize) void {
         inline for (0..tiles) |j| amx.clear(j);
-        for (0..p.steps - 1) |s| p.step(kind, tiles, s, column, false);
-        p.step(kind, tiles, p.steps - 1, column, true);
-    }
-
-    /// 64 bytes; in the last step a tile of sums is stored while those behind it are at work.
-    inline fn step(p: *const Product, comptime kind: amx.Bytes, comptime tiles: usize, s: usize, column: usize, comptime is_last: bool) void {
-        const behind = 2;
-        amx.load(4, p.a + s * amx.row_bytes, p.a_row);
-        inline for (0..tiles) |j| {
-            amx.load(6 + j % 2, p.b + s * 16 * p.b_row + (column + j * 16) * 4, p.b_row);
-            amx.dotBytes(kind, j, 4, 6 + j % 2);
-            if (is_last and j >= behind) p.keep(j - behind, column);
+        for (0..p.steps) |s| {
+            p.loadRows(4, s);
+            inline for (0..tiles) |j| {
+                p.loadColumns(6 + j % 2, s, column + j * 16);
+                amx.dotBytes(kind, j, 4, 6 + j % 2);
+            }
         }
-        if (is_last) inline for (tiles -| behind..tiles) |j| p.keep(j, column);
+        inline for (0..tiles) |j| p.keep(j, column + j * 16);
     }
 
-    inline fn keep(p: *const Product, comptime j: usize, column: usize) void {
-        amx.store(j, p.out + (column + j * 16) * 4, p.out_row);
+    inline fn loadRows(p: *const Product, comptime tile: u3, s: usize) void {
+        amx.load(tile, p.a + s * amx.row_bytes, p.a_row);
+    }
+
+    inline fn loadColumns(p: *const Product, comptime tile: u3, s: usize, column: usize) void {
+        amx.load(tile, p.b + s * 16 * p.b_row + column * 4, p.b_row);
+    }
+
+    inline fn keep(p: *const Product, comptime tile: u3, column: usize) void {
+        amx.store(tile, p.out + column * 4, p.out_row);
     }
 };

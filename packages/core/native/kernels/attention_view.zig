@@ -79,6 +79,13 @@ pub const View = struct {
     /// Which of `count` keys from `base` on every row sees, relative to `base`. Both bounds rise with the row.
     pub fn look(v: *const View, base: usize, count: usize, low: [*]u32, high: [*]u32) void {
         var r: usize = 0;
+        if (v.position + 1 >= base + count and v.firstKey(v.position + v.tokens - 1) <= base) {
+            while (r < v.rows()) : (r += lanes) {
+                low[r..][0..lanes].* = @splat(0);
+                high[r..][0..lanes].* = @splat(@intCast(count));
+            }
+            return;
+        }
         for (v.position..v.position + v.tokens) |last| {
             const end = @min(count, last + 1 -| base);
             for (0..v.group) |_| {
