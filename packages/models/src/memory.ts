@@ -7,7 +7,7 @@ export interface MemoryReport {
   weights: number;
   /** The KV cache at its full context; the system commits it page by page as it fills. */
   kv: number;
-  /** Activations, and the int8 form of a layer's cache that prompts attend to: an upper estimate from the dimensions. */
+  /** Activations, and the int8 pages of the heads of a layer that prompts attend to at a time: an upper estimate. */
   arena: number;
   /** Sum of the three. */
   total: number;
@@ -31,6 +31,19 @@ function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo
   if (shape.length !== 2) return shape.reduce((product, dim) => product * dim, 4);
   const isTable = name === "model.embed_tokens.weight" && !config.tieWordEmbeddings;
   return isTable ? bytes : backend.packedSize(dtype, shape[0], shape[1]).bytes;
+}
+
+/**
+ * Heads whose int8 pages are there at a time, as attention_i8.zig has it: one of each thread, and those that do not go
+ * round; on as many threads or fewer.
+ */
+function attendedHeads(kvHeads: number, threads: number): number {
+  let most = 0;
+  for (let t = 1; t <= threads; t++) {
+    const rest = kvHeads % t;
+    most = Math.max(most, (kvHeads > rest ? t : 0) + rest);
+  }
+  return most;
 }
 
 /**
@@ -62,11 +75,11 @@ export function estimateMemory(
   // attention's result, or gate, up and their product.
   const heads = (numAttentionHeads + numKeyValueHeads) * 2 * headDim;
   const perToken = 3 * hiddenSize + Math.max(heads + numAttentionHeads * headDim, 3 * intermediateSize);
-  // As attention_i8.zig and attention_i8_page.zig have it: each thread has the pages of a head of its own, and all those of
-  // the heads that do not go round.
-  const shared = numKeyValueHeads % backend.threads;
-  const attendedHeads = (numKeyValueHeads > shared ? backend.threads : 0) + shared;
-  const attended = backend.activations === "i8" ? attendedHeads * context * (2 * headDim + headDim / 16 + 12) : 0;
+  // As attention_i8_page.zig has it, with pages of 64 tokens.
+  const perKey = 2 * headDim + headDim / 16 + 12;
+  const attended = backend.activations === "i8"
+    ? attendedHeads(numKeyValueHeads, backend.threads) * context * perKey
+    : 0;
   const arena = Math.ceil(perToken * Math.min(chunk, context) * 4 * 1.3) + attended + vocabSize * 8;
   return { weights: sum, kv, arena, total: sum + kv + arena };
 }

@@ -23,10 +23,13 @@ export function contextFull({ context, contextLimit }: ContextSize): string {
   return `the context of ${context} ${context === 1 ? "token" : "tokens"} is full${larger}`;
 }
 
+/** What becomes of a message whose reply was stopped while the prompt was being read. */
+export const STOPPED_EARLY = "stopped before the reply: your message is not part of the conversation";
+
 /** What a reader should know about how the reply ended; undefined when it simply ended. */
 export function endNote(stats: Readonly<ReplyStats>, model: ContextSize): string | undefined {
   if (stats.contextFull) return `the reply ends here because ${contextFull(model)}`;
-  if (stats.stop === "aborted") return "stopped";
+  if (stats.stop === "aborted") return stats.generatedTokens > 0 ? "stopped" : STOPPED_EARLY;
   if (stats.stop === "length") return `the reply ends here because of max_tokens (${stats.generatedTokens})`;
   return undefined;
 }

@@ -8,7 +8,7 @@ import { ProgressBar } from "../terminal/progress.ts";
 import { type Style, styleFor } from "../terminal/style.ts";
 import { WordWrapper } from "../terminal/word_wrap.ts";
 import { type ChatSwitches, type CommandContext, completeCommand, messageOf, runCommand } from "./commands.ts";
-import { endNote, statsLine } from "./stats_line.ts";
+import { endNote, statsLine, STOPPED_EARLY } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
 /** How long (ms) an Escape waits for the rest of a sequence. */
@@ -287,7 +287,7 @@ class TerminalChat {
     }
     if (stats === undefined || (stats.stop === "aborted" && stats.generatedTokens === 0)) {
       // Stopped while the prompt was being read: there is no speed to tell.
-      if (abort.signal.aborted) this.#print("(stopped)", this.#style.dim);
+      if (abort.signal.aborted) this.#print(`(${STOPPED_EARLY}; arrow up brings it back)`, this.#style.dim);
       return;
     }
     const note = endNote(stats, this.#talk.model);

@@ -96,12 +96,18 @@ const Plan = struct {
 
     /// Heads 0 … whole-1 are each one share's alone: it makes their pages, which its second cache then holds, and passes over
     /// them. Of the others, too few to go round, all shares make the pages.
-    fn wholeHeads(p: *const Plan, threads: u32) usize {
+    fn wholeHeads(p: *const Plan, threads: usize) usize {
         return p.kv_heads - p.kv_heads % threads;
     }
 
-    /// Heads whose pages are there at one time.
-    fn heads(p: *const Plan, threads: u32) usize {
+    /// The i-th of them to be taken: heads that are at work together lie far apart, so that no two shares write to one line
+    /// of the output.
+    fn wholeHead(p: *const Plan, i: usize, threads: usize) usize {
+        return i % threads * (p.wholeHeads(threads) / threads) + i / threads;
+    }
+
+    /// Heads whose pages are there at one time: one of each share, and those that do not go round.
+    fn pageAreas(p: *const Plan, threads: usize) usize {
         return @min(threads, p.wholeHeads(threads)) + p.kv_heads % threads; // none is whole where threads are more
     }
 
@@ -146,7 +152,11 @@ pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
 
 pub fn workspaceOf(comptime Products: type, cmd: *const abi.Command, threads: u32) u64 {
     const p: Plan = .init(Products, cmd);
-    return (p.heads(threads) *| p.pageFloats() +| threads * p.threadFloats()) *| @sizeOf(f32);
+    var most: usize = 0;
+    for (1..threads + 1) |t| { // fewer threads may need more: eight heads go round for four, but not for three
+        most = @max(most, p.pageAreas(t) *| p.pageFloats() +| t * p.threadFloats());
+    }
+    return most *| @sizeOf(f32);
 }
 
 inline fn onTiles(cmd: *const abi.Command) bool {
@@ -327,37 +337,36 @@ pub fn runWith(comptime Products: type, ctx: *Context, cmd: *const abi.Command) 
     const plan: Plan = .init(Products, cmd);
     const page_floats = plan.pageFloats();
     const scratch: [*]f32 = @ptrCast(ctx.scratch.ptr);
-    var tile: Tile = .init(plan, scratch + plan.heads(ctx.threads) * page_floats + ctx.thread * plan.threadFloats());
+    var tile: Tile = .init(plan, scratch + plan.pageAreas(ctx.threads) * page_floats + ctx.thread * plan.threadFloats());
     tile.softcap = cmd.floats[1] * i8_page.log2e;
     const maker: i8_page.Maker = .{ .shape = plan.shape, .k = k, .v = v, .key_zero = Products.key_zero, .rows = tile.some_rows };
     const first = view.firstPage();
     const pages = view.lastPage() + 1 - first;
     const whole = plan.wholeHeads(ctx.threads);
     const rest = plan.kv_heads - whole;
-    const rest_pages = scratch + (plan.heads(ctx.threads) - rest) * page_floats;
+    const own_pages = scratch + ctx.thread * page_floats;
+    const rest_pages = scratch + @min(ctx.threads, whole) * page_floats;
+    const count = plan.tiles();
     Products.begin();
     defer Products.end();
-    if (ctx.phase == 0) {
-        // Neighbours, so that two shares rarely write to one line of the output.
-        const own = ctx.range(whole, 1);
-        for (own.start..own.end) |head| {
-            tile.view = view;
-            tile.turnTo(head, scratch + ctx.thread * page_floats);
-            for (0..pages) |i| makePage(&tile, &maker, first + i, 1);
-            for (0..plan.tiles()) |i| runTile(Products, &tile, cmd, &view, i);
-        }
-    }
-    if (rest == 0) return;
-    const per_head = if (ctx.phase == 0) pages else plan.tiles();
     while (true) {
         const task = ctx.take();
-        if (task >= rest * per_head) return if (ctx.phase == 0) ctx.again();
-        const head = task / per_head;
-        const i = task % per_head;
         tile.view = view;
-        tile.turnTo(whole + head, rest_pages + head * page_floats);
-        // The next page of this thread, or of one of its neighbours.
-        if (ctx.phase == 0) makePage(&tile, &maker, first + i, ctx.threads) else runTile(Products, &tile, cmd, &view, i);
+        if (ctx.phase == 1) {
+            if (task >= rest * count) return;
+            tile.turnTo(whole + task / count, rest_pages + task / count * page_floats);
+            runTile(Products, &tile, cmd, &view, task % count);
+        } else if (task < whole) {
+            tile.turnTo(plan.wholeHead(task, ctx.threads), own_pages);
+            for (0..pages) |i| makePage(&tile, &maker, first + i, 1);
+            for (0..count) |i| runTile(Products, &tile, cmd, &view, i);
+        } else {
+            const i = task - whole;
+            if (i >= rest * pages) return if (rest > 0) ctx.again();
+            tile.turnTo(whole + i / pages, rest_pages + i / pages * page_floats);
+            // The next page of this thread, or of one of its neighbours.
+            makePage(&tile, &maker, first + i % pages, ctx.threads);
+        }
     }
 }
 

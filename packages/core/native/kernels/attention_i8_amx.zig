@@ -88,8 +88,7 @@ fn weighRows(rows: *const Rows) void {
     var largest = simd.splat(-simd.inf);
     for (first / page_keys..(to - 1) / page_keys + 1) |page| {
         for (peaks[page][rows.count..]) |*idle| idle.* = simd.zero;
-        const commons = if (rows.softcap == 0) simd.load(rows.commonsOf(page)) else simd.zero;
-        largest = simd.maxSkipNan(largest, across(simd.maxSkipNan, peaks[page]) + commons);
+        largest = simd.maxSkipNan(largest, rows.wholeOf(page, across(simd.maxSkipNan, peaks[page])));
     }
     simd.store(rows.max, @select(f32, largest == simd.splat(-simd.inf), simd.zero, largest));
     var each: [rows_max]F = undefined;
@@ -199,7 +198,7 @@ fn weighPart(rows: *const Rows, j: usize, is_first: bool, peaks: *const [rows_ma
 
 /// Stores the low bytes of all lanes in order.
 inline fn storeLowBytes(to: [*]u8, codes: [4]I) void {
-    // Byte v of lane i is lane i of codes[v].
+    // Byte v of lane i is lane i of codes[v]. Each step is one funnel shift, for which the level has VBMI2.
     var bytes = codes[0] << @splat(24);
     inline for (codes[1..]) |next| bytes = @as(I, @bitCast(@as(U, @bitCast(bytes)) >> @splat(8))) | next << @splat(24);
     const from = comptime blk: {

@@ -120,7 +120,7 @@ pub const Maker = struct {
         return lanes * s.width;
     }
 
-    /// Asks for what a page will be made of: no hardware sees the page of another head or thread coming.
+    /// Asks for what a page will be made of: hardware does not see from one page to the next.
     pub fn ask(m: *const Maker, page: usize, head: usize) void {
         inline for (.{ m.k, m.v }) |cache| {
             const line = 64;

@@ -72,7 +72,7 @@ fn exercise(case: *const Case) !f64 {
     try case.chunk(0, o.context, 1, &out);
     const whole = try out.read();
     defer allocator.free(whole);
-    for ([_][]const usize{ &.{ 32, 33 }, &.{ 45, 32, 100 } }, [_]u32{ 2, 5 }) |lengths, threads| {
+    for ([_][]const usize{ &.{ 32, 33 }, &.{ 45, 32, 100 }, &.{64} }, [_]u32{ 2, 5, 3 }) |lengths, threads| {
         @memset(out.memory, 0);
         try inChunks(case, lengths, threads, &out);
         const actual = try out.read();
@@ -95,6 +95,7 @@ test "int8 attention is near the oracle for caches of every type; its bits depen
         .{ .heads = 1, .kv_heads = 1, .head_dim = 256, .page_size = 32, .context = 70 },
         .{ .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 32, .context = 140, .window = 41, .softcap = 5 },
         .{ .heads = 2, .kv_heads = 2, .head_dim = 32, .page_size = 16, .context = 140, .window = 3 },
+        .{ .heads = 5, .kv_heads = 5, .head_dim = 32, .page_size = 64, .context = 100 }, // heads of one share, and some left
     }) |o| {
         var other = o.with(form, if (form == .q4_0) .f16 else form);
         other.int8 = true;
@@ -103,6 +104,20 @@ test "int8 attention is near the oracle for caches of every type; its bits depen
         const lost = try exercise(&case);
         try std.testing.expect(lost < bound and lost > 1e-4);
     };
+}
+
+test "scratch of int8 attention is enough for fewer threads" {
+    for (1..17) |kv_heads| {
+        const case: Case = try .init(.{ .heads = kv_heads, .kv_heads = kv_heads, .head_dim = 32, .page_size = 16, .context = 2048, .int8 = true });
+        defer case.deinit();
+        const out: testing.Tensor(f32) = try .init(&.{ case.o.context, kv_heads, case.o.head_dim }, case.o.layout);
+        defer out.deinit();
+        const cmd = case.command(0, 64, &out);
+        try std.testing.expect(integer.applies(&cmd));
+        for (1..9) |threads| for (1..threads) |fewer| {
+            try std.testing.expect(integer.workspace(&cmd, @intCast(fewer)) <= integer.workspace(&cmd, @intCast(threads)));
+        };
+    }
 }
 
 test "int8 attention of heads and pages that are no whole vectors" {

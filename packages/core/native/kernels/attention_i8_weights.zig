@@ -81,6 +81,11 @@ pub const Rows = struct {
         return scores + simd.splat(rows.common(m, page));
     }
 
+    /// The same of one score of each row, a lane per row.
+    pub inline fn wholeOf(rows: *const Rows, page: usize, scores: F) F {
+        return if (rows.softcap == 0) scores + simd.load(rows.commonsOf(page)) else scores;
+    }
+
     /// What becomes the weight 1 among row m's scores of a page, of which `peak` are the largest.
     pub inline fn most(rows: *const Rows, m: usize, page: usize, peak: F) F {
         return bound(rows.max[m] - rows.common(m, page), peak);

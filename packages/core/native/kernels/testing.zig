@@ -131,6 +131,8 @@ pub fn command(inputs: []const abi.TensorDesc, outputs: []const abi.TensorDesc) 
 /// Runs a command with exactly the scratch it asks for; in benchmarks too.
 pub fn run(kernel: context.Kernel, workspace: ?context.Workspace, cmd: *const abi.Command, threads: u32) !void {
     const bytes: usize = if (workspace) |w| @intCast(w(cmd, threads)) else 0;
+    // Programs ask for scratch once, and may run with fewer threads than that.
+    if (workspace) |w| for (1..threads) |t| if (w(cmd, @intCast(t)) > bytes) return error.FewerThreadsNeedMoreScratch;
     const gpa = if (builtin.is_test) allocator else std.heap.page_allocator;
     const scratch = try gpa.alignedAlloc(u8, .@"64", bytes);
     defer gpa.free(scratch);

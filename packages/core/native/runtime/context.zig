@@ -9,7 +9,8 @@ const std = @import("std");
 const abi = @import("abi");
 
 pub const Kernel = *const fn (ctx: *Context, cmd: *const abi.Command) callconv(.c) void;
-/// Scratch bytes that a kernel needs for a resolved command (for programs: at the largest token count).
+/// Scratch bytes that a kernel needs for a resolved command (for programs: at the largest token count) on as many threads or
+/// fewer.
 pub const Workspace = *const fn (cmd: *const abi.Command, threads: u32) callconv(.c) u64;
 
 /// What the shares of a command begin with, for threads that have time before it runs (runtime/ahead.zig); none where that is
