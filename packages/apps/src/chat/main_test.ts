@@ -289,7 +289,7 @@ describe("chat on a terminal", () => {
     await new Promise((resolve) => setTimeout(resolve, 10));
     host.type("\x03");
     await host.shows(
-      "(stopped before the reply: your message is not part of the conversation; arrow up brings it back)",
+      "(stopped: your message is not kept; arrow up brings it back)",
     );
     assertEquals(host.screen.text().includes("t/s"), false);
     program.engine.model.tokenMs = 0;

@@ -24,7 +24,7 @@ export function contextFull({ context, contextLimit }: ContextSize): string {
 }
 
 /** What becomes of a message whose reply was stopped while the prompt was being read. */
-export const STOPPED_EARLY = "stopped before the reply: your message is not part of the conversation";
+export const STOPPED_EARLY = "stopped: your message is not kept";
 
 /** What a reader should know about how the reply ended; undefined when it simply ended. */
 export function endNote(stats: Readonly<ReplyStats>, model: ContextSize): string | undefined {
