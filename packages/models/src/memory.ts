@@ -34,15 +34,12 @@ function weightBytes(backend: Backend, { dtype, shape, bytes, name }: WeightInfo
 }
 
 /**
- * Heads whose int8 pages are there at a time, as attention_i8.zig has it: one of each thread, and those that do not go
- * round; on as many threads or fewer.
+ * Heads whose int8 pages are there at a time, as attention_i8.zig has it, on as many threads or fewer: where each has two
+ * heads or more one of each thread, and those that do not go round; else all.
  */
 function attendedHeads(kvHeads: number, threads: number): number {
   let most = 0;
-  for (let t = 1; t <= threads; t++) {
-    const rest = kvHeads % t;
-    most = Math.max(most, (kvHeads > rest ? t : 0) + rest);
-  }
+  for (let t = 1; t <= threads; t++) most = Math.max(most, kvHeads < 2 * t ? kvHeads : t + kvHeads % t);
   return most;
 }
 

@@ -95,9 +95,10 @@ const Plan = struct {
     }
 
     /// Heads 0 … whole-1 are each one share's alone: it makes their pages, which its second cache then holds, and passes over
-    /// them. Of the others, too few to go round, all shares make the pages.
+    /// them. Of the others, too few to go round, all shares make the pages. With less than two for each share none is whole: a
+    /// share may be much slower than others.
     fn wholeHeads(p: *const Plan, threads: usize) usize {
-        return p.kv_heads - p.kv_heads % threads;
+        return if (p.kv_heads < 2 * threads) 0 else p.kv_heads - p.kv_heads % threads;
     }
 
     /// The i-th of them to be taken: heads that are at work together lie far apart, so that no two shares write to one line
@@ -108,7 +109,8 @@ const Plan = struct {
 
     /// Heads whose pages are there at one time: one of each share, and those that do not go round.
     fn pageAreas(p: *const Plan, threads: usize) usize {
-        return @min(threads, p.wholeHeads(threads)) + p.kv_heads % threads; // none is whole where threads are more
+        const whole = p.wholeHeads(threads);
+        return @min(threads, whole) + p.kv_heads - whole;
     }
 
     fn threadFloats(p: *const Plan) usize {
@@ -153,7 +155,7 @@ pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
 pub fn workspaceOf(comptime Products: type, cmd: *const abi.Command, threads: u32) u64 {
     const p: Plan = .init(Products, cmd);
     var most: usize = 0;
-    for (1..threads + 1) |t| { // fewer threads may need more: eight heads go round for four, but not for three
+    for (1..threads + 1) |t| { // fewer threads may need more: eight heads go round for four, not for three
         most = @max(most, p.pageAreas(t) *| p.pageFloats() +| t * p.threadFloats());
     }
     return most *| @sizeOf(f32);

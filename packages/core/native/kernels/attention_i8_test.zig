@@ -95,7 +95,7 @@ test "int8 attention is near the oracle for caches of every type; its bits depen
         .{ .heads = 1, .kv_heads = 1, .head_dim = 256, .page_size = 32, .context = 70 },
         .{ .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 32, .context = 140, .window = 41, .softcap = 5 },
         .{ .heads = 2, .kv_heads = 2, .head_dim = 32, .page_size = 16, .context = 140, .window = 3 },
-        .{ .heads = 5, .kv_heads = 5, .head_dim = 32, .page_size = 64, .context = 100 }, // heads of one share, and some left
+        .{ .heads = 8, .kv_heads = 8, .head_dim = 32, .page_size = 64, .context = 100 }, // whole heads, with three threads not all
     }) |o| {
         var other = o.with(form, if (form == .q4_0) .f16 else form);
         other.int8 = true;
