@@ -212,3 +212,30 @@ pub const State = struct {
         }
     }
 };
+
+test "look tells which keys each row sees" {
+    const count = 32;
+    const sizes = [_][2]usize{ .{ 1, 1 }, .{ 7, 3 }, .{ 16, 1 }, .{ 16, 3 } };
+    for ([_]usize{ 0, 1, 5, 40, 200 }) |window| for (sizes) |size| for ([_]usize{ 0, 30, 31, 94, 100, 127 }) |position| {
+        const tokens, const group = size;
+        const v: View = .{
+            .head = 0,
+            .group = group,
+            .head_dim = 64,
+            .position = position,
+            .tokens = tokens,
+            .window = window,
+            .page_size = 16,
+        };
+        for ([_]usize{ 0, 64, 96 }) |base| {
+            var low: [48]u32 = undefined;
+            var high: [48]u32 = undefined;
+            v.look(base, count, &low, &high);
+            for (0..v.rows()) |r| for (0..count) |j| {
+                const last = position + r / group;
+                const seen = base + j <= last and (window == 0 or base + j + window > last);
+                try std.testing.expectEqual(seen, j >= low[r] and j < high[r]);
+            };
+        }
+    };
+}

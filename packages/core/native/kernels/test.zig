@@ -10,6 +10,7 @@ test {
     _ = @import("kv_page.zig");
     _ = @import("attention_stream.zig");
     _ = @import("attention_test.zig");
+    _ = @import("attention_view.zig");
     _ = @import("attention_i8_weights.zig");
     _ = @import("attention_i8_page.zig");
     _ = @import("attention_i8_test.zig");
