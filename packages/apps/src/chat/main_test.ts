@@ -292,6 +292,9 @@ describe("chat on a terminal", () => {
       "(stopped: your message is not kept; arrow up brings it back)",
     );
     assertEquals(host.screen.text().includes("t/s"), false);
+    host.type("/stats\r");
+    await host.shows("last       stopped: your message is not kept");
+    assertMatch(host.screen.text(), /context {4}0 of \d+ tokens used/);
     program.engine.model.tokenMs = 0;
     host.type("count?\r");
     await host.shows("1 messages");
