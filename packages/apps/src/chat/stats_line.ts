@@ -9,9 +9,11 @@ export function perSecond(tokens: number, ms: number): string {
 /** `prompt 25 tokens (18 cached) 410.2 t/s · reply 42 tokens 68.9 t/s`. */
 export function statsLine(stats: Readonly<ReplyStats>): string {
   const run = stats.promptTokens - stats.cachedTokens;
+  const reply = stats.generatedTokens;
   const cached = stats.cachedTokens > 0 ? ` (${stats.cachedTokens} cached)` : "";
   return `prompt ${stats.promptTokens} tokens${cached} ${perSecond(run, stats.promptMs)} t/s · ` +
-    `reply ${stats.generatedTokens} tokens ${perSecond(stats.generatedTokens, stats.generateMs)} t/s`;
+    // The first token comes with the prompt: alone it has no speed.
+    `reply ${reply} ${reply === 1 ? "token" : "tokens"} ${perSecond(reply > 1 ? reply : 0, stats.generateMs)} t/s`;
 }
 
 /** The part of a model that a full context is about. */
