@@ -3,7 +3,7 @@ import { formatMiB, MllmError } from "@mllm/core";
 import { type SettingRow, Settings, settingsTable, unknownSetting } from "../settings.ts";
 import { nearest } from "../suggest.ts";
 import { readConversation, writeConversation } from "./conversation_file.ts";
-import { perSecond, statsLine, STOPPED_EARLY } from "./stats_line.ts";
+import { isStoppedEarly, perSecond, statsLine, STOPPED_EARLY } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
 /** Switches of the chat itself. */
@@ -170,7 +170,7 @@ function stats({ talk, print }: CommandContext): void {
   const { model, totals, conversation } = talk;
   const last = conversation.lastStats;
   const { weights, kv, arena } = model.memory;
-  const isGone = last?.stop === "aborted" && last.generatedTokens === 0; // what was read of the message counts for nothing
+  const isGone = last !== undefined && isStoppedEarly(last); // what was read of the message counts for nothing
   const used = last === undefined ? 0 : isGone ? last.cachedTokens : last.promptTokens + last.generatedTokens;
   print([
     `model      ${talk.modelName}, loaded in ${(model.loadMs / 1000).toFixed(2)} s`,

@@ -288,9 +288,7 @@ describe("chat on a terminal", () => {
     await host.shows("hello");
     await new Promise((resolve) => setTimeout(resolve, 10));
     host.type("\x03");
-    await host.shows(
-      "(stopped: your message is not kept; arrow up brings it back)",
-    );
+    await host.shows("(stopped: your message is not kept; arrow up brings it back)");
     assertEquals(host.screen.text().includes("t/s"), false);
     host.type("/stats\r");
     await host.shows("last       stopped: your message is not kept");

@@ -25,13 +25,19 @@ export function contextFull({ context, contextLimit }: ContextSize): string {
   return `the context of ${context} ${context === 1 ? "token" : "tokens"} is full${larger}`;
 }
 
-/** What becomes of a message whose reply was stopped while the prompt was being read. */
+/** Whether a reply was stopped while the prompt was being read: the conversation is then as it was before. */
+export function isStoppedEarly(stats: Readonly<ReplyStats>): boolean {
+  return stats.stop === "aborted" && stats.generatedTokens === 0;
+}
+
+/** What becomes of the message of such a reply. */
 export const STOPPED_EARLY = "stopped: your message is not kept";
 
 /** What a reader should know about how the reply ended; undefined when it simply ended. */
 export function endNote(stats: Readonly<ReplyStats>, model: ContextSize): string | undefined {
   if (stats.contextFull) return `the reply ends here because ${contextFull(model)}`;
-  if (stats.stop === "aborted") return stats.generatedTokens > 0 ? "stopped" : STOPPED_EARLY;
+  if (isStoppedEarly(stats)) return STOPPED_EARLY;
+  if (stats.stop === "aborted") return "stopped";
   if (stats.stop === "length") return `the reply ends here because of max_tokens (${stats.generatedTokens})`;
   return undefined;
 }

@@ -8,7 +8,7 @@ import { ProgressBar } from "../terminal/progress.ts";
 import { type Style, styleFor } from "../terminal/style.ts";
 import { WordWrapper } from "../terminal/word_wrap.ts";
 import { type ChatSwitches, type CommandContext, completeCommand, messageOf, runCommand } from "./commands.ts";
-import { endNote, statsLine, STOPPED_EARLY } from "./stats_line.ts";
+import { endNote, isStoppedEarly, statsLine, STOPPED_EARLY } from "./stats_line.ts";
 import type { Talk } from "./talk.ts";
 
 /** How long (ms) an Escape waits for the rest of a sequence. */
@@ -285,7 +285,7 @@ class TerminalChat {
       bar.done();
       if (!last.endsWith("\n")) stdout.write("\r\n");
     }
-    if (stats === undefined || (stats.stop === "aborted" && stats.generatedTokens === 0)) {
+    if (stats === undefined || isStoppedEarly(stats)) {
       // Stopped while the prompt was being read: there is no speed to tell.
       if (abort.signal.aborted) this.#print(`(${STOPPED_EARLY}; arrow up brings it back)`, this.#style.dim);
       return;
