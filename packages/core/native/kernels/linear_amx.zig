@@ -23,6 +23,7 @@ const Pair = @import("linear_swiglu.zig").Pair;
 
 const F = dot.F;
 const U = dot.U;
+const Range = context.Context.Range;
 const Kind = packed_weights.Kind;
 const Problem = linear.Problem;
 const Plan = plans.Plan;
@@ -106,35 +107,44 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) v
     const counters = ctx.scratch.ptr;
     const rows: [*]align(64) u8 = @alignCast(counters + Queue.bytes(plan));
     if (ctx.phase == 0) {
-        if (ctx.thread == 0) Queue.clear(counters, &plan);
-        const share = ctx.range(plan.row_tiles, 1);
-        for (share.start..share.end) |t| packRows(problem, &plan, t, rows);
+        if (ctx.thread == 0) Queue.clear(counters, &plan, ctx.threads);
+        const first = plan.rowTiles(Queue.firstPart(&plan, ctx.thread, ctx.threads));
+        const share = if (plan.parts < ctx.threads) ctx.range(plan.row_tiles, 1) else first;
+        packRows(problem, &plan, share, rows);
         return ctx.again();
     }
     const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes(plan.task_row_pairs));
     amx.configure(&amx.Config.full);
     defer amx.release();
     var queue: Queue = .init(counters, &plan, ctx.thread, ctx.threads);
-    while (queue.next()) |next| {
-        const first_panel = next.group * plan.group_pairs * 2;
-        const first_tile = next.part * plan.task_row_pairs * 2;
-        const task: Task = .{
-            .problem = problem,
-            .products = products,
-            .plan = &plan,
-            .rows = rows,
-            .weights = own,
-            .start = @ptrCast(@alignCast(own + Plan.weights_bytes)),
-            .sums = @alignCast(own + Plan.weights_bytes + plan.startBytes()),
-            .panels = .{ .start = first_panel, .end = @min(plan.panels, first_panel + plan.group_pairs * 2) },
-            .tiles = .{ .start = first_tile, .end = @min(plan.row_tiles, first_tile + plan.task_row_pairs * 2) },
-        };
-        task.run(kind);
-    }
+    while (queue.next()) |next| switch (next) {
+        .rows => |part| {
+            packRows(problem, &plan, plan.rowTiles(part), rows);
+            queue.setTiles(part);
+        },
+        .product => |product| {
+            const task: Task = .{
+                .problem = problem,
+                .products = products,
+                .plan = &plan,
+                .rows = rows,
+                .weights = own,
+                .start = @ptrCast(@alignCast(own + Plan.weights_bytes)),
+                .sums = @alignCast(own + Plan.weights_bytes + plan.startBytes()),
+                .panels = plan.groupPanels(product.group),
+                .tiles = plan.rowTiles(product.part),
+            };
+            task.run(kind);
+        },
+    };
+}
+
+fn packRows(problem: *const Problem, plan: *const Plan, tiles: Range, out: [*]align(64) u8) void {
+    for (tiles.start..tiles.end) |t| packTile(problem, plan, t, out);
 }
 
 /// 16 rows of x as tiles of bf16; rows beyond the last are zeros.
-fn packRows(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(64) u8) void {
+fn packTile(problem: *const Problem, plan: *const Plan, t: usize, out: [*]align(64) u8) void {
     const present = @min(amx.rows, problem.rows - t * amx.rows);
     var x: [amx.rows]quantize.Row = undefined;
     for (x[0..present], 0..) |*row, m| row.* = .init(problem.xRow(t * amx.rows + m), problem.k);
@@ -161,8 +171,8 @@ const Task = struct {
     weights: [*]align(64) u8,
     start: [*]align(64) f32,
     sums: [*]align(64) u8,
-    panels: context.Context.Range,
-    tiles: context.Context.Range,
+    panels: Range,
+    tiles: Range,
 
     fn run(task: *const Task, comptime kind: Kind) void {
         task.prepareStart();

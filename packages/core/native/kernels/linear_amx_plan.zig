@@ -2,14 +2,18 @@
 
 const std = @import("std");
 const amx = @import("amx.zig");
+const context = @import("context");
 const packed_weights = @import("packed.zig");
+
+const Range = context.Context.Range;
 
 /// Elements of K in a row of a tile of activations: one block of q8a.
 pub const step_k = 32;
 /// Steps before the sums go to scratch: as many as leave the weights of two panels, 32 KiB, in the first cache.
 pub const block_steps = 16;
-/// Most rows, and columns, that a thread's sums are kept for: 512 KiB.
-const task_rows_max = 512;
+/// Most rows of a task: with K = 1024 their activations and sums leave room in the second cache for what is written.
+const task_rows_max = 384;
+/// Most columns of a task.
 const task_columns_max = 256;
 /// Rows of its own that are worth a thread's unpacking the weights for itself.
 const own_rows_min = 256;
@@ -39,7 +43,7 @@ pub const Plan = struct {
         const group_pairs = widest(pairs * own_parts / (2 * threads), products);
         // Where columns are too few rows are shared out anyhow; every part unpacks the weights again.
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, widest(pairs / (2 * threads), products)));
-        const parts_most = @max(spare, own_parts, divCeil(rows, task_rows_max));
+        const parts_most = @max(spare, own_parts * divCeil(rows, own_parts * task_rows_max));
         const row_pairs = divCeil(row_tiles, 2);
         const task_row_pairs = divCeil(row_pairs, parts_most);
         return .{
@@ -60,6 +64,16 @@ pub const Plan = struct {
 
     pub fn groups(self: Plan) usize {
         return divCeil(divCeil(self.panels, 2), self.group_pairs);
+    }
+
+    pub fn groupPanels(self: Plan, group: usize) Range {
+        const first = group * self.group_pairs * 2;
+        return .{ .start = first, .end = @min(self.panels, first + self.group_pairs * 2) };
+    }
+
+    pub fn rowTiles(self: Plan, part: usize) Range {
+        const first = part * self.task_row_pairs * 2;
+        return .{ .start = first, .end = @min(self.row_tiles, first + self.task_row_pairs * 2) };
     }
 
     /// Activations as tiles: [blocks of steps][pairs of row tiles][steps][tiles of the pair].
@@ -88,64 +102,126 @@ pub const Plan = struct {
     }
 };
 
-/// Hands out the groups of each part, one after the other. A thread begins with the part whose rows it made into tiles,
-/// and then helps the others.
+/// Hands out the groups of each part, one after the other. A thread goes through the parts that begin with the one whose rows
+/// it made into tiles first, and then helps the others. The rows of a later part become tiles when a thread comes to it, so
+/// that they are in its second cache when it multiplies them.
 pub const Queue = struct {
-    /// One for each part, each in a line of the cache of its own.
-    counters: [*]align(64) u8,
+    states: []State,
     plan: *const Plan,
     part: usize,
-    finished: usize = 0,
+    passed: usize = 0,
 
-    pub const Task = struct { group: usize, part: usize };
+    /// Of a part.
+    const State = struct {
+        next_group: std.atomic.Value(u32) align(64),
+        rows: std.atomic.Value(Rows),
+
+        const Rows = enum(u8) { plain, in_work, tiles };
+    };
+
+    pub const Task = union(enum) {
+        /// The part whose rows have to become tiles; `setTiles` then.
+        rows: usize,
+        product: struct { group: usize, part: usize },
+    };
 
     pub fn bytes(plan: Plan) usize {
-        return plan.parts_most * 64;
+        return plan.parts_most * @sizeOf(State);
     }
 
-    pub fn clear(counters: [*]align(64) u8, plan: *const Plan) void {
-        @memset(counters[0..bytes(plan.*)], 0);
+    /// The part that a thread begins with: its rows are tiles before the queue is asked.
+    pub fn firstPart(plan: *const Plan, thread: usize, threads: usize) usize {
+        return thread * plan.parts / threads;
     }
 
-    pub fn init(counters: [*]align(64) u8, plan: *const Plan, thread: usize, threads: usize) Queue {
-        return .{ .counters = counters, .plan = plan, .part = thread * plan.parts / threads };
+    fn statesIn(memory: [*]align(64) u8, plan: *const Plan) []State {
+        return @as([*]State, @ptrCast(memory))[0..plan.parts];
+    }
+
+    pub fn clear(memory: [*]align(64) u8, plan: *const Plan, threads: usize) void {
+        const states = statesIn(memory, plan);
+        for (states) |*state| state.* = .{ .next_group = .init(0), .rows = .init(.plain) };
+        for (0..threads) |thread| states[firstPart(plan, thread, threads)].rows.raw = .tiles;
+    }
+
+    pub fn init(memory: [*]align(64) u8, plan: *const Plan, thread: usize, threads: usize) Queue {
+        return .{ .states = statesIn(memory, plan), .plan = plan, .part = firstPart(plan, thread, threads) };
     }
 
     pub fn next(self: *Queue) ?Task {
-        while (self.finished < self.plan.parts) {
-            const counter: *u32 = @ptrCast(@alignCast(self.counters + self.part * 64));
-            const group = @atomicRmw(u32, counter, .Add, 1, .monotonic);
-            if (group < self.plan.groups()) return .{ .group = group, .part = self.part };
-            self.finished += 1;
+        while (self.passed < self.plan.parts) {
+            const state = &self.states[self.part];
+            switch (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .acquire) orelse return .{ .rows = self.part }) {
+                .plain => unreachable,
+                .in_work => {}, // by another thread, which goes on with its products
+                .tiles => {
+                    const group = state.next_group.fetchAdd(1, .monotonic);
+                    if (group < self.plan.groups()) return .{ .product = .{ .group = group, .part = self.part } };
+                },
+            }
+            self.passed += 1;
             self.part = (self.part + 1) % self.plan.parts;
         }
         return null;
     }
+
+    pub fn setTiles(self: *Queue, part: usize) void {
+        self.states[part].rows.store(.tiles, .release);
+    }
 };
 
-test "every group of every part is taken once, by whichever threads there are" {
+test "every group of every part is taken once and its rows become tiles once, by whichever threads there are" {
     const gpa = std.testing.allocator;
     const sizes = [_][2]usize{ .{ 17, 1 }, .{ 1024, 1 }, .{ 1024, 2 } };
-    for ([_]usize{ 1, 2, 3, 8 }) |threads| for ([_]usize{ 64, 300, 512, 1090 }) |rows| for (sizes) |size| {
+    for ([_]usize{ 1, 2, 3, 8 }) |threads| for ([_]usize{ 64, 300, 512, 1090, 4096 }) |rows| for (sizes) |size| {
         const n, const products = size;
         const plan: Plan = .init(rows, n, 64, products, threads);
-        const counters = try gpa.alignedAlloc(u8, .@"64", Queue.bytes(plan));
-        defer gpa.free(counters);
-        Queue.clear(counters.ptr, &plan);
+        const memory = try gpa.alignedAlloc(u8, .@"64", Queue.bytes(plan));
+        defer gpa.free(memory);
+        Queue.clear(memory.ptr, &plan, threads);
         const taken = try gpa.alloc(u8, plan.groups() * plan.parts);
         defer gpa.free(taken);
         @memset(taken, 0);
-        const last: Queue = .init(counters.ptr, &plan, threads - 1, threads);
+        const tiles = try gpa.alloc(u8, plan.parts);
+        defer gpa.free(tiles);
+        @memset(tiles, 0);
+        for (0..threads) |thread| tiles[Queue.firstPart(&plan, thread, threads)] = 1;
+        const last: Queue = .init(memory.ptr, &plan, threads - 1, threads);
         try std.testing.expectEqual(plan.parts - divCeil(plan.parts, threads), last.part);
         try std.testing.expect((plan.parts - 1) * plan.task_row_pairs * 2 < plan.row_tiles); // the last one has rows
-        var alone: Queue = .init(counters.ptr, &plan, 0, threads); // the others come too late
-        while (alone.next()) |task| taken[task.part * plan.groups() + task.group] += 1;
+        var alone: Queue = .init(memory.ptr, &plan, 0, threads); // the others come too late
+        while (alone.next()) |task| switch (task) {
+            .rows => |part| {
+                tiles[part] += 1;
+                alone.setTiles(part);
+            },
+            .product => |product| {
+                try std.testing.expectEqual(1, tiles[product.part]);
+                taken[product.part * plan.groups() + product.group] += 1;
+            },
+        };
         for (1..threads) |thread| {
-            var late: Queue = .init(counters.ptr, &plan, thread, threads);
+            var late: Queue = .init(memory.ptr, &plan, thread, threads);
             try std.testing.expectEqual(null, late.next());
         }
         for (taken) |times| try std.testing.expectEqual(1, times);
+        for (tiles) |times| try std.testing.expectEqual(1, times);
     };
+}
+
+test "a part whose rows another thread makes into tiles is passed by, and that one multiplies it" {
+    const plan: Plan = .init(2 * task_rows_max, 1024, 64, 1, 1); // two parts for one thread
+    try std.testing.expectEqual(2, plan.parts);
+    var memory: [2 * @sizeOf(Queue.State)]u8 align(64) = undefined;
+    Queue.clear(&memory, &plan, 1);
+    var first: Queue = .init(&memory, &plan, 0, 1);
+    for (0..plan.groups()) |_| try std.testing.expectEqual(0, first.next().?.product.part);
+    try std.testing.expectEqual(Queue.Task{ .rows = 1 }, first.next());
+    var other: Queue = .init(&memory, &plan, 0, 1);
+    try std.testing.expectEqual(null, other.next());
+    first.setTiles(1);
+    for (0..plan.groups()) |_| try std.testing.expectEqual(1, first.next().?.product.part);
+    try std.testing.expectEqual(null, first.next());
 }
 
 pub fn divCeil(a: usize, b: usize) usize {

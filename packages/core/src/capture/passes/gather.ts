@@ -1,13 +1,18 @@
 /**
  * Brings the `linear` ops of one input together (q, k and v; gate and up): few rows through several of them are one job of
- * the backend's threads, which then wait for each other once.
+ * the backend's threads, which then wait for each other once. Programs of many tokens keep their order: to them a wait is
+ * nothing, and what a product made is used while the caches hold it, in an arena that need not hold all of them at once.
  * @module
  */
 import { identical } from "../../ops/call.ts";
 import { canPass, type Graph, type GraphNode } from "../graph.ts";
 
+/** Programs of more tokens stay as they are. */
+const tokensMost = 32;
+
 /** Moves each `linear` up behind the one of its input before it, if nothing between hinders; returns how many moved. */
 export function gatherLinears(graph: Graph): number {
+  if (graph.tokens.max > tokensMost) return 0;
   const { nodes } = graph;
   let moved = 0;
   for (let at = 1; at < nodes.length; at++) {
