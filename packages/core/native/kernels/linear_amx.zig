@@ -179,7 +179,8 @@ const Task = struct {
         var first: usize = 0;
         while (first < task.plan.steps) : (first += block_steps) {
             const steps = @min(block_steps, task.plan.steps - first);
-            var rows_ahead = task.rowsAhead(first, steps);
+            const asks = task.rowPairs() * steps; // for one pair of panels
+            var rows_ahead = task.rowsAhead(first, asks);
             var p = task.panels.start;
             while (p < task.panels.end) : (p += 2) switch (@as(usize, @min(2, task.panels.end - p))) {
                 inline 1, 2 => |panels| {
@@ -188,9 +189,9 @@ const Task = struct {
                         unpack.unpackPanel(kind, task.products.panelAt(p + i), first, steps, tile, panels * amx.tile_bytes);
                     }
                     var weights_ahead: WeightsAhead = if (p + panels < task.panels.end)
-                        task.weightsAhead(kind, p + panels, first)
+                        task.weightsAhead(kind, p + panels, first, asks)
                     else if (first + steps < task.plan.steps)
-                        task.weightsAhead(kind, task.panels.start, first + steps)
+                        task.weightsAhead(kind, task.panels.start, first + steps, asks)
                     else
                         .{};
                     task.multiply(panels, first, steps, p, &weights_ahead, &rows_ahead);
@@ -205,23 +206,23 @@ const Task = struct {
         return divCeil(task.tiles.end - task.tiles.start, 2);
     }
 
-    /// Weights of a pair of panels, from step `first` on.
-    fn weightsAhead(task: *const Task, comptime kind: Kind, p: usize, first: usize) WeightsAhead {
+    /// Weights of a pair of panels, from step `first` on, asked for so many times.
+    fn weightsAhead(task: *const Task, comptime kind: Kind, p: usize, first: usize, asks: usize) WeightsAhead {
         const f = comptime packed_weights.form(kind);
         const start = f.superAt(first) / 64 * 64;
         const end = f.blockAt(@min(first + block_steps, task.plan.steps));
         const panels = [2][*]const u8{ task.products.panelAt(p), task.products.panelAt(@min(p + 1, task.panels.end - 1)) };
-        return .init(panels, start, end, task.rowPairs());
+        return .init(panels, start, end, asks);
     }
 
     /// The activations of the block of steps that follows the one from `first` on. Behind the last block that is the first one,
     /// for the next group of these rows.
-    fn rowsAhead(task: *const Task, first: usize, steps: usize) RowsAhead {
-        const next = if (first + steps < task.plan.steps) first + steps else 0;
+    fn rowsAhead(task: *const Task, first: usize, asks: usize) RowsAhead {
+        const next = if (first + block_steps < task.plan.steps) first + block_steps else 0;
         const next_steps = @min(block_steps, task.plan.steps - next);
         const bytes = (task.tiles.end - task.tiles.start) * next_steps * amx.tile_bytes;
         const pairs = divCeil(task.panels.end - task.panels.start, 2);
-        return .init(.{task.rows + task.plan.rowTile(next, task.tiles.start)}, 0, bytes, pairs * task.rowPairs() * steps);
+        return .init(.{task.rows + task.plan.rowTile(next, task.tiles.start)}, 0, bytes, pairs * asks);
     }
 
     /// The bias of each column, zeros where there is none.
@@ -247,7 +248,6 @@ const Task = struct {
         var from = task.before(first, t, p);
         inline for (0..2) |i| inline for (0..tn) |j| amx.load(i * 2 + j, from.at(i, j), from.row);
         while (t < task.tiles.end) : (t += 2) {
-            weights_ahead.ask();
             const x = task.rows + task.plan.rowTile(first, t);
             if (t + 2 < task.tiles.end) from = task.before(first, t + 2, p);
             switch (@as(usize, @min(2, task.tiles.end - t))) {
@@ -256,7 +256,7 @@ const Task = struct {
                     const is_result = is_last and task.products.pair == null;
                     const is_direct = is_result and task.isWhole(tm, tn, t, p);
                     const to = if (is_direct) task.output(t, p) else task.kept(t, p);
-                    multiplyTiles(tm, tn, steps, x, task.weights, to, from, rows_ahead);
+                    multiplyTiles(tm, tn, steps, x, task.weights, to, from, weights_ahead, rows_ahead);
                     if (is_result and !is_direct) task.copyOut(tm, tn, t, p);
                 },
                 else => unreachable,
@@ -340,10 +340,10 @@ fn Ahead(comptime streams: usize) type {
     };
 }
 
-/// Packed weights of two panels: a part for each pair of row tiles.
+/// Packed weights of two panels. In parts as small as a step's: many lines asked for at once hold up the tiles' own loads.
 const WeightsAhead = Ahead(2);
 /// Activations of the next block of steps, which have left the second cache since they were last read, or come into this one
-/// for the first time: a part for each step.
+/// for the first time.
 const RowsAhead = Ahead(1);
 
 /// Where a block of tiles of sums lies; distances in bytes.
@@ -360,17 +360,29 @@ const Sums = struct {
 
 /// Some steps of tm by tn tiles, whose sums lie in tiles 0 to 3; 4 and 5 are for activations, 6 and 7 for weights.
 /// Stores the sums, and leaves those of the next block in their tiles.
-fn multiplyTiles(comptime tm: usize, comptime tn: usize, steps: usize, x: [*]const u8, w: [*]const u8, to: Sums, next: Sums, ahead: *RowsAhead) void {
+fn multiplyTiles(
+    comptime tm: usize,
+    comptime tn: usize,
+    steps: usize,
+    x: [*]const u8,
+    w: [*]const u8,
+    to: Sums,
+    next: Sums,
+    weights_ahead: *WeightsAhead,
+    rows_ahead: *RowsAhead,
+) void {
     var a = x;
     var b = w;
     for (1..steps) |_| {
         multiplyStep(tm, tn, a, b, null);
-        ahead.ask();
+        rows_ahead.ask();
+        weights_ahead.ask();
         a += tm * amx.tile_bytes;
         b += tn * amx.tile_bytes;
     }
     multiplyStep(tm, tn, a, b, .{ to, next });
-    ahead.ask();
+    rows_ahead.ask();
+    weights_ahead.ask();
 }
 
 /// One step. The last one of a block has an `exchange`: a tile of sums goes, and the next one comes, while others work.
