@@ -30,7 +30,7 @@ pub const Plan = struct {
     parts: usize,
     /// The most parts of products with at most these rows.
     parts_most: usize,
-    /// The largest `task_row_pairs` of products with at most these rows: 512 rows in one part have more than 513 in two.
+    /// The largest `task_row_pairs` of products with at most these rows: 384 rows in one part have more than 385 in two.
     task_row_pairs_most: usize,
 
     pub fn init(rows: usize, n: usize, k: usize, products: usize, threads: usize) Plan {
