@@ -5,7 +5,7 @@
 //! of rows, as long as there are `rows_min`, nor on threads or blocks. Fewer rows are not taken; linear_i8.zig has them.
 //!
 //! Tiles: two of 16 rows times two panels of 16 columns, sixteen steps of 32 along K. The weights of one such block, 32 KiB,
-//! are unpacked into the first cache and stay there while all rows pass by, from the second cache; sums wait in scratch from
+//! are unpacked into the first cache and stay there while a task's rows pass by, from the second cache; sums wait in scratch from
 //! one sixteen steps to the next. Each tile of sums is stored, and that of the next rows loaded, while others are at work.
 
 const std = @import("std");
@@ -104,10 +104,10 @@ fn gemmOf(ctx: *context.Context, cmd: *const abi.Command, products: Products) vo
 fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) void {
     const problem = &products.first;
     const plan = Plan.init(problem.rows, problem.n, problem.k, products.count(), ctx.threads);
-    const counters = ctx.scratch.ptr;
-    const rows: [*]align(64) u8 = @alignCast(counters + Queue.bytes(plan));
+    const queue_memory = ctx.scratch.ptr;
+    const rows: [*]align(64) u8 = @alignCast(queue_memory + Queue.bytes(plan));
     if (ctx.phase == 0) {
-        if (ctx.thread == 0) Queue.clear(counters, &plan, ctx.threads);
+        if (ctx.thread == 0) Queue.clear(queue_memory, &plan, ctx.threads);
         const first = plan.rowTiles(Queue.firstPart(&plan, ctx.thread, ctx.threads));
         const share = if (plan.parts < ctx.threads) ctx.range(plan.row_tiles, 1) else first;
         packRows(problem, &plan, share, rows);
@@ -116,7 +116,7 @@ fn gemm(comptime kind: Kind, ctx: *context.Context, products: *const Products) v
     const own: [*]align(64) u8 = @alignCast(rows + plan.rowsBytes() + ctx.thread * plan.threadBytes(plan.task_row_pairs));
     amx.configure(&amx.Config.full);
     defer amx.release();
-    var queue: Queue = .init(counters, &plan, ctx.thread, ctx.threads);
+    var queue: Queue = .init(queue_memory, &plan, ctx.thread, ctx.threads);
     while (queue.next()) |next| switch (next) {
         .rows => |part| {
             packRows(problem, &plan, plan.rowTiles(part), rows);
@@ -166,7 +166,7 @@ const Task = struct {
     problem: *const Problem,
     products: *const Products,
     plan: *const Plan,
-    /// Activations of all rows.
+    /// Place of all rows' tiles; those of the task's are made.
     rows: [*]align(64) const u8,
     weights: [*]align(64) u8,
     start: [*]align(64) f32,

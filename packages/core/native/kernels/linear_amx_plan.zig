@@ -102,9 +102,9 @@ pub const Plan = struct {
     }
 };
 
-/// Hands out the groups of each part, one after the other. A thread goes through the parts that begin with the one whose rows
-/// it made into tiles first, and then helps the others. The rows of a later part become tiles when a thread comes to it, so
-/// that they are in its second cache when it multiplies them.
+/// Hands out the groups of each part, one after the other. A thread begins with its `firstPart` and goes round through all, its
+/// own before those of others. The rows of a later part become tiles when a thread comes to it, so that they are in its second
+/// cache when it multiplies them. No thread waits for them, nor comes back to a part that another one was about to make.
 pub const Queue = struct {
     states: []State,
     plan: *const Plan,
@@ -129,7 +129,8 @@ pub const Queue = struct {
         return plan.parts_most * @sizeOf(State);
     }
 
-    /// The part that a thread begins with: its rows are tiles before the queue is asked.
+    /// The part that a thread begins with, of which threads that are more than the parts share one: its rows are tiles before
+    /// the queue is asked.
     pub fn firstPart(plan: *const Plan, thread: usize, threads: usize) usize {
         return thread * plan.parts / threads;
     }

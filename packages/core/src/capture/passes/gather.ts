@@ -1,13 +1,14 @@
 /**
  * Brings the `linear` ops of one input together (q, k and v; gate and up): few rows through several of them are one job of
- * the backend's threads, which then wait for each other once. Programs of many tokens keep their order: to them a wait is
- * nothing, and what a product made is used while the caches hold it, in an arena that need not hold all of them at once.
+ * the backend's threads, which then wait for each other once. Programs of many tokens keep their order, for products of
+ * many rows are jobs of their own: what one made is then used while the caches hold it, in an arena that need not hold all
+ * of them at once. A short run of such a program does without the common job.
  * @module
  */
 import { identical } from "../../ops/call.ts";
 import { canPass, type Graph, type GraphNode } from "../graph.ts";
 
-/** Programs of more tokens stay as they are. */
+/** Programs that can run more tokens at once stay as they are. Decoding runs 1, prompts as a rule hundreds. */
 const tokensMost = 32;
 
 /** Moves each `linear` up behind the one of its input before it, if nothing between hinders; returns how many moved. */
