@@ -30,9 +30,6 @@ const View = view_zig.View;
 const padded = view_zig.padded;
 const lanes = simd.lanes;
 
-/// Pages whose references meet the queries together: whole stretches.
-const batch = i8_page.pages_max;
-
 /// Whether this command multiplies in int8.
 pub fn applies(cmd: *const abi.Command) bool {
     const fits = views.dim(&cmd.inputs[0], 0) >= abi.attention_i8_tokens_min and views.dim(&cmd.inputs[1], 2) <= i8_page.keys_max;
@@ -114,7 +111,12 @@ const Plan = struct {
     }
 
     fn threadFloats(p: *const Plan) usize {
-        return State.floats(p.tile_rows, p.shape.width) + view_zig.floatsOf(&p.parts());
+        return State.floats(p.tile_rows, p.shape.width) + view_zig.floatsOf(&p.parts()) +| p.commonFloats();
+    }
+
+    /// Floats of the products of a tile's rows with the references of all pages.
+    fn commonFloats(p: *const Plan) usize {
+        return p.stretches() *| (p.shape.pages * padded(p.tile_rows));
     }
 
     /// Floats of the scratch arrays of a tile, by the names of its fields.
@@ -122,14 +124,12 @@ const Plan = struct {
         const rows = p.tile_rows;
         const s = p.shape;
         return .{
-            // some_rows, columns, turned, codes, scales, starts, commons
+            // some_rows, columns, codes, scales, starts
             i8_page.Maker.rowFloats(s),
             lanes * s.width,
-            turnedStride(rows) * s.width,
             padded(rows) * s.width / 4,
             rows,
             rows,
-            batch * padded(rows),
             // scores, weights, max, sum, keep, gain, low, high
             p.score_floats,
             rows * s.keys / 4,
@@ -143,11 +143,6 @@ const Plan = struct {
     }
 };
 
-/// An odd number of cache lines, else columns of W share few sets of the first cache.
-fn turnedStride(rows: usize) usize {
-    return padded(rows) | 16;
-}
-
 pub fn workspace(cmd: *const abi.Command, threads: u32) u64 {
     return if (onTiles(cmd)) workspaceOf(tiles, cmd, threads) else workspaceOf(dots, cmd, threads);
 }
@@ -156,7 +151,7 @@ pub fn workspaceOf(comptime Products: type, cmd: *const abi.Command, threads: u3
     const p: Plan = .init(Products, cmd);
     var most: usize = 0;
     for (1..threads + 1) |t| { // fewer threads may need more: eight heads go round for four, not for three
-        most = @max(most, p.pageAreas(t) *| p.pageFloats() +| t * p.threadFloats());
+        most = @max(most, p.pageAreas(t) *| p.pageFloats() +| t *| p.threadFloats());
     }
     return most *| @sizeOf(f32);
 }
@@ -169,9 +164,8 @@ inline fn onTiles(cmd: *const abi.Command) bool {
 const no_logs: [i8_page.keys_max]f32 align(64) = @splat(0);
 
 const scratch_fields = .{
-    "some_rows", "columns", "turned", "codes", "scales", "starts", "commons",
-    "scores",    "weights", "max",    "sum",   "keep",   "gain",   "low",
-    "high",
+    "some_rows", "columns", "codes", "scales", "starts", "scores", "weights",
+    "max",       "sum",     "keep",  "gain",   "low",    "high",
 };
 
 const Tile = struct {
@@ -184,14 +178,11 @@ const Tile = struct {
     stretches: [*]f32,
     // Scratch; Plan.parts has the sizes.
     some_rows: [*]f32,
-    /// Rows times scale, rotated: some [W][lanes], and all [W][turnedStride].
+    /// Some rows times scale, rotated [W][lanes].
     columns: [*]f32,
-    turned: [*]f32,
     codes: [*]i8,
     scales: [*]f32,
     starts: [*]i32,
-    /// q · reference of some pages [batch][rows padded].
-    commons: [*]f32,
     scores: [*]f32,
     weights: [*]u8,
     /// Of the stretch, per row: largest score, sum of weights, factors of the merge, visible keys.
@@ -202,11 +193,15 @@ const Tile = struct {
     low: [*]u32,
     high: [*]u32,
     total: State,
+    /// q · reference of the pages, from the first stretch that is seen on [pages][rows padded].
+    commons: [*]f32,
 
     fn init(plan: Plan, memory: [*]f32) Tile {
         var t: Tile = undefined;
         t.plan = plan;
-        t.total = .at(view_zig.place(&t, scratch_fields, plan.parts(), memory), plan.tile_rows);
+        const results = view_zig.place(&t, scratch_fields, plan.parts(), memory);
+        t.total = .at(results, plan.tile_rows);
+        t.commons = results + State.floats(plan.tile_rows, plan.shape.width);
         return t;
     }
 
@@ -236,10 +231,29 @@ const Tile = struct {
             transposing.transpose(f32, t.some_rows, count, s.head_dim, t.columns, lanes);
             simd.setAll(t.columns + s.head_dim * lanes, (s.width - s.head_dim) * lanes, 0);
             hadamard.rotateColumns(t.columns, s.head_dim);
-            for (0..s.width) |c| simd.store(t.turned + c * turnedStride(t.rows) + start, simd.load(t.columns + c * lanes));
+            t.meetReferences(start);
             t.quantise(start);
         }
-        t.total.reset(t.rows, s.width);
+        t.total.resetSums(t.rows);
+    }
+
+    /// Products of the rows in columns with the references of the pages. Those of a stretch that lie before the window are not
+    /// there.
+    fn meetReferences(t: *const Tile, start: usize) void {
+        const width = t.plan.shape.width;
+        const first = t.view.firstPage();
+        const to = t.commonsOf(first) + start;
+        const count = t.view.lastPage() + 1 - first;
+        gemm.multiply(f32, .zero, count, lanes, width, t.referenceOf(first), width, t.columns, lanes, to, padded(t.rows));
+    }
+
+    /// The first page of the first stretch that is seen.
+    fn firstOfStretches(t: *const Tile) usize {
+        return t.view.firstPage() / t.plan.shape.pages * t.plan.shape.pages;
+    }
+
+    fn commonsOf(t: *const Tile, page: usize) [*]f32 {
+        return t.commons + (page - t.firstOfStretches()) * padded(t.rows);
     }
 
     /// Scales and codes of the rows in columns.
@@ -272,23 +286,12 @@ const Tile = struct {
 
     fn run(t: *const Tile, comptime Products: type) void {
         const s = t.plan.shape;
-        const stride = padded(t.rows);
-        const end = t.view.lastPage() + 1;
-        // The pages of the first stretch that lie before the window are not there.
-        var page = t.view.firstPage();
-        while (page < end) {
-            const start = page - page % s.pages;
-            const last = @min(end, start + batch);
-            const turned = turnedStride(t.rows);
-            const commons = t.commons + (page - start) * stride;
-            gemm.multiply(f32, .zero, last - page, simd.roundUp(t.rows), s.width, t.referenceOf(page), s.width, t.turned, turned, commons, stride);
-            page = start;
-            while (page < last) : (page += s.pages) t.runStretch(Products, page, t.commons + (page - start) * stride);
-            page = last;
-        }
+        const first = t.firstOfStretches();
+        var page = first;
+        while (page <= t.view.lastPage()) : (page += s.pages) t.runStretch(Products, page, page == first);
     }
 
-    fn runStretch(t: *const Tile, comptime Products: type, page: usize, commons: [*]const f32) void {
+    fn runStretch(t: *const Tile, comptime Products: type, page: usize, is_first: bool) void {
         const s = t.plan.shape;
         const stretch = t.stretchOf(page);
         t.view.look(page * s.page_size, s.pages * s.page_size, t.low, t.high);
@@ -299,7 +302,7 @@ const Tile = struct {
             .queries = t.codes,
             .query_scales = t.scales,
             .query_starts = t.starts,
-            .commons = commons,
+            .commons = t.commonsOf(page),
             .commons_apart = padded(t.rows),
             .softcap = t.softcap,
             .logs = if (t.softcap == 0) stretch.value_logs else &no_logs,
@@ -310,6 +313,7 @@ const Tile = struct {
             .max = t.max,
             .sum = t.sum,
             .acc = t.total.acc,
+            .is_first = is_first,
             .keep = t.keep,
             .gain = t.gain,
         };

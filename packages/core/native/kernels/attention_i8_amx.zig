@@ -257,7 +257,7 @@ pub fn merge(all: *const Rows) void {
 fn mergeRows(rows: *const Rows) void {
     const s = rows.shape;
     const from, const to = rows.span(0, rows.count);
-    if (from >= to) return;
+    if (from >= to) return if (rows.is_first) simd.setAll(rows.acc, rows.count * s.width, 0);
     const first = from / block * block;
     const product: Product = .{
         .steps = (to - first + block - 1) / block,
@@ -269,14 +269,19 @@ fn mergeRows(rows: *const Rows) void {
         .out_row = s.width * 4,
     };
     product.run(.us, 0, s.width);
+    if (rows.is_first) mergeSums(rows, float.Merge.set) else mergeSums(rows, float.Merge.add);
+}
+
+fn mergeSums(rows: *const Rows, comptime into: anytype) void {
+    const width = rows.shape.width;
     const sums = rows.scores;
     const acc = rows.acc;
     for (0..rows.count) |m| {
         const row: float.Merge = .of(rows, m);
-        const at = m * s.width;
+        const at = m * width;
         var c = at;
-        while (c < at + s.width) : (c += 4 * lanes) inline for (0..4) |v| {
-            row.add(acc + c + v * lanes, @bitCast(simd.load(sums + c + v * lanes)));
+        while (c < at + width) : (c += 4 * lanes) inline for (0..4) |v| {
+            into(row, acc + c + v * lanes, @bitCast(simd.load(sums + c + v * lanes)));
         };
     }
 }

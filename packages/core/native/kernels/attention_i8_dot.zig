@@ -172,6 +172,9 @@ inline fn mergeVectors(comptime count: usize, comptime vectors: usize, rows: *co
     }
     inline for (0..count) |m| {
         const row: float.Merge = .of(rows, m);
-        inline for (0..vectors) |v| row.add(rows.acc + m * s.width + c + v * lanes, sums[m][v]);
+        inline for (0..vectors) |v| {
+            const acc = rows.acc + m * s.width + c + v * lanes;
+            if (rows.is_first) row.set(acc, sums[m][v]) else row.add(acc, sums[m][v]);
+        }
     }
 }

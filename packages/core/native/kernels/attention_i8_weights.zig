@@ -51,8 +51,9 @@ pub const Rows = struct {
     /// Largest score, and sum of weights / v scale.
     max: [*]f32,
     sum: [*]f32,
-    /// What the stretch is merged into [W], and the factors.
+    /// What the stretch is merged into [W], and the factors; whether it is the first one, and nothing is there yet.
     acc: [*]f32,
+    is_first: bool,
     keep: [*]f32,
     gain: [*]f32,
 
@@ -190,7 +191,16 @@ pub const Merge = struct {
     }
 
     pub inline fn add(merge: Merge, acc: [*]f32, sums: I) void {
-        simd.store(acc, simd.fma(simd.load(acc), merge.keep, @as(F, @floatFromInt(sums)) * merge.gain));
+        simd.store(acc, simd.fma(simd.load(acc), merge.keep, merge.part(sums)));
+    }
+
+    /// Of the first stretch.
+    pub inline fn set(merge: Merge, acc: [*]f32, sums: I) void {
+        simd.store(acc, merge.part(sums));
+    }
+
+    inline fn part(merge: Merge, sums: I) F {
+        return @as(F, @floatFromInt(sums)) * merge.gain;
     }
 };
 

@@ -128,10 +128,20 @@ pub const View = struct {
 
     /// Writes acc / sum of all rows, rotated back where values were rotated; zeros where nothing was seen.
     pub fn finish(v: *const View, s: State, width: usize, rotated: bool, out: *const abi.TensorDesc, first: usize) void {
-        if (rotated) for (0..v.rows()) |r| hadamard.rotate(s.acc + r * width, v.head_dim);
-        if (quantize.isWanted(out)) return v.quantizeRows(s, width, out, first);
-        for (0..v.rows()) |r| v.storeRow(s.acc + r * width, s.inverse(r), out, first, r);
+        const quantised = quantize.isWanted(out);
+        // Few rows at a time, which the first cache holds.
+        var start: usize = 0;
+        while (start < v.rows()) : (start += some) {
+            const end = @min(v.rows(), start + some);
+            if (rotated) for (start..end) |r| hadamard.rotate(s.acc + r * width, v.head_dim);
+            if (quantised) v.quantizeRows(s, width, out, first, start, end - start) else {
+                for (start..end) |r| v.storeRow(s.acc + r * width, s.inverse(r), out, first, r);
+            }
+        }
     }
+
+    /// Rows that become blocks at once.
+    const some = 16;
 
     fn storeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {
         const y = v.rowOf(out, first, r);
@@ -140,27 +150,23 @@ pub const View = struct {
         while (i < v.head_dim) : (i += 1) y.at(i).* = acc[i] * inverse;
     }
 
-    /// The same values as a head's blocks of an output q8a [tokens, heads * head_dim].
-    fn quantizeRows(v: *const View, s: State, width: usize, out: *const abi.TensorDesc, first: usize) void {
+    /// The same values of rows r … r+count-1 as a head's blocks of an output q8a [tokens, heads * head_dim].
+    fn quantizeRows(v: *const View, s: State, width: usize, out: *const abi.TensorDesc, first: usize, r: usize, count: usize) void {
         const blocks = v.head_dim / 32;
-        var r: usize = 0;
-        while (r < v.rows()) : (r += 16) {
-            const count = @min(16, v.rows() - r);
-            var writers: [16]quantize.Writer = undefined;
-            var inverses: [16]f32 = undefined;
-            for (writers[0..count], inverses[0..count], r..) |*writer, *inverse, row| {
-                inverse.* = s.inverse(row);
-                const token, const head = v.placeOf(row);
-                writer.* = quantize.Writer.row(out, first + token, views.dim(out, 1)).from(head * blocks);
+        var writers: [some]quantize.Writer = undefined;
+        var inverses: [some]f32 = undefined;
+        for (writers[0..count], inverses[0..count], r..) |*writer, *inverse, row| {
+            inverse.* = s.inverse(row);
+            const token, const head = v.placeOf(row);
+            writer.* = quantize.Writer.row(out, first + token, views.dim(out, 1)).from(head * blocks);
+        }
+        for (0..blocks) |b| {
+            var values: [some][32]f32 align(64) = undefined;
+            for (values[0..count], inverses[0..count], r..) |*value, inverse, row| {
+                const acc = s.acc + row * width + b * 32;
+                inline for (0..32 / lanes) |i| simd.store(value[i * lanes ..].ptr, simd.load(acc + i * lanes) * simd.splat(inverse));
             }
-            for (0..blocks) |b| {
-                var values: [16][32]f32 align(64) = undefined;
-                for (values[0..count], inverses[0..count], r..) |*value, inverse, row| {
-                    const acc = s.acc + row * width + b * 32;
-                    inline for (0..32 / lanes) |i| simd.store(value[i * lanes ..].ptr, simd.load(acc + i * lanes) * simd.splat(inverse));
-                }
-                quantize.blockOfRows(writers[0..count], b, @ptrCast(&values));
-            }
+            quantize.blockOfRows(writers[0..count], b, @ptrCast(&values));
         }
     }
 };
@@ -186,9 +192,14 @@ pub const State = struct {
     }
 
     pub fn reset(s: State, rows: usize, width: usize) void {
+        s.resetSums(rows);
+        simd.setAll(s.acc, padded(rows * width), 0);
+    }
+
+    /// All but the weighted values, for those who do not add to the first of them.
+    pub fn resetSums(s: State, rows: usize) void {
         simd.setAll(s.max, padded(rows), -simd.inf);
         simd.setAll(s.sum, padded(rows), 0);
-        simd.setAll(s.acc, padded(rows * width), 0);
     }
 
     /// Merges maxima and sums of rows first … end-1, and leaves the factors for the weighted values in keep and gain. Rows

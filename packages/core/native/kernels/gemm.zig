@@ -13,6 +13,9 @@ pub const Start = enum { zero, c };
 /// Rows of C in the largest tile.
 pub const rows_max = 6;
 
+/// Of a tile one vector wide: as many sums as hide a multiply-add's latency.
+const narrow_rows = 12;
+
 /// Largest tile width in vectors for a tile of `rows`: accumulators, one row of B and a broadcast fit the registers.
 pub fn widthMax(comptime rows: usize) usize {
     if (simd.registers == 32) return if (rows > 2) 4 else 8;
@@ -86,6 +89,9 @@ pub fn multiply(
 ) void {
     const vectors = n / lanes;
     var r: usize = 0;
+    if (vectors == 1) while (r + narrow_rows <= m) : (r += narrow_rows) {
+        tile(T, narrow_rows, 1, start, k, a + r * lda, lda, b, ldb, c + r * ldc, ldc);
+    };
     inline for ([_]usize{ rows_max, 4, 2, 1 }) |rows| {
         while (r + rows <= m) : (r += rows) strip(T, rows, start, vectors, k, a + r * lda, lda, b, ldb, c + r * ldc, ldc);
     }
