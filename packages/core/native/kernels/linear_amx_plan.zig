@@ -26,6 +26,8 @@ pub const Plan = struct {
     /// Of all products.
     panels: usize,
     group_pairs: usize,
+    row_pairs: usize,
+    /// Of the longest part.
     task_row_pairs: usize,
     parts: usize,
     /// The most parts of products with at most these rows.
@@ -45,16 +47,20 @@ pub const Plan = struct {
         const spare = if (threads == 1) 1 else divCeil(2 * threads, divCeil(pairs, widest(pairs / (2 * threads), products)));
         const parts_most = @max(spare, own_parts * divCeil(rows, own_parts * task_rows_max));
         const row_pairs = divCeil(row_tiles, 2);
-        const task_row_pairs = divCeil(row_pairs, parts_most);
+        const parts = @min(parts_most, row_pairs); // all of them have rows
+        const task_row_pairs = divCeil(row_pairs, parts);
+        const task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows));
+        std.debug.assert(task_row_pairs <= task_row_pairs_most);
         return .{
             .steps = k / step_k,
             .row_tiles = row_tiles,
             .panels = panels,
             .group_pairs = group_pairs,
+            .row_pairs = row_pairs,
             .task_row_pairs = task_row_pairs,
-            .parts = divCeil(row_pairs, task_row_pairs), // all of them have rows
+            .parts = parts,
             .parts_most = parts_most,
-            .task_row_pairs_most = @min(divCeil(row_pairs, spare), task_rows_max / (2 * amx.rows)),
+            .task_row_pairs_most = task_row_pairs_most,
         };
     }
 
@@ -72,8 +78,9 @@ pub const Plan = struct {
     }
 
     pub fn rowTiles(self: Plan, part: usize) Range {
-        const first = part * self.task_row_pairs * 2;
-        return .{ .start = first, .end = @min(self.row_tiles, first + self.task_row_pairs * 2) };
+        const first = self.row_pairs * part / self.parts * 2;
+        const end = self.row_pairs * (part + 1) / self.parts * 2;
+        return .{ .start = first, .end = @min(self.row_tiles, end) };
     }
 
     /// Activations as tiles: [blocks of steps][pairs of row tiles][steps][tiles of the pair].
@@ -104,12 +111,12 @@ pub const Plan = struct {
 
 /// Hands out the groups of each part, one after the other. A thread begins with its `firstPart` and goes round through all, its
 /// own before those of others. The rows of a later part become tiles when a thread comes to it, so that they are in its second
-/// cache when it multiplies them. No thread waits for them, nor comes back to a part that another one was about to make.
+/// cache when it multiplies them. Threads that find nothing else to do wait for the rows that another one has in work, for it is
+/// at them at that moment, and take their share of the products; but not for long: it may have lost its processor.
 pub const Queue = struct {
     states: []State,
     plan: *const Plan,
     part: usize,
-    passed: usize = 0,
 
     /// Of a part.
     const State = struct {
@@ -149,21 +156,32 @@ pub const Queue = struct {
         return .{ .states = statesIn(memory, plan), .plan = plan, .part = firstPart(plan, thread, threads) };
     }
 
+    /// Rounds through all parts for rows that are in work: some tenths of a millisecond, which is longer than any part's rows take.
+    const rounds_max = 2000;
+
     pub fn next(self: *Queue) ?Task {
-        while (self.passed < self.plan.parts) {
-            const state = &self.states[self.part];
-            switch (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .acquire) orelse return .{ .rows = self.part }) {
-                .plain => unreachable,
-                .in_work => {}, // by another thread, which goes on with its products
-                .tiles => {
-                    const group = state.next_group.fetchAdd(1, .monotonic);
-                    if (group < self.plan.groups()) return .{ .product = .{ .group = group, .part = self.part } };
-                },
+        for (0..rounds_max) |_| {
+            var are_in_work = false;
+            for (0..self.plan.parts) |_| {
+                const state = &self.states[self.part];
+                switch (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .acquire) orelse return .{ .rows = self.part }) {
+                    .plain => unreachable,
+                    .in_work => are_in_work = true,
+                    .tiles => if (self.takeGroup(state)) |group| return .{ .product = .{ .group = group, .part = self.part } },
+                }
+                self.part = (self.part + 1) % self.plan.parts;
             }
-            self.passed += 1;
-            self.part = (self.part + 1) % self.plan.parts;
+            if (!are_in_work) break;
+            std.atomic.spinLoopHint();
         }
         return null;
+    }
+
+    fn takeGroup(self: *const Queue, state: *State) ?usize {
+        const groups = self.plan.groups();
+        if (state.next_group.load(.monotonic) >= groups) return null;
+        const group = state.next_group.fetchAdd(1, .monotonic);
+        return if (group < groups) group else null;
     }
 
     pub fn setTiles(self: *Queue, part: usize) void {
@@ -187,9 +205,15 @@ test "every group of every part is taken once and its rows become tiles once, by
         defer gpa.free(tiles);
         @memset(tiles, 0);
         for (0..threads) |thread| tiles[Queue.firstPart(&plan, thread, threads)] = 1;
-        const last: Queue = .init(memory.ptr, &plan, threads - 1, threads);
-        try std.testing.expectEqual(plan.parts - divCeil(plan.parts, threads), last.part);
-        try std.testing.expect((plan.parts - 1) * plan.task_row_pairs * 2 < plan.row_tiles); // the last one has rows
+        var end: usize = 0;
+        for (0..plan.parts) |part| {
+            const some = plan.rowTiles(part);
+            try std.testing.expectEqual(end, some.start);
+            try std.testing.expect(some.end > some.start and some.end - some.start <= 2 * plan.task_row_pairs);
+            end = some.end;
+        }
+        try std.testing.expectEqual(plan.row_tiles, end);
+        if (plan.parts > threads) try std.testing.expect(plan.parts % threads == 0 or n == 17); // else some have more to do
         var alone: Queue = .init(memory.ptr, &plan, 0, threads); // the others come too late
         while (alone.next()) |task| switch (task) {
             .rows => |part| {
@@ -210,7 +234,7 @@ test "every group of every part is taken once and its rows become tiles once, by
     };
 }
 
-test "a part whose rows another thread makes into tiles is passed by, and that one multiplies it" {
+test "rows that another thread makes into tiles are waited for, but not for ever, and their products shared" {
     const plan: Plan = .init(2 * task_rows_max, 1024, 64, 1, 1); // two parts for one thread
     try std.testing.expectEqual(2, plan.parts);
     var memory: [2 * @sizeOf(Queue.State)]u8 align(64) = undefined;
@@ -221,8 +245,9 @@ test "a part whose rows another thread makes into tiles is passed by, and that o
     var other: Queue = .init(&memory, &plan, 0, 1);
     try std.testing.expectEqual(null, other.next());
     first.setTiles(1);
-    for (0..plan.groups()) |_| try std.testing.expectEqual(1, first.next().?.product.part);
+    for (0..plan.groups()) |i| try std.testing.expectEqual(1, (if (i % 2 == 0) &first else &other).next().?.product.part);
     try std.testing.expectEqual(null, first.next());
+    try std.testing.expectEqual(null, other.next());
 }
 
 pub fn divCeil(a: usize, b: usize) usize {
