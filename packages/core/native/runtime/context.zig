@@ -3,7 +3,8 @@
 //! A command is cut into shares. A kernel is called once for each of them, with the same command; which thread of the
 //! pool takes a share, and whether two shares run at the same time, is left open. A kernel splits its work itself, by
 //! `range` (fixed parts), `take` (a shared counter of tasks) or a queue of its own in scratch, so that no result depends
-//! on the number of shares. It cannot wait for another share, only ask to be called again when all have ended (`again`).
+//! on the number of shares. It cannot rely on another share, which may not have begun or may have lost its processor; it can only
+//! ask to be called again when all have ended (`again`).
 
 const std = @import("std");
 const abi = @import("abi");
