@@ -176,7 +176,7 @@ const Tile = struct {
     /// References [pages][W] and stretches of the head: memory beyond those that are seen is never touched.
     references: [*]f32,
     stretches: [*]f32,
-    // Scratch; Plan.parts has the sizes.
+    // Scratch; Plan.parts has the sizes of all but the last two.
     some_rows: [*]f32,
     /// Some rows times scale, rotated [W][lanes].
     columns: [*]f32,

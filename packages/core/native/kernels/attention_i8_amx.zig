@@ -246,7 +246,7 @@ fn parts(half: usize, first: usize) [lanes]i32 {
     return mask;
 }
 
-/// Merges the weighted values: acc * keep + sum * gain.
+/// Merges the weighted values: acc * keep + sum * gain, of the first stretch sum * gain.
 pub fn merge(all: *const Rows) void {
     var r: usize = 0;
     while (r < all.count) : (r += rows_max) {

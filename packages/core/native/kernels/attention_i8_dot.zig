@@ -134,7 +134,7 @@ inline fn score(comptime count: usize, comptime vectors: usize, rows: *const Row
     };
 }
 
-/// Merges the weighted values: acc * keep + sum * gain.
+/// Merges the weighted values: acc * keep + sum * gain, of the first stretch sum * gain.
 pub fn merge(all: *const Rows) void {
     var r: usize = 0;
     while (r < all.count) : (r += rows_max) {

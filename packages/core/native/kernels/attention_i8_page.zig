@@ -36,7 +36,7 @@ pub const log2e = 1.44269504088896341;
 pub const keys_max = 128;
 /// Keys and elements come in whole vectors of every level.
 const lanes_most = 16;
-/// Most pages of a stretch: a multiple of how many any has.
+/// Most pages of a stretch.
 pub const pages_max = keys_max / lanes_most;
 /// Least scale of a value, for rows of zeros.
 const scale_min = 0x1p-100;

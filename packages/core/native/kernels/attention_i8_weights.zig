@@ -5,7 +5,7 @@
 //!     score   x[j] = f32(q codes · k codes) * (k scale * q scale) + log2(v scale); q carries the factor log2(e)
 //!     weight  w[j] = 2^(x[j] - largest x of the row in this stretch), code = round(w[j] * weight_max)
 //!     sum     of w[j] / v scale
-//!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max))
+//!     value   acc = fma(acc, keep, f32(sum of code * v code) * (gain / weight_max)); the first stretch sets acc
 //!
 //! A value's scale is part of its weight, so that one sum of integers serves all keys of a stretch. A weight's step is a
 //! 255th of the largest one (127th with AVX2) of its row in its stretch: one that matters little has as many steps as one

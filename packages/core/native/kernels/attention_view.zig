@@ -140,7 +140,7 @@ pub const View = struct {
         }
     }
 
-    /// Rows that become blocks at once.
+    /// Rows that `finish` takes at a time.
     const some = 16;
 
     fn storeRow(v: *const View, acc: [*]const f32, inverse: f32, out: *const abi.TensorDesc, first: usize, r: usize) void {

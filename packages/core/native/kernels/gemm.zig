@@ -10,7 +10,7 @@ const lanes = simd.lanes;
 
 pub const Start = enum { zero, c };
 
-/// Rows of C in the largest tile.
+/// Rows of C in the largest tile of several vectors.
 pub const rows_max = 6;
 
 /// Of a tile one vector wide: as many sums as hide a multiply-add's latency.

@@ -156,16 +156,20 @@ pub const Queue = struct {
         return .{ .states = statesIn(memory, plan), .plan = plan, .part = firstPart(plan, thread, threads) };
     }
 
-    /// Rounds through all parts for rows that are in work: some tenths of a millisecond, which is longer than any part's rows take.
-    const rounds_max = 2000;
+    /// Rounds through all parts for each tile of rows, one step of it, that may be in work: together some times as long as a
+    /// part's rows take.
+    const rounds_per_tile = 4;
 
     pub fn next(self: *Queue) ?Task {
-        for (0..rounds_max) |_| {
+        for (0..self.plan.task_row_pairs * 2 * self.plan.steps * rounds_per_tile) |_| {
             var are_in_work = false;
             for (0..self.plan.parts) |_| {
                 const state = &self.states[self.part];
-                switch (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .acquire) orelse return .{ .rows = self.part }) {
-                    .plain => unreachable,
+                switch (state.rows.load(.acquire)) {
+                    .plain => {
+                        if (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .monotonic) == null) return .{ .rows = self.part };
+                        are_in_work = true; // since just now
+                    },
                     .in_work => are_in_work = true,
                     .tiles => if (self.takeGroup(state)) |group| return .{ .product = .{ .group = group, .part = self.part } },
                 }
