@@ -124,6 +124,12 @@ pub const Queue = struct {
         rows: std.atomic.Value(Rows),
 
         const Rows = enum(u8) { plain, in_work, tiles };
+
+        /// Whether the caller is the one to make them into tiles.
+        fn claimRows(state: *State) bool {
+            if (state.rows.load(.monotonic) != .plain) return false; // threads that wait only read
+            return state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .monotonic) == null;
+        }
     };
 
     pub const Task = union(enum) {
@@ -165,13 +171,11 @@ pub const Queue = struct {
             var are_in_work = false;
             for (0..self.plan.parts) |_| {
                 const state = &self.states[self.part];
-                switch (state.rows.load(.acquire)) {
-                    .plain => {
-                        if (state.rows.cmpxchgStrong(.plain, .in_work, .acquire, .monotonic) == null) return .{ .rows = self.part };
-                        are_in_work = true; // since just now
-                    },
-                    .in_work => are_in_work = true,
-                    .tiles => if (self.takeGroup(state)) |group| return .{ .product = .{ .group = group, .part = self.part } },
+                if (state.rows.load(.acquire) == .tiles) {
+                    if (self.takeGroup(state)) |group| return .{ .product = .{ .group = group, .part = self.part } };
+                } else {
+                    if (state.claimRows()) return .{ .rows = self.part };
+                    are_in_work = true;
                 }
                 self.part = (self.part + 1) % self.plan.parts;
             }
@@ -209,6 +213,8 @@ test "every group of every part is taken once and its rows become tiles once, by
         defer gpa.free(tiles);
         @memset(tiles, 0);
         for (0..threads) |thread| tiles[Queue.firstPart(&plan, thread, threads)] = 1;
+        const last: Queue = .init(memory.ptr, &plan, threads - 1, threads);
+        try std.testing.expectEqual(plan.parts - divCeil(plan.parts, threads), last.part);
         var end: usize = 0;
         for (0..plan.parts) |part| {
             const some = plan.rowTiles(part);
